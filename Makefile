@@ -1,0 +1,30 @@
+# Targets for people; each works from a clean checkout. VENV=… and PYTHON=… choose others.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+.PHONY: setup demo test check lint clean
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
+	touch $@
+
+demo: setup  ## phantoms: source only, adapted, oracle; a few minutes on 2 cores
+	$(BIN)/python scripts/train_aerunet_kd.py --out runs/demo --oracle --steps 300 --size 96 \
+		--filters 8 16 32 64
+
+test: setup  ## at most 15 minutes on 2 cores
+	$(BIN)/python -m pytest -m "not slow"
+
+check: setup  ## everything that CI runs
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+
+clean:
+	rm -rf $(VENV) runs build dist *.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,40 @@
+"""Knowledge distillation and unsupervised domain adaptation for medical image segmentation.
+
+The public names are loaded when first used, so that importing the package loads no TensorFlow.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_MODULES = {"models", "methods", "losses", "data", "evaluation", "training"}
+_ALIASES = {
+    "catalog": "keras_meduda.data.catalog",
+    "metrics": "keras_meduda.evaluation.metrics",
+}
+_NAMES = {
+    "Task": "keras_meduda.task",
+    "Preprocessing": "keras_meduda.task",
+    "read_cases": "keras_meduda.data.cases",
+    "setup": "keras_meduda.training",
+    "fit": "keras_meduda.training",
+    "load": "keras_meduda.training",
+    "predict": "keras_meduda.evaluation.predict",
+    "evaluate": "keras_meduda.evaluation.predict",
+    "export": "keras_meduda.export",
+}
+__all__ = sorted({*_MODULES, *_ALIASES, *_NAMES})
+
+
+def __getattr__(name):
+    if name in _NAMES:
+        return getattr(importlib.import_module(_NAMES[name]), name)
+    if name in _ALIASES:
+        return importlib.import_module(_ALIASES[name])
+    if name in _MODULES:
+        return importlib.import_module(f"keras_meduda.{name}")
+    raise AttributeError(f"module 'keras_meduda' has no attribute {name!r}")
+
+
+def __dir__():
+    return __all__

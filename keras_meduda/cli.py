@@ -1,0 +1,82 @@
+"""What the scripts share: their flags, and how a user's mistake ends.
+
+Nothing heavy is imported before the flags are parsed, so that `--help` answers at once.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+DATASETS = Literal["refuge", "drishti_gs", "rim_one_dl", "rim_one_r3", "fundus_rois", "folders"]
+
+
+@dataclass
+class Flags:
+    """Flags of every training script; without any data flag the script runs on phantoms."""
+
+    cases: Path | None = None
+    """Case table (CSV: case, domain, split, group, image, mask) with both domains."""
+    classes: tuple[str, ...] = ("cup=255", "disc=128,255")
+    """Classes and their mask values, for --cases; the default is the tidy fundus form."""
+    source_domain: str | None = None
+    """Domain with labels."""
+    target_domain: str | None = None
+    """Domain to adapt to; its labels, where there are any, serve the final evaluation alone."""
+    source_dataset: DATASETS | None = None
+    """Layout of --source-root, instead of a case table."""
+    source_root: Path | None = None
+    """Folder of the labelled data set."""
+    target_dataset: DATASETS | None = None
+    """Layout of --target-root."""
+    target_root: Path | None = None
+    """Folder of the unlabelled data set."""
+    out: Path = Path("runs/latest")
+    """Run folder."""
+    steps: int = 600
+    """Updates of the network, in each stage."""
+    batch_size: int = 8
+    """Images of each domain in a batch."""
+    size: int = 192
+    """Side of the network's input, in pixels."""
+    learning_rate: float = 1e-3
+    """Of the first step; it falls to zero as a cosine."""
+    adapt_learning_rate: float = 3e-4
+    """The same for the adaptation."""
+    seed: int = 0
+    """Of the split, the weights, the order and the augmentation."""
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    """Arithmetic of the network."""
+    strategy: Literal["none", "mirrored", "multiworker"] = "none"
+    """Distribution over devices."""
+    init: Path | None = None
+    """Run folder whose network is adapted, instead of training one on the source."""
+    oracle: bool = False
+    """Also train on the target's labels, as the upper end of the comparison."""
+    resume: bool = True
+    """Continue what the run folder holds."""
+    smoke: bool = False
+    """Shrink everything: the same path in seconds, for a first try."""
+
+
+def run_script(script: Callable, flags_type: type) -> None:
+    """Parses flags and runs a script; a user's mistake ends in one message and exit code 2.
+
+    Set `MEDUDA_DEBUG=1` to see the traceback.
+    """
+    import tyro
+
+    flags = tyro.cli(flags_type, description=sys.modules["__main__"].__doc__)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    try:
+        script(flags)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (ValueError, OSError, FloatingPointError) as error:
+        if os.environ.get("MEDUDA_DEBUG"):
+            raise
+        print(error, file=sys.stderr)
+        sys.exit(2)

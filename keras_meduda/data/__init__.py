@@ -1,0 +1,1 @@
+"""Data: case tables, files, intensity and geometry, training batches, phantoms."""

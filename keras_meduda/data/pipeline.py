@@ -1,0 +1,249 @@
+"""From case tables to training batches: prepared arrays on disk, read in graph by tf.data.
+
+Images are brought to the network's grid once and kept as raw arrays; training reads those in graph
+code, so that no Python runs in a step. The n-th batch is a function of (seed, n) alone.
+"""
+
+import hashlib
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from keras_meduda.data.augment import Geometry, Photometry, recolour, warp
+from keras_meduda.data.intensity import match_histogram
+from keras_meduda.data.io import read_image, read_mask, replacing
+from keras_meduda.data.spatial import resize
+from keras_meduda.progress import track
+from keras_meduda.task import Preprocessing, Task, to_json
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Cases in the network's grid: one raw file an image, one a label map, lists of style twins."""
+
+    task: Task
+    preprocessing: Preprocessing
+    images: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+    styles: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def dtype(self):
+        """What an image file holds: uint8, or float32 where images are z-scored."""
+        return np.dtype("float32" if self.preprocessing.normalise == "zscore" else "uint8")
+
+    @property
+    def shape(self):
+        """Shape of a prepared image, `(*size, channels)`."""
+        return (*self.preprocessing.size, self.preprocessing.channels)
+
+
+def prepared_bytes(cases: pd.DataFrame, preprocessing: Preprocessing, styles: int = 0) -> int:
+    """Disk space that `prepare` and `add_styles` will take, in bytes."""
+    pixels = int(np.prod(preprocessing.size))
+    item = 4 if preprocessing.normalise == "zscore" else 1
+    return len(cases) * pixels * ((1 + styles) * preprocessing.channels * item + 1)
+
+
+def prepare(cases: pd.DataFrame, task: Task, preprocessing: Preprocessing, folder,
+            labels: bool) -> Prepared:
+    """Brings cases to the network's grid and keeps them on disk; what is there already is reused.
+
+    Args:
+        cases: a case table.
+        task: what is segmented.
+        preprocessing: the network's grid and range.
+        folder: where prepared arrays are kept. A changed file or setting gets a new one.
+        labels: whether masks are read. `False` for a target: its mask column is never touched.
+
+    Returns:
+        The prepared files, in the order of the table.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def image_file(row):
+        path = folder / f"{_digest(row.image, to_json(preprocessing))}.image"
+        if not path.exists():
+            _write(path, preprocessing.stored(read_image(row.image).array))
+        return str(path)
+
+    def label_file(row):
+        path = folder / f"{_digest(row.mask, to_json(task), preprocessing.size)}.label"
+        if not path.exists():
+            _write(path, resize(read_mask(row.mask, task), preprocessing.size, linear=False))
+        return str(path)
+
+    rows = list(cases.itertuples())
+    return Prepared(task, preprocessing, images=_each(image_file, rows, "preparing images"),
+                    labels=_each(label_file, rows, "preparing masks") if labels else ())
+
+
+def add_styles(prepared: Prepared, references: Prepared, folder, variants: int = 4,
+               seed: int = 0) -> Prepared:
+    """Adds style twins: each image with the histogram of randomly drawn images of the other domain.
+
+    Written once, seeded; never matched during training.
+
+    Args:
+        prepared: the images to restyle.
+        references: the images whose histograms they take.
+        folder: where prepared arrays are kept.
+        variants: twins an image. Default 4.
+        seed: of the draw of references.
+    """
+    draw = np.random.default_rng(seed).integers(len(references.images),
+                                                size=(len(prepared.images), variants))
+
+    def twins(item):
+        path, drawn = item
+        image = _read(path, prepared)
+        files = []
+        for index in drawn:
+            reference = references.images[index]
+            twin = Path(folder) / f"{_digest(path, reference)}.image"
+            if not twin.exists():
+                _write(twin, match_histogram(image, _read(reference, references)))
+            files.append(str(twin))
+        return tuple(files)
+
+    items = list(zip(prepared.images, draw, strict=True))
+    return replace(prepared, styles=_each(twins, items, "preparing styles"))
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The training batches `{"source": {"image", "mask"}, "target": {"image", "strong", "style"}}`.
+
+    Either half is optional; a target has no mask by construction. `style` is there where the target
+    has style twins. All views of an image go through the same geometry.
+
+    Args:
+        batch_size: images of each domain in a batch.
+        seed: of order and augmentation.
+        source: labelled cases.
+        target: unlabelled cases.
+        geometry: how far images are moved.
+        photometry: how far a target's strong view is recoloured.
+        source_photometry: the same for source images, `None` leaves them as they are. Source style
+            twins, where there are any, replace half of the source images.
+    """
+
+    batch_size: int
+    seed: int = 0
+    source: Prepared | None = None
+    target: Prepared | None = None
+    geometry: Geometry = Geometry()
+    photometry: Photometry = Photometry()
+    source_photometry: Photometry | None = None
+
+    @property
+    def task(self):
+        """The task of the cases."""
+        return (self.source or self.target).task
+
+    @property
+    def preprocessing(self):
+        """The preprocessing of the cases."""
+        return (self.source or self.target).preprocessing
+
+    def from_step(self, first_step: int) -> tf.data.Dataset:
+        """The endless data set of batches whose first is the `first_step`-th."""
+        halves = {}
+        if self.source is not None:
+            halves["source"] = self._half(self._source_sample, first_step)
+        if self.target is not None:
+            halves["target"] = self._half(self._target_sample, first_step)
+        return tf.data.Dataset.zip(halves).prefetch(2)
+
+    def _half(self, sample, first_step):
+        first = tf.constant(first_step * self.batch_size, "int64")
+        numbers = tf.data.Dataset.range(first, np.iinfo("int64").max)
+        samples = numbers.map(sample, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        return samples.batch(self.batch_size, drop_remainder=True)
+
+    def _source_sample(self, number):
+        data = self.source
+        seeds = tf.random.split(tf.stack([tf.cast(self.seed, "int64"), 2 * number]), 4)
+        index = _position(number, len(data.images), self.seed)
+        image = _read_in_graph(data.images, index, data)
+        if data.styles:
+            image = tf.where(_uniform(seeds[3]) < 0.5, image, _random_style(data, index, seeds[2]))
+        labels = tf.io.decode_raw(tf.io.read_file(tf.gather(data.labels, index)), "uint8")
+        labels = tf.reshape(labels, (*data.shape[:-1], 1))
+        move = self.geometry.sample(seeds[0], *data.shape[:2])
+        image = warp(image, move)
+        if self.source_photometry is not None:
+            image = recolour(image, self.source_photometry.sample(seeds[1]))
+        return {"image": data.preprocessing.normalised(image),
+                "mask": _one_hot(warp(labels, move, nearest=True)[..., 0], data.task)}
+
+    def _target_sample(self, number):
+        data = self.target
+        seeds = tf.random.split(tf.stack([tf.cast(self.seed, "int64"), 2 * number + 1]), 3)
+        index = _position(number, len(data.images), self.seed + 1)
+        move = self.geometry.sample(seeds[0], *data.shape[:2])
+        image = warp(_read_in_graph(data.images, index, data), move)
+        views = {"image": image, "strong": recolour(image, self.photometry.sample(seeds[1]))}
+        if data.styles:
+            views["style"] = warp(_random_style(data, index, seeds[2]), move)
+        return {name: data.preprocessing.normalised(view) for name, view in views.items()}
+
+
+def _position(number, count, seed):
+    """Which of `count` cases the `number`-th sample is: each pass its own permutation."""
+    turn = tf.stack([tf.cast(seed, "int64"), number // count])
+    order = tf.random.experimental.stateless_shuffle(tf.range(count, dtype="int64"), turn)
+    return order[number % count]
+
+
+def _uniform(seed):
+    return tf.random.stateless_uniform([], seed)
+
+
+def _random_style(data, index, seed):
+    twins = tf.gather(tf.constant(data.styles), index)
+    choice = tf.random.stateless_uniform([], seed, 0, len(data.styles[0]), dtype="int32")
+    return _read_in_graph(twins, choice, data)
+
+
+def _read_in_graph(paths, index, data):
+    raw = tf.io.decode_raw(tf.io.read_file(tf.gather(paths, index)), data.dtype)
+    return tf.cast(tf.reshape(raw, data.shape), "float32")
+
+
+def _one_hot(labels, task):
+    """`Task.one_hot` in graph."""
+    channel = tf.range(task.channels, dtype="int32")
+    labels = tf.cast(labels, "int32")[..., None]
+    hot = tf.bitwise.right_shift(labels, channel) & 1 if task.overlapping else labels == channel
+    return tf.cast(hot, "float32")
+
+
+def _read(path, data):
+    return np.fromfile(path, data.dtype).reshape(data.shape)
+
+
+def _write(path, array):
+    """Atomically, so that an interrupted preparation leaves whole files only."""
+    with replacing(path) as unfinished:
+        np.ascontiguousarray(array).tofile(unfinished)
+
+
+def _digest(cell, *settings):
+    """Name of a prepared file: of its input files (path, size, time of change) and settings."""
+    files = [part.split("=", 1)[-1] for part in str(cell).split("|")]
+    stamps = [(f, (s := os.stat(f)).st_size, s.st_mtime_ns) for f in files if os.path.exists(f)]
+    text = json.dumps([cell, stamps, settings], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def _each(function, items, description):
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return tuple(track(pool.map(function, items), len(items), description))

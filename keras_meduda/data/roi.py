@@ -1,0 +1,290 @@
+"""Square regions around the optic disc, and the way back to the full photograph."""
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from keras_meduda.data.cases import progress, read_cases, read_table, write_cases
+from keras_meduda.data.catalog import FUNDUS
+from keras_meduda.data.io import DataError, Problem, read_image, read_mask, write_picture
+
+PLACE = ["x0", "y0", "full_width", "full_height"]  # columns that lead back to the full field
+
+
+def disc_box(labels) -> tuple[int, int, int, int]:
+    """The box `(x0, y0, x1, y1)` around all foreground of a mask, `x1` and `y1` exclusive.
+
+    Args:
+        labels: `(H, W)` array, 0 is background.
+
+    Returns:
+        Pixel numbers.
+
+    Raises:
+        ValueError: there is no foreground.
+
+    Example:
+        >>> disc_box(np.eye(5, dtype="uint8")[:4])
+        (0, 0, 4, 4)
+    """
+    rows, columns = np.flatnonzero(labels.any(axis=1)), np.flatnonzero(labels.any(axis=0))
+    if not len(rows):
+        raise ValueError("disc_box: received a mask without foreground, expected a disc.")
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def roi_square(box, scale=1.6, size=None) -> tuple[int, int, int]:
+    """The square `(x0, y0, side)` centred on a box.
+
+    side = ⌈scale · longer side of the box⌉; a disc of that diameter fills π/(4·scale²) of the
+    square, 31 % at 1.6. The square may reach over the border of the image.
+
+    Args:
+        box: `(x0, y0, x1, y1)` in pixels.
+        scale: side in diameters of the disc. Default 1.6.
+        size: side in pixels, instead of `scale`. Default `None`.
+
+    Returns:
+        Whole pixels.
+
+    Raises:
+        ValueError: a side below one pixel.
+
+    Example:
+        >>> roi_square((40, 50, 60, 70))
+        (34, 44, 32)
+    """
+    x0, y0, x1, y1 = box
+    side = size or math.ceil(round(scale * max(x1 - x0, y1 - y0), 6))
+    if side < 1:
+        raise ValueError(
+            f"roi_square: received scale {scale}, size {size}, expected a positive one."
+        )
+    return math.floor((x0 + x1 - side) / 2), math.floor((y0 + y1 - side) / 2), side
+
+
+def crop(array, x0, y0, side) -> np.ndarray:
+    """A square of an image or of labels, 0 outside of it.
+
+    Args:
+        array: `(H, W)` or `(H, W, channels)`.
+        x0: left column of the square; may be negative.
+        y0: upper row.
+        side: in pixels.
+
+    Returns:
+        `(side, side)` or `(side, side, channels)`.
+
+    Example:
+        >>> crop(np.ones((2, 2), int), -1, 0, 2).tolist()
+        [[0, 1], [0, 1]]
+    """
+    region = np.zeros((side, side, *array.shape[2:]), array.dtype)
+    (rows, inner_rows), (columns, inner_columns) = (
+        _overlap(y0, side, array.shape[0]),
+        _overlap(x0, side, array.shape[1]),
+    )
+    region[inner_rows, inner_columns] = array[rows, columns]
+    return region
+
+
+def paste(mask_roi, row, background=0) -> np.ndarray:
+    """A region's mask back in the full photograph; undoes `crop` inside the photograph.
+
+    Args:
+        mask_roi: `(h, w)` or `(h, w, channels)` on the pixels of the region.
+        row: mapping with `x0`, `y0`, `full_width`, `full_height`, such as a row of the table that
+            `prepare_rois` writes.
+        background: value outside of the region. Default 0.
+
+    Returns:
+        `(full_height, full_width)`, with channels where the region has them.
+
+    Example:
+        >>> row = {"x0": "-1", "y0": "0", "full_width": "2", "full_height": "2"}
+        >>> paste(np.array([[7, 1], [7, 2]]), row).tolist()
+        [[1, 0], [2, 0]]
+    """
+    x0, y0, width, height = (int(row[name]) for name in PLACE)
+    full = np.full((height, width, *mask_roi.shape[2:]), background, mask_roi.dtype)
+    (rows, inner_rows), (columns, inner_columns) = (
+        _overlap(y0, mask_roi.shape[0], height),
+        _overlap(x0, mask_roi.shape[1], width),
+    )
+    full[rows, columns] = mask_roi[inner_rows, inner_columns]
+    return full
+
+
+def prepare_rois(cases, task, out, boxes=None, scale=1.6, size=None) -> pd.DataFrame:
+    """Cut the disc region of every case and write it with a new case table.
+
+    `<out>/<domain>/images/<case>.png`, `<out>/<domain>/masks/<case>.png` with 255 cup, 128 rim, 0
+    background (`catalog.FUNDUS`), and `<out>/cases.csv`, which keeps all columns and adds `x0`,
+    `y0`, `full_width`, `full_height` for `paste`. The table comes first and finished pictures are
+    kept, so an interrupted run goes on where it stopped.
+
+    A case with a box is cut by its box, any other by its mask. Where a target's labels must stay
+    unseen, give boxes.
+
+    Args:
+        cases: case table of photographs.
+        task: the fundus `Task` of its masks.
+        out: folder to write.
+        boxes: CSV file `case,x0,y0,x1,y1` of the discs in pixels. Default: none.
+        scale: side of the region in diameters of the disc. Default 1.6.
+        size: side in pixels, instead of `scale`. Default `None`.
+
+    Returns:
+        The new table.
+
+    Raises:
+        DataError: every case that cannot be cut; or a folder that holds other regions.
+    """
+    if task.classes != FUNDUS.classes or not task.overlapping:
+        raise ValueError(
+            f"prepare_rois: received a task of {task.classes}, "
+            f"expected overlapping {FUNDUS.classes}."
+        )
+    out = Path(out).absolute()
+    box_of = read_boxes(boxes) if boxes else {}
+    if box_of and cases["case"].duplicated().any():
+        raise DataError(
+            Problem(
+                boxes,
+                "one box for cases of equal names in several domains",
+                "names unique in the whole table",
+            )
+        )
+    squares = _try_all(
+        lambda case: _square(case, task, box_of.get(case.case), scale, size),
+        list(cases.itertuples()),
+        "Finding discs",
+    )
+    table = cases.assign(**{name: [place[name] for _, place in squares] for name in PLACE})
+    for kind in ("image", "mask"):
+        table[kind] = [
+            str(out / _safe(case.domain) / f"{kind}s" / f"{_safe(case.case)}.png")
+            if getattr(case, kind)
+            else ""
+            for case in cases.itertuples()
+        ]
+    _refuse_other_regions(out / "cases.csv", table)
+    write_cases(table, out / "cases.csv")
+
+    _try_all(
+        lambda job: _cut(task, *job),
+        [
+            (case, square, target)
+            for case, (square, _), target in zip(
+                cases.itertuples(), squares, table.itertuples(), strict=True
+            )
+        ],
+        "Cutting regions",
+    )
+    return table
+
+
+def read_boxes(path) -> dict[str, tuple[float, float, float, float]]:
+    """The box of every case in a CSV file `case,x0,y0,x1,y1`.
+
+    Args:
+        path: the file.
+
+    Returns:
+        `{case: (x0, y0, x1, y1)}`.
+
+    Raises:
+        DataError: what `read_table` says, values that are no numbers, or an empty box.
+    """
+    names = ["x0", "y0", "x1", "y1"]
+    boxes = read_table(path, required=["case", *names])
+    corners = boxes[names].apply(pd.to_numeric, errors="coerce")
+    good = (corners["x1"] > corners["x0"]) & (corners["y1"] > corners["y0"])
+    if not good.all():
+        raise DataError(
+            *(
+                Problem(
+                    path,
+                    f"the box {' '.join(row[names])} of {row['case']!r}",
+                    "numbers x0 < x1, y0 < y1",
+                )
+                for _, row in boxes[~good].iterrows()
+            )
+        )
+    return dict(zip(boxes["case"], corners.itertuples(index=False, name=None), strict=True))
+
+
+def _overlap(start, length, full):
+    """What `length` pixels from `start` share with an axis: as a slice of it, and of themselves."""
+    first = min(max(start, 0), full)
+    last = max(min(start + length, full), first)
+    return slice(first, last), slice(first - start, last - start)
+
+
+def _safe(name):
+    return re.sub(r"[^\w.-]+", "_", name)
+
+
+def _try_all(function, items, description):
+    """A function of every item; all problems at once."""
+    results, problems = [], []
+    for item in progress(items, description, len(items)):
+        try:
+            results.append(function(item))
+        except DataError as error:
+            problems += error.problems
+    if problems:
+        raise DataError(*problems)
+    return results
+
+
+def _square(case, task, box, scale, size):
+    """The square of a case, and its place in the full field."""
+    if case.mask and box is None:
+        labels = read_mask(case.mask, task)
+        shape = labels.shape
+        box = disc_box(labels) if labels.ndim == 2 and labels.any() else None
+    else:
+        shape = read_image(case.image).array.shape[:-1]
+    if len(shape) != 2:
+        raise DataError(Problem(case.image, f"shape {shape}", "a picture (two axes)"))
+    if box is None:
+        raise DataError(Problem(case.image, "no box and no disc in a mask", "either"))
+    x0, y0, side = roi_square(box, scale, size)
+    place = dict(zip(PLACE, map(str, (x0, y0, shape[1], shape[0])), strict=True))
+    return (x0, y0, side), place
+
+
+def _refuse_other_regions(path, table):
+    """Finished pictures may be kept only if they show the same regions."""
+    if not path.exists():
+        return
+    names = ["domain", "case", *PLACE]
+    both = pd.concat([read_cases(path)[names], table[names]]).drop_duplicates()
+    if both.duplicated(["domain", "case"]).any():
+        raise DataError(
+            Problem(
+                path, "the same cases cut in another way", "the same settings, or an empty folder"
+            )
+        )
+
+
+def _cut(task, case, square, target):
+    """Write the region's picture and mask where they are not there yet."""
+
+    def region(array, cell):
+        full = (int(target.full_height), int(target.full_width))
+        if array.shape[:2] != full:
+            raise DataError(
+                Problem(cell, f"shape {array.shape[:2]}", f"{full}, image and mask of one shape")
+            )
+        return crop(array, *square)
+
+    if not Path(target.image).exists():
+        write_picture(target.image, region(read_image(case.image).array, case.image))
+    if target.mask and not Path(target.mask).exists():
+        labels = region(read_mask(case.mask, task), case.mask)
+        write_picture(target.mask, FUNDUS.decode(FUNDUS.one_hot(labels)))

@@ -1,0 +1,6 @@
+"""The methods: each a `keras.Model` around the network that it trains."""
+
+from keras_meduda.methods.kl_distillation import KLDistillation
+from keras_meduda.methods.supervised import Supervised
+
+__all__ = ["KLDistillation", "Supervised"]

@@ -1,0 +1,76 @@
+"""AERUNet: a U-Net of residual blocks with spatial attention on its skip connections."""
+
+import keras
+from keras import layers, ops
+
+from keras_meduda.models.blocks import CropToMatch, batch_norm, conv, conv_transpose, max_pool
+
+
+def AERUNet(input_shape, channels, filters=(32, 64, 128, 256, 512), name="aerunet"):
+    """Attention-enhanced residual U-Net, 2D or 3D by the length of `input_shape`.
+
+    Residual block: y = ReLU(BN(conv3(ReLU(BN(conv3 x)))) + shortcut(x)). Spatial attention on each
+    skip: x · sigmoid(conv7[mean_c x, max_c x]) (CBAM, Woo et al. 2018, section 3.2).
+
+    Args:
+        input_shape: `(*spatial, image channels)`; spatial sizes may be `None` and need not divide
+            the stride.
+        channels: number of logit channels.
+        filters: width of each level. Default `(32, 64, 128, 256, 512)` (2D; 3D: 16…256).
+        name: name of the model.
+
+    Returns:
+        `keras.Model` from float32 `(batch, *spatial, in)` to `{"logits": (batch, *spatial,
+        channels) float32, "features": (batch, *spatial, filters[0])}`.
+
+    Source:
+        The reconstruction of AERUNet (KD-UDA thesis, Ashraf Ul Alam).
+
+    Example:
+        >>> AERUNet((64, 64, 3), channels=2, filters=(8, 16, 32)).count_params()
+        31138
+    """
+    rank = len(input_shape) - 1
+
+    # Layers
+    def residual_block(x, width):
+        shortcut = x
+        if x.shape[-1] != width:
+            shortcut = batch_norm()(conv(width, 1, rank)(x))
+        x = layers.ReLU()(batch_norm()(conv(width, 3, rank)(x)))
+        x = batch_norm()(conv(width, 3, rank)(x))
+        return layers.ReLU()(layers.Add()([x, shortcut]))
+
+    def attend(x):
+        pooled = ChannelPool()(x)
+        gate = conv(1, 7, rank, use_bias=False, activation="sigmoid")(pooled)
+        return layers.Multiply()([x, gate])
+
+    # Functional model
+    image = keras.Input(input_shape, name="image")
+    x, skips = image, []
+    for width in filters[:-1]:
+        x = residual_block(x, width)
+        skips.append(x)
+        x = max_pool(rank)(x)
+    x = residual_block(x, filters[-1])
+    for width, skip in zip(reversed(filters[:-1]), reversed(skips), strict=True):
+        up = conv_transpose(width, 2, rank, strides=2)(x)
+        up = CropToMatch()([up, skip])
+        x = residual_block(layers.Concatenate()([attend(skip), up]), width)
+    features = layers.Identity(name="features")(x)
+    logits = conv(channels, 1, rank, dtype="float32", name="logits")(features)
+
+    # Config
+    return keras.Model(image, {"logits": logits, "features": features}, name=name)
+
+
+@keras.saving.register_keras_serializable("keras_meduda")
+class ChannelPool(layers.Layer):
+    """Mean and maximum over channels, `(..., c)` to `(..., 2)`: what spatial attention looks at."""
+
+    def call(self, x):
+        return ops.concatenate([ops.mean(x, -1, keepdims=True), ops.max(x, -1, keepdims=True)], -1)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], 2)

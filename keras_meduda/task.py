@@ -1,0 +1,232 @@
+"""What is segmented (Task) and how an image becomes a network's input and back (Preprocessing)."""
+
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+from keras_meduda.data.intensity import clahe, zscore
+from keras_meduda.data.spatial import resize
+
+INTENSITY = {"clahe": clahe}  # the steps that run on 8-bit images, by the name in the configuration
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is segmented: the classes, how mask files encode them, how probabilities become masks.
+
+    A mask is handled as *labels*, one uint8 per pixel: the class index (0 is background) where
+    classes exclude each other, a bit per class where they overlap.
+
+    Args:
+        classes: names in channel order, background not among them.
+        overlapping: `True` for one sigmoid a class (a cup lies inside its disc), `False` for one
+            softmax with background as channel 0.
+        values: the values of a mask file that belong to each class. Default: 1, 2, … in order.
+        background: the values of a mask file that belong to no class. Default `(0,)`.
+        tolerance: a mask value counts as the nearest declared one within this distance. Default 0.
+        threshold: probability above which an overlapping class is present. Default 0.5.
+        unit: unit of the distances in evaluation, `"px"` or `"mm"`. Default `"px"`.
+
+    Raises:
+        ValueError: a class without values, a value for an unknown class, a value that is both
+            background and class, or one shared by classes that exclude each other.
+
+    Example:
+        >>> task = Task(classes=("cup", "disc"), overlapping=True,
+        ...             values={"cup": (255,), "disc": (128, 255)})
+        >>> task.encode(np.array([[0, 128, 255]])).tolist()
+        [[0, 2, 3]]
+    """
+
+    classes: tuple[str, ...]
+    overlapping: bool = False
+    values: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    background: tuple[int, ...] = (0,)
+    tolerance: int = 0
+    threshold: float = 0.5
+    unit: str = "px"
+
+    def __post_init__(self):
+        classes = (self.classes,) if isinstance(self.classes, str) else tuple(self.classes)
+        values = self.values or {name: (i + 1,) for i, name in enumerate(classes)}
+        object.__setattr__(self, "classes", classes)
+        object.__setattr__(self, "values", {k: tuple(v) for k, v in values.items()})
+        object.__setattr__(self, "background", tuple(self.background))
+        if set(self.values) != set(classes):
+            raise ValueError(f"Task: values are given for {sorted(self.values)}, "
+                             f"the classes are {list(classes)}.")
+        declared = [v for name in classes for v in self.values[name]]
+        if set(declared) & set(self.background):
+            raise ValueError(f"Task: values {sorted(set(declared) & set(self.background))} are both "
+                             "background and class.")
+        if not self.overlapping and len(set(declared)) < len(declared):
+            raise ValueError("Task: classes that exclude each other share a mask value "
+                             f"({self.values}); set overlapping=True if they may overlap.")
+        if self.overlapping and len(classes) > 8:
+            raise ValueError(f"Task: at most 8 overlapping classes, received {len(classes)}.")
+
+    @property
+    def channels(self) -> int:
+        """Number of logit channels: the classes, and background where they exclude each other."""
+        return len(self.classes) + (0 if self.overlapping else 1)
+
+    @property
+    def label_of_value(self) -> dict[int, int]:
+        """Label (class index, or bits of the overlapping classes) of every declared mask value."""
+        labels = dict.fromkeys(self.background, 0)
+        for i, name in enumerate(self.classes):
+            for value in self.values[name]:
+                labels[value] = labels.get(value, 0) | (1 << i) if self.overlapping else i + 1
+        return labels
+
+    def undeclared(self, mask) -> list[int]:
+        """Values of a mask that the task does not declare, sorted."""
+        declared = np.array(sorted(self.label_of_value))
+        present = np.unique(mask)
+        distance = np.abs(present[:, None].astype("float64") - declared).min(axis=1)
+        return present[distance > self.tolerance].tolist()
+
+    def encode(self, mask) -> np.ndarray:
+        """Labels of a mask file's values: `(*spatial)` integers to `(*spatial)` uint8.
+
+        Raises:
+            ValueError: the mask holds values that the task does not declare.
+        """
+        if unknown := self.undeclared(mask):
+            raise ValueError(f"mask values {unknown[:8]} are not declared; the task knows "
+                             f"{self.values}, background {self.background}.")
+        labels = self.label_of_value
+        declared = np.array(sorted(labels))
+        present, index = np.unique(mask, return_inverse=True)
+        nearest = np.abs(present[:, None].astype("float64") - declared).argmin(axis=1)
+        codes = np.array([labels[v] for v in declared.tolist()], "uint8")
+        return codes[nearest][index].reshape(np.shape(mask))
+
+    def one_hot(self, labels) -> np.ndarray:
+        """Channels of labels: `(*spatial)` uint8 to `(*spatial, channels)` float32 of 0 and 1."""
+        channel = np.arange(self.channels, dtype="uint8")
+        labels = np.asarray(labels, "uint8")[..., None]
+        hot = (labels >> channel) & 1 if self.overlapping else labels == channel
+        return hot.astype("float32")
+
+    def masks(self, probabilities) -> np.ndarray:
+        """One boolean mask a class, `(*spatial, classes)`, of probabilities `(*spatial, channels)`.
+
+        Overlapping classes: probability above `threshold`; else the most probable channel.
+        """
+        if self.overlapping:
+            return np.asarray(probabilities) > self.threshold
+        winner = np.argmax(probabilities, axis=-1)[..., None]
+        return winner == np.arange(1, self.channels)
+
+    def decode(self, masks) -> np.ndarray:
+        """Mask file values of boolean masks: `(*spatial, classes)` to `(*spatial)` integers.
+
+        Where no value stands for just these classes (a cup outside its disc in a format in which
+        every cup pixel is also disc), the value that contains them is written.
+        """
+        bits = np.asarray(masks, "uint8") @ (1 << np.arange(len(self.classes)))
+        bits_of_value = {value: sum(1 << i for i, name in enumerate(self.classes)
+                                    if value in self.values[name])
+                         for value in [*self.background, *self.label_of_value]}
+
+        def value_of(code):
+            fits = [v for v, b in bits_of_value.items() if b & code == code]
+            return min(fits, key=lambda v: bits_of_value[v].bit_count(), default=self.background[0])
+
+        table = np.array([value_of(code) for code in range(1 << len(self.classes))])
+        return table[bits].astype("uint8" if table.max() < 256 else "uint16")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes a network's input; part of every run and inverted on the way out.
+
+    In this order: channels, resize (bilinear, antialiased), the `intensity` steps, `normalise`.
+
+    Args:
+        size: spatial size of the network's input, in pixels or voxels.
+        intensity: names of steps on 8-bit images; `"clahe"` is known. Default none.
+        normalise: `"minus1_1"` (x/127.5 − 1) or `"zero_one"` (x/255) for 8-bit images,
+            `"zscore"` (population mean and standard deviation of the image). Default `"minus1_1"`.
+        channels: image channels; a grey image is repeated, alpha is dropped. Default 3.
+        axes: order of the spatial axes. Default `"YX"`.
+
+    Example:
+        >>> preprocessing = Preprocessing(size=(64, 64))
+        >>> preprocessing.stored(np.zeros((100, 80, 3), "uint8")).shape
+        (64, 64, 3)
+    """
+
+    size: tuple[int, ...] = (192, 192)
+    intensity: tuple[str, ...] = ()
+    normalise: str = "minus1_1"
+    channels: int = 3
+    axes: str = "YX"
+
+    def __post_init__(self):
+        object.__setattr__(self, "size", tuple(int(n) for n in self.size))
+        object.__setattr__(self, "intensity", tuple(self.intensity))
+        if unknown := set(self.intensity) - set(INTENSITY):
+            raise ValueError(f"Preprocessing: intensity steps {sorted(unknown)} are unknown; "
+                             f"known: {sorted(INTENSITY)}.")
+        if self.normalise not in ("minus1_1", "zero_one", "zscore"):
+            raise ValueError(f"Preprocessing: normalise={self.normalise!r}; known: 'minus1_1', "
+                             "'zero_one', 'zscore'.")
+        if len(self.size) != len(self.axes):
+            raise ValueError(f"Preprocessing: size {self.size} and axes {self.axes!r} differ in rank.")
+
+    def stored(self, image) -> np.ndarray:
+        """The prepared image before `normalise`: uint8 `(*size, channels)`, float32 if z-scored.
+
+        Prepared data hold this form, so that photometric augmentation sees the 8-bit range.
+        """
+        image = _channels(image, self.channels)
+        if self.normalise == "zscore":
+            return zscore(resize(image.astype("float32"), self.size))
+        image = np.rint(np.clip(resize(_to_8bit(image), self.size), 0, 255)).astype("uint8")
+        for name in self.intensity:
+            image = INTENSITY[name](image)
+        return image
+
+    def apply(self, image) -> np.ndarray:
+        """The network's input, float32 `(*size, channels)`, of an image `(*spatial, channels)`."""
+        return self.normalised(self.stored(image).astype("float32"))
+
+    def normalised(self, x):
+        """The last step, from the stored form to the network's range; arrays and tensors alike."""
+        if self.normalise == "minus1_1":
+            return x / 127.5 - 1.0
+        return x / 255.0 if self.normalise == "zero_one" else x
+
+    def invert(self, probabilities, shape) -> np.ndarray:
+        """Probabilities back in a case's own grid: `(*size, channels)` to `(*shape, channels)`."""
+        return resize(np.asarray(probabilities, "float32"), shape)
+
+
+def to_json(setting) -> dict:
+    """A Task or Preprocessing as a dictionary that JSON can hold."""
+    return asdict(setting)
+
+
+def _channels(image, channels):
+    """Grey is repeated, alpha dropped; anything else must fit."""
+    found = image.shape[-1]
+    if found == channels:
+        return image
+    if found in (2, 4):  # grey or RGB with alpha
+        return _channels(image[..., :-1], channels)
+    if found == 1:
+        return np.repeat(image, channels, axis=-1)
+    if found == 3 and channels == 1:
+        return (image @ np.array([0.299, 0.587, 0.114], "float32"))[..., None]
+    raise ValueError(f"image has {found} channels, the preprocessing expects {channels}.")
+
+
+def _to_8bit(image):
+    """16-bit and float images are scaled from their own range to 0…255; 8-bit ones stay."""
+    if image.dtype == np.uint8:
+        return image
+    image = image.astype("float32")
+    low, high = image.min(), image.max()
+    return (image - low) * (255.0 / (high - low)) if high > low else np.zeros_like(image)

@@ -1,0 +1,70 @@
+"""Masks of images: in the input's own size and format, from a trained run.
+
+python scripts/predict.py --run runs/latest --images scan.png folder/ --out masks
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from keras_meduda.cli import run_script
+
+
+@dataclass
+class PredictFlags:
+    """Masks of images from a trained run."""
+
+    run: Path
+    """Run folder of a training."""
+    images: tuple[Path, ...]
+    """Image files, folders of images, or one case table (.csv)."""
+    out: Path = Path("predictions")
+    """Folder of the masks, named like the images."""
+    overlays: bool = False
+    """Also write pictures with the outlines drawn on the image."""
+    full_field: bool = True
+    """Put masks of regions of interest (a table of prepare_rois.py) back into the full picture."""
+
+
+def main(flags):
+    """Predicts every image and writes its mask."""
+    from keras_meduda.data.cases import case_table, read_cases
+    from keras_meduda.data.io import FORMATS, read_image, stem, write_mask, write_picture
+    from keras_meduda.data.roi import paste
+    from keras_meduda.evaluation.predict import predict_all
+    from keras_meduda.evaluation.report import outline
+    from keras_meduda.progress import track
+    from keras_meduda.training import load
+
+    run = load(flags.run)
+    if len(flags.images) == 1 and flags.images[0].suffix == ".csv":
+        cases = read_cases(flags.images[0])
+    else:
+        files = []
+        for path in flags.images:
+            if not path.exists():
+                raise FileNotFoundError(f"{path}: no such file or folder.")
+            found = sorted(path.iterdir()) if path.is_dir() else [path]
+            files += [file for file in found if file.name.lower().endswith(FORMATS)]
+        if not files:
+            raise FileNotFoundError(
+                f"{', '.join(map(str, flags.images))}: no image files found "
+                f"(looked for {', '.join(FORMATS)})."
+            )
+        cases = case_table([{"case": stem(file), "image": str(file)} for file in files])
+    rows = list(cases.itertuples())
+    predictions = predict_all(run, [row.image for row in rows])
+    for row, probabilities in track(zip(rows, predictions, strict=True), len(rows), "predicting"):
+        masks = run.task.masks(probabilities)
+        values = run.task.decode(masks)
+        if flags.full_field and hasattr(row, "full_width"):
+            write_picture(flags.out / f"{row.case}.png", paste(values, row))
+        else:
+            write_mask(flags.out / row.case, values, like=row.image)
+        if flags.overlays:
+            picture = outline(read_image(row.image).array, masks)
+            write_picture(flags.out / "overlays" / f"{row.case}.png", picture)
+    print(f"{len(rows)} masks in {flags.out}")
+
+
+if __name__ == "__main__":
+    run_script(main, PredictFlags)

@@ -1,0 +1,73 @@
+import keras
+import numpy as np
+import pytest
+
+import keras_meduda as km
+
+
+def make(**settings):
+    with km.setup():
+        network = km.models.AERUNet((32, 32, 3), channels=2, filters=(4, 8))
+        method = km.methods.KLDistillation(network, overlapping=True, **settings)
+        method.compile(keras.optimizers.Adam(1e-3))
+    method.total_steps = 10
+    return method
+
+
+def test_equal_inputs_and_a_shared_start_give_no_divergence(batches):
+    """The original's bare form: nothing to learn from, which is why the inputs differ."""
+    method, data = make(mode="plain"), next(iter(batches.from_step(0)))
+    outputs = method.forward(data, training=False)
+    assert float(method.losses(data, outputs)["kl"]) == pytest.approx(0.0, abs=1e-7)
+
+
+def test_styles_give_a_divergence(batches):
+    method, data = make(), next(iter(batches.from_step(0)))
+    assert float(method.losses(data, method.forward(data, training=False))["kl"]) > 0
+
+
+def test_a_frozen_teacher_stays_and_an_average_follows(batches):
+    data = next(iter(batches.from_step(0)))
+    for settings, moves in [({}, False), ({"ema": 0.5}, True)]:
+        method = make(**settings)
+        before = [np.array(w) for w in method.teacher.weights]
+        method.train_step(data)
+        changed = any(
+            np.any(np.array(w) != b) for w, b in zip(method.teacher.weights, before, strict=True)
+        )
+        assert changed == moves
+
+
+def test_an_average_with_decay_zero_is_the_student(batches):
+    method = make(ema=0.0)
+    method.train_step(next(iter(batches.from_step(0))))
+    for a, w in zip(method.teacher.weights, method.network.weights, strict=True):
+        np.testing.assert_allclose(a, w, atol=1e-7)
+
+
+def test_the_weight_rises_to_its_end_over_the_ramp(batches):
+    method, data = make(weight=3.0, ramp=0.5), next(iter(batches.from_step(0)))
+    outputs = method.forward(data, training=False)
+    values = []
+    for step in (0, 2, 5, 10):
+        method.step.assign(step)
+        values.append(float(method.losses(data, outputs)["kl"]))
+    assert values[0] == pytest.approx(values[2] * np.exp(-5), rel=1e-4)
+    assert values[0] < values[1] < values[2] == pytest.approx(values[3])
+
+
+def test_confidence_one_counts_no_pixel(batches):
+    method, data = make(confidence=1.0), next(iter(batches.from_step(0)))
+    assert float(method.losses(data, method.forward(data, training=False))["kl"]) == 0.0
+
+
+def test_an_unknown_mode_is_refused():
+    with pytest.raises(ValueError, match="mode='stile'.*'style', 'marginal' or 'plain'"):
+        make(mode="stile")
+
+
+def test_schedules_need_the_number_of_steps(batches):
+    method = make()
+    method.total_steps = None
+    with pytest.raises(ValueError, match="method.total_steps"):
+        method.train_step(next(iter(batches.from_step(0))))

@@ -1,0 +1,112 @@
+"""The way of the data is one-directional, and each framework stays where it belongs."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "keras_meduda"
+ORDER = [  # a module imports only from what stands to its left
+    "progress",
+    "data._cv2",
+    "data.spatial",
+    "data.intensity",
+    "task",
+    "data.io",
+    "data.cases",
+    "data.catalog",
+    "data.roi",
+    "data.augment",
+    "data.phantoms",
+    "data.pipeline",
+    "data.serving",
+    "losses",
+    "models",
+    "methods.base",
+    "methods",
+    "teachers",
+    "training",
+    "evaluation",
+    "export",
+    "study",
+    "cli",
+]
+TENSORFLOW = ("data/", "methods/base.py", "training.py", "evaluation/predict.py", "export.py")
+FILES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
+
+
+def imports(file):
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+            if node.module.startswith("keras_meduda"):
+                yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
+def position(module):
+    """Place in the order of the longest name that the module starts with."""
+    fits = [i for i, name in enumerate(ORDER) if f"{module}.".startswith(f"{name}.")]
+    return max(fits, key=lambda i: len(ORDER[i]), default=None)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_imports_point_left(file):
+    own = ".".join(file.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+    place = position(own)
+    assert place is not None or own in ("data", "evaluation"), f"{own} has no place in ORDER"
+    for module in imports(file):
+        other = position(module.removeprefix("keras_meduda."))
+        if module.startswith("keras_meduda.") and other is not None:
+            assert other <= place, f"{own} imports {module}, which stands to its right"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_frameworks_stay_where_they_belong(file):
+    name = file.relative_to(PACKAGE).as_posix()
+    roots = {module.split(".")[0] for module in imports(file)}
+    assert not roots & {"torch", "ultralytics"} or name.startswith("teachers/")
+    assert "tensorflow" not in roots or name.startswith(TENSORFLOW)
+    assert "medpy" not in roots or name == "evaluation/metrics.py"
+
+
+def run_python(code):
+    env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "keras_meduda",
+        "keras_meduda.cli",
+        "keras_meduda.task",
+        "keras_meduda.data.cases",
+        "keras_meduda.data.catalog",
+        "keras_meduda.evaluation.metrics",
+    ],
+)
+def test_loads_no_tensorflow(module):
+    done = run_python(
+        f"import {module}, sys; assert not {{'tensorflow', 'keras', 'torch'}} & set(sys.modules)"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_training_and_prediction_load_no_medpy():
+    done = run_python(
+        "import sys, keras_meduda.training, keras_meduda.evaluation.predict, "
+        "keras_meduda.export; assert 'medpy' not in sys.modules"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_public_name_is_there():
+    import keras_meduda as km
+
+    for name in km.__all__:
+        assert getattr(km, name) is not None
