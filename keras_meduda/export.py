@@ -1,4 +1,4 @@
-"""SavedModel for TensorFlow Serving: images as they come in, probabilities in their own grid out."""
+"""SavedModel for TensorFlow Serving: images in as they are, probabilities out in their grid."""
 
 import shutil
 import uuid

@@ -22,8 +22,8 @@ def probabilities(logits, overlapping):
 def cross_entropy(mask, logits, overlapping):
     """Mean cross-entropy over pixels: −Σ_c y_c log p_c, binary per channel where classes overlap.
 
-    For overlapping classes mean_{pixels, c} of −y log σ(z) − (1 − y) log(1 − σ(z)). A pixel whose
-    one-hot vector is zero (ignored) adds nothing.
+    For overlapping classes mean_{pixels, c} of −y log σ(z) − (1 − y) log(1 − σ(z)). Where classes
+    exclude each other, a pixel whose one-hot vector is zero (ignored) adds nothing to the sum.
 
     Example:
         >>> mask = ops.ones((1, 2, 2, 1))
@@ -78,8 +78,8 @@ def kl_divergence(teacher_logits, student_logits, overlapping, temperature=1.0, 
         student_logits: same shape.
         overlapping: whether classes overlap.
         temperature: T. Default 1.
-        weight: pixel weights `(batch, *spatial)`, divided by their mean's place: the sum of
-            weighted values over the number of pixels. Default 1 everywhere.
+        weight: pixel weights `(batch, *spatial)`; the weighted sum is divided by the number of
+            pixels, not by the sum of the weights. Default 1 everywhere.
 
     Source:
         Hinton et al., Distilling the knowledge in a neural network (2015), section 2.

@@ -1,6 +1,7 @@
 """What is segmented (Task) and how an image becomes a network's input and back (Preprocessing)."""
 
 from dataclasses import asdict, dataclass, field
+from numbers import Integral
 
 import numpy as np
 
@@ -8,6 +9,10 @@ from keras_meduda.data.intensity import clahe, zscore
 from keras_meduda.data.spatial import resize
 
 INTENSITY = {"clahe": clahe}  # the steps that run on 8-bit images, by the name in the configuration
+
+# Added before rounding down. Just above ½, so that halves, which shrinking by a small ratio makes
+# in numbers, go up whichever way the last bit of a sum falls: in numpy as in an exported graph.
+ROUNDING = 0.5 + 2.0**-10
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,8 @@ class Task:
 
     Raises:
         ValueError: a class without values, a value for an unknown class, a value that is both
-            background and class, or one shared by classes that exclude each other.
+            background and class, or one shared by classes that exclude each other; a setting out of
+            its range.
 
     Example:
         >>> task = Task(classes=("cup", "disc"), overlapping=True,
@@ -48,22 +54,33 @@ class Task:
 
     def __post_init__(self):
         classes = (self.classes,) if isinstance(self.classes, str) else tuple(self.classes)
+        if not classes or len(set(classes)) < len(classes):
+            raise ValueError(f"Task: classes {list(classes)}; expected one or more distinct names.")
         values = self.values or {name: (i + 1,) for i, name in enumerate(classes)}
         object.__setattr__(self, "classes", classes)
-        object.__setattr__(self, "values", {k: tuple(v) for k, v in values.items()})
-        object.__setattr__(self, "background", tuple(self.background))
+        object.__setattr__(self, "values", {k: _mask_values(k, v) for k, v in values.items()})
+        object.__setattr__(self, "background", _mask_values("background", self.background))
         if set(self.values) != set(classes):
-            raise ValueError(f"Task: values are given for {sorted(self.values)}, "
-                             f"the classes are {list(classes)}.")
+            raise ValueError(
+                f"Task: values are given for {sorted(self.values)}, "
+                f"the classes are {list(classes)}."
+            )
         declared = [v for name in classes for v in self.values[name]]
-        if set(declared) & set(self.background):
-            raise ValueError(f"Task: values {sorted(set(declared) & set(self.background))} are both "
-                             "background and class.")
+        if both := sorted(set(declared) & set(self.background)):
+            raise ValueError(f"Task: values {both} are both background and class.")
         if not self.overlapping and len(set(declared)) < len(declared):
-            raise ValueError("Task: classes that exclude each other share a mask value "
-                             f"({self.values}); set overlapping=True if they may overlap.")
+            raise ValueError(
+                "Task: classes that exclude each other share a mask value "
+                f"({self.values}); set overlapping=True if they may overlap."
+            )
         if self.overlapping and len(classes) > 8:
             raise ValueError(f"Task: at most 8 overlapping classes, received {len(classes)}.")
+        if self.tolerance < 0:
+            raise ValueError(f"Task: tolerance={self.tolerance}; expected 0 or more.")
+        if not 0 <= self.threshold < 1:
+            raise ValueError(f"Task: threshold={self.threshold}; expected a probability below 1.")
+        if self.unit not in ("px", "mm"):
+            raise ValueError(f"Task: unit={self.unit!r}; expected 'px' or 'mm'.")
 
     @property
     def channels(self) -> int:
@@ -84,7 +101,7 @@ class Task:
         declared = np.array(sorted(self.label_of_value))
         present = np.unique(mask)
         distance = np.abs(present[:, None].astype("float64") - declared).min(axis=1)
-        return present[distance > self.tolerance].tolist()
+        return present[~(distance <= self.tolerance)].tolist()  # so that NaN is listed too
 
     def encode(self, mask) -> np.ndarray:
         """Labels of a mask file's values: `(*spatial)` integers to `(*spatial)` uint8.
@@ -93,8 +110,10 @@ class Task:
             ValueError: the mask holds values that the task does not declare.
         """
         if unknown := self.undeclared(mask):
-            raise ValueError(f"mask values {unknown[:8]} are not declared; the task knows "
-                             f"{self.values}, background {self.background}.")
+            raise ValueError(
+                f"mask values {unknown[:8]} are not declared; the task knows "
+                f"{self.values}, background {self.background}."
+            )
         labels = self.label_of_value
         declared = np.array(sorted(labels))
         present, index = np.unique(mask, return_inverse=True)
@@ -122,20 +141,22 @@ class Task:
     def decode(self, masks) -> np.ndarray:
         """Mask file values of boolean masks: `(*spatial, classes)` to `(*spatial)` integers.
 
-        Where no value stands for just these classes (a cup outside its disc in a format in which
-        every cup pixel is also disc), the value that contains them is written.
+        Where no value stands for just these classes, the one is written that loses the fewest of
+        them and then adds the fewest: a cup outside its disc is a cup in a format in which every
+        cup is also disc.
         """
-        bits = np.asarray(masks, "uint8") @ (1 << np.arange(len(self.classes)))
-        bits_of_value = {value: sum(1 << i for i, name in enumerate(self.classes)
-                                    if value in self.values[name])
-                         for value in [*self.background, *self.label_of_value]}
-
-        def value_of(code):
-            fits = [v for v, b in bits_of_value.items() if b & code == code]
-            return min(fits, key=lambda v: bits_of_value[v].bit_count(), default=self.background[0])
-
-        table = np.array([value_of(code) for code in range(1 << len(self.classes))])
-        return table[bits].astype("uint8" if table.max() < 256 else "uint16")
+        masks = np.asarray(masks, bool)
+        if self.overlapping:
+            labels = masks.astype("uint8") @ (1 << np.arange(len(self.classes)))
+            bits = self.label_of_value
+            table = [
+                min(bits, key=lambda v: ((c & ~bits[v]).bit_count(), (bits[v] & ~c).bit_count()))
+                for c in range(1 << len(self.classes))
+            ]
+        else:
+            labels = np.where(masks.any(axis=-1), 1 + masks.argmax(axis=-1), 0)
+            table = [self.background[0], *(self.values[name][0] for name in self.classes)]
+        return np.array(table, "uint8" if max(table) < 256 else "uint16")[labels]
 
 
 @dataclass(frozen=True)
@@ -146,11 +167,16 @@ class Preprocessing:
 
     Args:
         size: spatial size of the network's input, in pixels or voxels.
-        intensity: names of steps on 8-bit images; `"clahe"` is known. Default none.
+        intensity: names of steps on 8-bit images; `"clahe"` is known. Default none. Not together
+            with z-scores.
         normalise: `"minus1_1"` (x/127.5 − 1) or `"zero_one"` (x/255) for 8-bit images,
             `"zscore"` (population mean and standard deviation of the image). Default `"minus1_1"`.
         channels: image channels; a grey image is repeated, alpha is dropped. Default 3.
-        axes: order of the spatial axes. Default `"YX"`.
+        axes: order of the spatial axes, that of the reader: `"YX"` for pictures, the default, or
+            `"XYZ"` for volumes.
+
+    Raises:
+        ValueError: a setting that is not one of these.
 
     Example:
         >>> preprocessing = Preprocessing(size=(64, 64))
@@ -165,26 +191,59 @@ class Preprocessing:
     axes: str = "YX"
 
     def __post_init__(self):
-        object.__setattr__(self, "size", tuple(int(n) for n in self.size))
-        object.__setattr__(self, "intensity", tuple(self.intensity))
-        if unknown := set(self.intensity) - set(INTENSITY):
-            raise ValueError(f"Preprocessing: intensity steps {sorted(unknown)} are unknown; "
-                             f"known: {sorted(INTENSITY)}.")
+        size = tuple(self.size) if np.iterable(self.size) else ()
+        if not size or not all(isinstance(n, Integral) and n > 0 for n in size):
+            raise ValueError(
+                f"Preprocessing: size={self.size!r}; expected a positive whole number "
+                "an axis, such as (192, 192)."
+            )
+        steps = (self.intensity,) if isinstance(self.intensity, str) else tuple(self.intensity)
+        object.__setattr__(self, "size", tuple(int(n) for n in size))
+        object.__setattr__(self, "intensity", steps)
+        if unknown := set(steps) - set(INTENSITY):
+            raise ValueError(
+                f"Preprocessing: intensity steps {sorted(unknown)} are unknown; "
+                f"known: {sorted(INTENSITY)}."
+            )
         if self.normalise not in ("minus1_1", "zero_one", "zscore"):
-            raise ValueError(f"Preprocessing: normalise={self.normalise!r}; known: 'minus1_1', "
-                             "'zero_one', 'zscore'.")
-        if len(self.size) != len(self.axes):
-            raise ValueError(f"Preprocessing: size {self.size} and axes {self.axes!r} differ in rank.")
+            raise ValueError(
+                f"Preprocessing: normalise={self.normalise!r}; known: 'minus1_1', "
+                "'zero_one', 'zscore'."
+            )
+        if steps and self.normalise == "zscore":
+            raise ValueError(
+                f"Preprocessing: the steps {steps} need the 8-bit range, which "
+                "normalise='zscore' leaves."
+            )
+        if self.channels < 1:
+            raise ValueError(f"Preprocessing: channels={self.channels}; expected 1 or more.")
+        if self.axes not in ("YX", "XYZ") or len(size) != len(self.axes):
+            raise ValueError(
+                f"Preprocessing: axes={self.axes!r} with size {size}; expected 'YX' "
+                "with two axes, 'XYZ' with three."
+            )
 
     def stored(self, image) -> np.ndarray:
         """The prepared image before `normalise`: uint8 `(*size, channels)`, float32 if z-scored.
 
         Prepared data hold this form, so that photometric augmentation sees the 8-bit range.
+
+        Raises:
+            ValueError: an image of another rank, or with channels that do not fit.
         """
+        image = np.asarray(image)
+        if image.ndim != len(self.size) + 1:
+            raise ValueError(
+                f"image of shape {image.shape}; the preprocessing expects "
+                f"{len(self.size)} spatial axes ({self.axes}) and channels last."
+            )
         image = _channels(image, self.channels)
         if self.normalise == "zscore":
-            return zscore(resize(image.astype("float32"), self.size))
-        image = np.rint(np.clip(resize(_to_8bit(image), self.size), 0, 255)).astype("uint8")
+            # From 0, so that a constant image stays constant: zscore would blow rounding errors up.
+            image = image.astype("float32")
+            return zscore(resize(image - image.min(), self.size))
+        resized = np.clip(resize(_to_8bit(image), self.size), 0, 255)
+        image = np.floor(resized + ROUNDING).astype("uint8")
         for name in self.intensity:
             image = INTENSITY[name](image)
         return image
@@ -209,8 +268,19 @@ def to_json(setting) -> dict:
     return asdict(setting)
 
 
+def _mask_values(name, values):
+    """Values as a tuple of whole numbers that a mask file can hold."""
+    found = tuple(values) if np.iterable(values) else ()
+    if not found or not all(isinstance(v, Integral) and 0 <= v < 65536 for v in found):
+        raise ValueError(
+            f"Task: mask values {values!r} for {name}; expected whole numbers in "
+            "0…65535, such as (255,)."
+        )
+    return tuple(int(v) for v in found)
+
+
 def _channels(image, channels):
-    """Grey is repeated, alpha dropped; anything else must fit."""
+    """Grey is repeated, alpha dropped, colour made grey; anything else must fit."""
     found = image.shape[-1]
     if found == channels:
         return image
@@ -219,7 +289,8 @@ def _channels(image, channels):
     if found == 1:
         return np.repeat(image, channels, axis=-1)
     if found == 3 and channels == 1:
-        return (image @ np.array([0.299, 0.587, 0.114], "float32"))[..., None]
+        grey = (image @ np.array([0.299, 0.587, 0.114], "float32"))[..., None]
+        return grey if image.dtype.kind == "f" else np.rint(grey).astype(image.dtype)
     raise ValueError(f"image has {found} channels, the preprocessing expects {channels}.")
 
 

@@ -32,7 +32,8 @@ def setup(strategy: str = "none", precision: str = "float32", seed: int = 0):
     """Seeds, dtype policy and distribution scope for building and compiling a method.
 
     Args:
-        strategy: `"none"`, `"mirrored"` (all GPUs of this machine) or `"multiworker"` (`TF_CONFIG`).
+        strategy: `"none"`, `"mirrored"` (all GPUs of this machine) or `"multiworker"`
+            (`TF_CONFIG`).
         precision: `"float32"`, `"mixed_bfloat16"` or `"mixed_float16"`.
         seed: of weights, dropout and everything else that is random.
 
@@ -176,7 +177,7 @@ def fit(
     pending = []
 
     def record(**validated):
-        """Turns the terms since the last call into one row; stops at the first that is not finite."""
+        """Turns the terms since the last call into one row; stops at one that is not finite."""
         step = int(method.step)
         if not pending:
             return
@@ -185,8 +186,8 @@ def fit(
             for name, value in row.items():
                 if not math.isfinite(value):
                     raise FloatingPointError(
-                        f"step {number}: {name} is {value}. The weights of the last good checkpoint "
-                        f"are in {run.checkpoints}; a lower learning rate is the usual cure."
+                        f"step {number}: {name} is {value}. The last good checkpoint is in "
+                        f"{run.checkpoints}; a lower learning rate is the usual cure."
                     )
         pending.clear()
         means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}

@@ -4,6 +4,7 @@ Everything is stateless: a seed `(2,)` in, the same augmentation out. Images are
 in 0…255 (or z-scored, for geometry alone); zero strength is the identity.
 """
 
+import math
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -28,22 +29,28 @@ class Geometry:
     def sample(self, seed, height, width):
         """The output-to-input projective transform `(8,)` of one draw."""
         u = tf.random.stateless_uniform([5], seed, -1.0, 1.0)
-        angle = u[0] * (self.rotation * 3.141592653589793 / 180.0)
-        zoom = tf.exp(u[1] * tf.math.log1p(self.scale))
+        angle = u[0] * math.radians(self.rotation)
+        zoom = tf.exp(u[1] * math.log1p(self.scale))
         mirror = tf.where(u[2] < 0, -1.0, 1.0) if self.flip else 1.0
         cos, sin = zoom * tf.cos(angle), zoom * tf.sin(angle)
         h, w = tf.cast(height, "float32"), tf.cast(width, "float32")
         cy, cx = (h - 1) / 2, (w - 1) / 2
         dy, dx = u[3] * self.shift * h, u[4] * self.shift * w
-        a, b, c, d = mirror * cos, -mirror * sin, sin, cos  # about the centre of the image
-        return tf.stack([a, b, cx + dx - a * cx - b * cy, c, d, cy + dy - c * cx - d * cy, 0.0, 0.0])
+        a, b, c, d = mirror * cos, -mirror * sin, sin, cos
+        x0, y0 = cx + dx - a * cx - b * cy, cy + dy - c * cx - d * cy  # about the centre
+        return tf.stack([a, b, x0, c, d, y0, 0.0, 0.0])
 
 
 def warp(image, transform, nearest=False):
     """An image `(H, W, C)` moved by a projective transform, mirrored at the border."""
     return tf.raw_ops.ImageProjectiveTransformV3(
-        images=image[None], transforms=transform[None], output_shape=tf.shape(image)[:2],
-        interpolation="NEAREST" if nearest else "BILINEAR", fill_mode="REFLECT", fill_value=0.0)[0]
+        images=image[None],
+        transforms=transform[None],
+        output_shape=tf.shape(image)[:2],
+        interpolation="NEAREST" if nearest else "BILINEAR",
+        fill_mode="REFLECT",
+        fill_value=0.0,
+    )[0]
 
 
 @dataclass(frozen=True)
@@ -71,16 +78,16 @@ class Photometry:
     probability: float = 0.8
 
     def sample(self, seed):
-        """One draw: a dictionary of numbers, each at its neutral value where a change is not made."""
+        """One draw: a dictionary of numbers, neutral where a change is not made."""
         u = tf.random.stateless_uniform([9], seed, -1.0, 1.0)
         seeds = tf.random.split(seed, 2)
         on = tf.cast(tf.random.stateless_uniform([7], seeds[0]) < self.probability, "float32")
         return {
             "brightness": on[0] * u[0] * self.brightness,
-            "contrast": tf.exp(on[1] * u[1] * tf.math.log1p(self.contrast)),
-            "gamma": tf.exp(on[2] * u[2] * tf.math.log1p(self.gamma)),
-            "colour": tf.exp(on[3] * u[3:6] * tf.math.log1p(self.colour)),
-            "saturation": tf.exp(on[4] * u[6] * tf.math.log1p(self.saturation)),
+            "contrast": tf.exp(on[1] * u[1] * math.log1p(self.contrast)),
+            "gamma": tf.exp(on[2] * u[2] * math.log1p(self.gamma)),
+            "colour": tf.exp(on[3] * u[3:6] * math.log1p(self.colour)),
+            "saturation": tf.exp(on[4] * u[6] * math.log1p(self.saturation)),
             "blur": on[5] * tf.abs(u[7]) * self.blur,
             "noise": on[6] * tf.abs(u[8]) * self.noise,
             "noise_seed": seeds[1],

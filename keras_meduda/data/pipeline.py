@@ -17,7 +17,15 @@ import tensorflow as tf
 
 from keras_meduda.data.augment import Geometry, Photometry, recolour, warp
 from keras_meduda.data.intensity import match_histogram
-from keras_meduda.data.io import read_image, read_mask, replacing
+from keras_meduda.data.io import (
+    DataError,
+    Problem,
+    image_files,
+    mask_files,
+    read_image,
+    read_mask,
+    replacing,
+)
 from keras_meduda.data.spatial import resize
 from keras_meduda.progress import track
 from keras_meduda.task import Preprocessing, Task, to_json
@@ -45,14 +53,16 @@ class Prepared:
 
 
 def prepared_bytes(cases: pd.DataFrame, preprocessing: Preprocessing, styles: int = 0) -> int:
-    """Disk space that `prepare` and `add_styles` will take, in bytes."""
+    """Disk space that `prepare` and `add_styles` will take, in bytes; one a pixel for labels."""
     pixels = int(np.prod(preprocessing.size))
     item = 4 if preprocessing.normalise == "zscore" else 1
-    return len(cases) * pixels * ((1 + styles) * preprocessing.channels * item + 1)
+    images = len(cases) * (1 + styles) * preprocessing.channels * item
+    return pixels * (images + int((cases["mask"] != "").sum()))
 
 
-def prepare(cases: pd.DataFrame, task: Task, preprocessing: Preprocessing, folder,
-            labels: bool) -> Prepared:
+def prepare(
+    cases: pd.DataFrame, task: Task, preprocessing: Preprocessing, folder, labels: bool
+) -> Prepared:
     """Brings cases to the network's grid and keeps them on disk; what is there already is reused.
 
     Args:
@@ -64,29 +74,40 @@ def prepare(cases: pd.DataFrame, task: Task, preprocessing: Preprocessing, folde
 
     Returns:
         The prepared files, in the order of the table.
+
+    Raises:
+        DataError: a file that cannot be read, or a case without a mask where labels are asked for.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
 
     def image_file(row):
-        path = folder / f"{_digest(row.image, to_json(preprocessing))}.image"
+        path = folder / f"{_digest(image_files(row.image), to_json(preprocessing))}.image"
         if not path.exists():
             _write(path, preprocessing.stored(read_image(row.image).array))
         return str(path)
 
     def label_file(row):
-        path = folder / f"{_digest(row.mask, to_json(task), preprocessing.size)}.label"
+        if not row.mask:
+            raise DataError(Problem(row.image, "no mask", "one for every case that gives labels"))
+        files = [file for _, file in mask_files(row.mask)]
+        path = folder / f"{_digest(files, row.mask, to_json(task), preprocessing.size)}.label"
         if not path.exists():
             _write(path, resize(read_mask(row.mask, task), preprocessing.size, linear=False))
         return str(path)
 
     rows = list(cases.itertuples())
-    return Prepared(task, preprocessing, images=_each(image_file, rows, "preparing images"),
-                    labels=_each(label_file, rows, "preparing masks") if labels else ())
+    return Prepared(
+        task,
+        preprocessing,
+        images=_each(image_file, rows, "preparing images"),
+        labels=_each(label_file, rows, "preparing masks") if labels else (),
+    )
 
 
-def add_styles(prepared: Prepared, references: Prepared, folder, variants: int = 4,
-               seed: int = 0) -> Prepared:
+def add_styles(
+    prepared: Prepared, references: Prepared, folder, variants: int = 4, seed: int = 0
+) -> Prepared:
     """Adds style twins: each image with the histogram of randomly drawn images of the other domain.
 
     Written once, seeded; never matched during training.
@@ -95,11 +116,11 @@ def add_styles(prepared: Prepared, references: Prepared, folder, variants: int =
         prepared: the images to restyle.
         references: the images whose histograms they take.
         folder: where prepared arrays are kept.
-        variants: twins an image. Default 4.
+        variants: twins an image, each of another reference while there are any. Default 4.
         seed: of the draw of references.
     """
-    draw = np.random.default_rng(seed).integers(len(references.images),
-                                                size=(len(prepared.images), variants))
+    every = np.tile(np.arange(len(references.images)), (len(prepared.images), 1))
+    draw = np.random.default_rng(seed).permuted(every, axis=1)[:, :variants]
 
     def twins(item):
         path, drawn = item
@@ -107,7 +128,7 @@ def add_styles(prepared: Prepared, references: Prepared, folder, variants: int =
         files = []
         for index in drawn:
             reference = references.images[index]
-            twin = Path(folder) / f"{_digest(path, reference)}.image"
+            twin = Path(folder) / f"{Path(path).stem}-{Path(reference).stem}.image"
             if not twin.exists():
                 _write(twin, match_histogram(image, _read(reference, references)))
             files.append(str(twin))
@@ -119,10 +140,12 @@ def add_styles(prepared: Prepared, references: Prepared, folder, variants: int =
 
 @dataclass(frozen=True)
 class Batches:
-    """The training batches `{"source": {"image", "mask"}, "target": {"image", "strong", "style"}}`.
+    """Training batches of 2D images: `{"source": …, "target": …}`.
 
-    Either half is optional; a target has no mask by construction. `style` is there where the target
-    has style twins. All views of an image go through the same geometry.
+    A source holds `image` and `mask`, a target `image`, `strong` and, where there are twins, `style`.
+
+    Either half is optional; a target has no mask by construction. All views of an image go through
+    the same geometry.
 
     Args:
         batch_size: images of each domain in a batch.
@@ -130,9 +153,15 @@ class Batches:
         source: labelled cases.
         target: unlabelled cases.
         geometry: how far images are moved.
-        photometry: how far a target's strong view is recoloured.
-        source_photometry: the same for source images, `None` leaves them as they are. Source style
-            twins, where there are any, replace half of the source images.
+        photometry: how far a target's strong view is recoloured; `None`, not at all, is needed for
+            z-scored images.
+        source_photometry: the same for source images. Default `None`. Source style twins, where
+            there are any, replace half of the source images.
+
+    Raises:
+        ValueError: no cases, a source without labels, halves that were prepared differently, or
+            photometry of z-scored images.
+        NotImplementedError: volumes.
     """
 
     batch_size: int
@@ -140,8 +169,30 @@ class Batches:
     source: Prepared | None = None
     target: Prepared | None = None
     geometry: Geometry = Geometry()
-    photometry: Photometry = Photometry()
+    photometry: Photometry | None = Photometry()
     source_photometry: Photometry | None = None
+
+    def __post_init__(self):
+        halves = [half for half in (self.source, self.target) if half is not None]
+        if not halves or not all(half.images for half in halves):
+            raise ValueError(
+                "Batches: expected a source, a target or both, with cases in each; "
+                f"received {[len(half.images) for half in halves]} cases."
+            )
+        if self.source is not None and not self.source.labels:
+            raise ValueError(
+                "Batches: the source has no labels; expected prepare(..., labels=True)."
+            )
+        if len(ways := {half.preprocessing for half in halves}) > 1:
+            raise ValueError(f"Batches: source and target are prepared differently: {ways}.")
+        if len(self.preprocessing.size) != 2:
+            raise NotImplementedError(f"Batches are 2D; these have size {self.preprocessing.size}.")
+        recoloured = self.source and self.source_photometry or self.target and self.photometry
+        if recoloured and self.preprocessing.normalise == "zscore":
+            raise ValueError(
+                "Batches: photometry recolours 8-bit images; for z-scored ones pass "
+                "photometry=None and leave source_photometry out."
+            )
 
     @property
     def task(self):
@@ -179,10 +230,11 @@ class Batches:
         labels = tf.reshape(labels, (*data.shape[:-1], 1))
         move = self.geometry.sample(seeds[0], *data.shape[:2])
         image = warp(image, move)
-        if self.source_photometry is not None:
-            image = recolour(image, self.source_photometry.sample(seeds[1]))
-        return {"image": data.preprocessing.normalised(image),
-                "mask": _one_hot(warp(labels, move, nearest=True)[..., 0], data.task)}
+        image = _recoloured(image, self.source_photometry, seeds[1])
+        return {
+            "image": data.preprocessing.normalised(image),
+            "mask": _one_hot(warp(labels, move, nearest=True)[..., 0], data.task),
+        }
 
     def _target_sample(self, number):
         data = self.target
@@ -190,7 +242,7 @@ class Batches:
         index = _position(number, len(data.images), self.seed + 1)
         move = self.geometry.sample(seeds[0], *data.shape[:2])
         image = warp(_read_in_graph(data.images, index, data), move)
-        views = {"image": image, "strong": recolour(image, self.photometry.sample(seeds[1]))}
+        views = {"image": image, "strong": _recoloured(image, self.photometry, seeds[1])}
         if data.styles:
             views["style"] = warp(_random_style(data, index, seeds[2]), move)
         return {name: data.preprocessing.normalised(view) for name, view in views.items()}
@@ -205,6 +257,10 @@ def _position(number, count, seed):
 
 def _uniform(seed):
     return tf.random.stateless_uniform([], seed)
+
+
+def _recoloured(image, photometry, seed):
+    return image if photometry is None else recolour(image, photometry.sample(seed))
 
 
 def _random_style(data, index, seed):
@@ -236,11 +292,10 @@ def _write(path, array):
         np.ascontiguousarray(array).tofile(unfinished)
 
 
-def _digest(cell, *settings):
+def _digest(files, *settings):
     """Name of a prepared file: of its input files (path, size, time of change) and settings."""
-    files = [part.split("=", 1)[-1] for part in str(cell).split("|")]
     stamps = [(f, (s := os.stat(f)).st_size, s.st_mtime_ns) for f in files if os.path.exists(f)]
-    text = json.dumps([cell, stamps, settings], sort_keys=True)
+    text = json.dumps([files, stamps, settings], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 

@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from keras_meduda.data.intensity import clahe_graph
-from keras_meduda.task import Preprocessing
+from keras_meduda.task import ROUNDING, Preprocessing
 
 STEPS = {"clahe": clahe_graph}  # the counterparts of task.INTENSITY
 
@@ -16,19 +16,20 @@ def preprocess(images, preprocessing: Preprocessing):
         preprocessing: its settings.
 
     Returns:
-        float32 `(batch, *size, channels)`; before `normalise` within one grey level of
-        `Preprocessing.stored` (rounding at the resize may fall the other way).
+        float32 `(batch, *size, channels)`, with the grey levels of `Preprocessing.stored` but for
+        single pixels that rounding after the resize puts one level apart.
 
     Example:
         >>> import numpy as np
         >>> preprocess(np.zeros((2, 50, 40, 3), "uint8"), Preprocessing(size=(32, 32))).shape
         TensorShape([2, 32, 32, 3])
     """
-    x = resize(tf.cast(images, "float32"), preprocessing.size)
+    x = tf.cast(images, "float32")
     if preprocessing.normalise == "zscore":
+        x = resize(x - tf.reduce_min(x, axis=[1, 2, 3], keepdims=True), preprocessing.size)
         mean, variance = tf.nn.moments(x, axes=[1, 2, 3], keepdims=True)
         return tf.math.divide_no_nan(x - mean, tf.sqrt(variance))
-    x = tf.clip_by_value(tf.round(x), 0.0, 255.0)
+    x = tf.floor(tf.clip_by_value(resize(x, preprocessing.size), 0.0, 255.0) + ROUNDING)
     for name in preprocessing.intensity:
         x = STEPS[name](x)
     return preprocessing.normalised(x)

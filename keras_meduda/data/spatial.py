@@ -6,8 +6,9 @@ import numpy as np
 
 
 @lru_cache(maxsize=256)
-def interpolation_matrix(size_in: int, size_out: int, align_corners: bool = False,
-                         antialias: bool = False) -> np.ndarray:
+def interpolation_matrix(
+    size_in: int, size_out: int, align_corners: bool = False, antialias: bool = False
+) -> np.ndarray:
     """The matrix `(size_out, size_in)` of linear interpolation along one axis.
 
     Half-pixel centres: src = (dst + ½)·in/out − ½, clamped at the borders; with `align_corners`
@@ -22,7 +23,7 @@ def interpolation_matrix(size_in: int, size_out: int, align_corners: bool = Fals
         antialias: whether shrinking averages. Default `False`.
 
     Returns:
-        float32 array whose rows sum to 1.
+        float32 array whose rows sum to 1, read-only because it is shared.
 
     Example:
         >>> interpolation_matrix(2, 4).tolist()
@@ -37,7 +38,9 @@ def interpolation_matrix(size_in: int, size_out: int, align_corners: bool = Fals
     if not antialias:
         source = np.clip(source, 0, size_in - 1)
     weights = np.maximum(0.0, 1.0 - np.abs(np.arange(size_in) - source[:, None]) / width)
-    return (weights / weights.sum(axis=1, keepdims=True)).astype("float32")
+    matrix = (weights / weights.sum(axis=1, keepdims=True)).astype("float32")
+    matrix.flags.writeable = False
+    return matrix
 
 
 def resize(image, size, linear: bool = True) -> np.ndarray:
@@ -51,10 +54,18 @@ def resize(image, size, linear: bool = True) -> np.ndarray:
     Returns:
         float32 array if `linear`, else one of the image's own dtype.
 
+    Raises:
+        ValueError: the image and the size differ in rank.
+
     Example:
         >>> resize(np.ones((8, 8, 3)), (4, 6)).shape
         (4, 6, 3)
     """
+    if image.ndim - len(size) not in ((1,) if linear else (0, 1)):
+        raise ValueError(
+            f"resize: received an image of shape {image.shape} and the size "
+            f"{tuple(size)}; expected {len(size)} spatial axes, then channels."
+        )
     for axis, (size_in, size_out) in enumerate(zip(image.shape, size, strict=False)):
         if size_in == size_out:
             continue

@@ -220,13 +220,13 @@ img {{ max-width: 100% }} figure {{ margin: 1.2rem 0 }}
 .note {{ border-left: 4px solid #d90; padding: .2rem 1rem }}
 </style>
 <h1>Adaptation without target labels</h1>
-<p class="note">The target has no labels, so <b>no accuracy can be given</b>. What follows shows what
-the adaptation changed, how sure the network is and how plausible its areas are. A network can be
-sure and wrong: have someone who knows the anatomy look at the pictures, or label about 20 cases and
-run <code>python scripts/evaluate.py</code>.</p>
+<p class="note">The target has no labels, so <b>no accuracy can be given</b>. What follows shows
+what the adaptation changed, how sure the network is and how plausible its areas are. A network can
+be sure and wrong: have someone who knows the anatomy look at the pictures, or label about 20 cases
+and run <code>python scripts/evaluate.py</code>.</p>
 <table><tr><th>class<th>disagreement<br>1 − Dice(source only, adapted)<th>entropy per pixel<br>nats
-<th>predicted area, share of image<br>median (5 to 95 %)<th>area in the source's masks<br>median (5 to
-95 %)<th>empty predictions</tr>
+<th>predicted area, share of image<br>median (5 to 95 %)
+<th>area in the source's masks<br>median (5 to 95 %)<th>empty predictions</tr>
 {"".join(lines)}</table>
 {"".join(figures)}
 </html>

@@ -36,6 +36,7 @@ def expected_shapes(network) -> dict:
         `{key: shape}`, in the order of the network's layers, without `num_batches_tracked`.
 
     Example:
+        >>> import keras_meduda as km
         >>> network = km.models.UNet((32, 32, 1), channels=2, filters=(4, 8))
         >>> km.models.torch_weights.expected_shapes(network)["model.0.conv.unit0.conv.weight"]
         (4, 1, 3, 3)
@@ -59,6 +60,7 @@ def load_torch_weights(network, weights) -> None:
         ValueError: a key is missing or unexpected, or a shape differs; nothing is changed then.
 
     Example:
+        >>> import keras_meduda as km
         >>> network = km.models.UNet((32, 32, 1), channels=2, filters=(4, 8))
         >>> shapes = km.models.torch_weights.expected_shapes(network)
         >>> weights = {key: np.ones(shape) for key, shape in shapes.items()}
@@ -96,8 +98,8 @@ def read(path) -> dict:
         ValueError: not such a file, or it holds other classes than tensors and containers.
 
     Example:
-        >>> np.savez("weights.npz", **{"module.conv.bias": np.ones(2)})
-        >>> km.models.torch_weights.read("weights.npz")
+        >>> np.savez("/tmp/weights.npz", **{"module.conv.bias": np.ones(2)})
+        >>> read("/tmp/weights.npz")
         {'conv.bias': array([1., 1.])}
     """
     with Path(path).open("rb") as file:

@@ -1,0 +1,69 @@
+"""UNet++: a U-Net whose skip connections are themselves grids of convolution blocks."""
+
+import keras
+from keras import layers
+
+from keras_meduda.models.blocks import ResizeTo, batch_norm, conv, max_pool
+
+
+def UNetPlusPlus(input_shape, channels, filters=(32, 64, 128, 256, 512), deep_supervision=False,
+                 name="unetplusplus"):
+    """Nested U-Net with bilinear upsampling.
+
+    Node: X^{i,j} = H([X^{i,0}, …, X^{i,j−1}, up(X^{i+1,j−1})]), H = (conv3, BN, ReLU) twice;
+    X^{i,0} = H(pool(X^{i−1,0})).
+
+    Args:
+        input_shape: `(height, width, image channels)`; the spatial sizes may be `None` and need
+            not divide the stride.
+        channels: number of logit channels.
+        filters: width of each level. Default `(32, 64, 128, 256, 512)`.
+        deep_supervision: whether every X^{0,j} has a head of its own. Default `False`. A network
+            pruned to depth j is then `keras.Model(network.input, {"logits":
+            network.output["aux_j"], "features": network.get_layer("aux_j").input})`.
+        name: name of the model.
+
+    Returns:
+        `keras.Model` from float32 `(batch, height, width, in)` to `{"logits": (batch, height,
+        width, channels) float32, "features": (batch, height, width, filters[0])}`; with deep
+        supervision also the logits `"aux_1"`, `"aux_2"`… of X^{0,1}, X^{0,2}… at the same size.
+
+    Source:
+        UNet++ (Zhou et al. 2018, arXiv 1807.10165), the student of MedDistill. Layers carry the
+        names of the usual PyTorch port.
+
+    Example:
+        >>> UNetPlusPlus((256, 256, 3), channels=1).count_params()  # 9,163,329 train
+        9170625
+    """
+
+    # Layers
+    def node(x, width, name):
+        for i in (0, 3):
+            x = conv(width, 3, 2, name=f"{name}.conv.{i}")(x)
+            x = layers.ReLU()(batch_norm(f"{name}.conv.{i + 1}")(x))
+        return x
+
+    def head(x, name):
+        return conv(channels, 1, 2, dtype="float32", name=name)(x)
+
+    # Functional model
+    x = image = keras.Input(input_shape, name="image")
+    column = []
+    for i, width in enumerate(filters):
+        x = node(x if i == 0 else max_pool(2)(x), width, f"conv{i}_0")
+        column.append(x)
+    rows = [[x] for x in column]
+    for j in range(1, len(filters)):
+        for i in range(len(filters) - j):
+            up = ResizeTo()([rows[i + 1][j - 1], rows[i][0]])
+            x = layers.Concatenate()([*rows[i], up])
+            rows[i].append(node(x, filters[i], f"conv{i}_{j}"))
+    features = layers.Identity(name="features")(rows[0][-1])
+    outputs = {"logits": head(features, "finalconv"), "features": features}
+    if deep_supervision:
+        for j, x in enumerate(rows[0][1:-1], start=1):
+            outputs[f"aux_{j}"] = head(x, f"aux_{j}")
+
+    # Config
+    return keras.Model(image, outputs, name=name)

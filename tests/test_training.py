@@ -1,0 +1,292 @@
+"""The training loop: what it leaves behind, and that nothing is lost however it ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+import keras_meduda as km
+from keras_meduda import training
+
+STEPS = 6
+
+
+def build(learning_rate=1e-2, ema=0.9, precision="float32"):
+    with km.setup(precision=precision, seed=3):
+        network = km.models.AERUNet((32, 32, 3), channels=2, filters=(4, 8))
+        method = km.methods.KLDistillation(network, overlapping=True, ema=ema)
+        method.compile(keras.optimizers.Adam(learning_rate))
+    return method
+
+
+def weights(run):
+    return [np.array(w) for w in run.network.weights]
+
+
+def history(run_dir):
+    return pd.read_csv(run_dir / "history.csv")
+
+
+@pytest.fixture(scope="module")
+def whole(batches, tmp_path_factory):
+    """The run that is never interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    return km.fit(build(), batches, steps=STEPS, run_dir=folder, checkpoint_every=2)
+
+
+class StopAt:
+    """Batches that interrupt the process as Ctrl-C does, before the given step is taken."""
+
+    def __init__(self, batches, step, error=KeyboardInterrupt):
+        self.batches, self.step, self.error = batches, step, error
+        self.task, self.preprocessing = batches.task, batches.preprocessing
+        self.batch_size, self.seed = batches.batch_size, batches.seed
+
+    def from_step(self, first):
+        def generate():
+            for step, batch in enumerate(self.batches.from_step(first), first + 1):
+                if step == self.step:
+                    raise self.error
+                yield batch
+
+        return generate()
+
+
+def test_run_folder(whole):
+    names = {p.name for p in whole.path.iterdir()}
+    assert {"config.json", "history.csv", "checkpoints", "network.keras"} <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    table = history(whole.path)
+    assert {"step", "segmentation", "kl", "loss"} <= set(table) and table["step"].iloc[-1] == STEPS
+    assert not list(whole.path.rglob(".*"))  # nothing unfinished
+
+
+def test_load_gives_back_network_task_and_preprocessing(whole, batches):
+    run = km.load(whole.path)
+    assert run.task == batches.task and run.preprocessing == batches.preprocessing
+    for a, b in zip(weights(run), weights(whole), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_same_seed_same_bits(whole, batches, tmp_path):
+    again = km.fit(build(), batches, steps=STEPS, run_dir=tmp_path, checkpoint_every=100)
+    for a, b in zip(weights(again), weights(whole), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_interrupted_run_leaves_a_checkpoint_and_resumes_bit_for_bit(whole, batches, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        km.fit(build(), StopAt(batches, 4), steps=STEPS, run_dir=tmp_path, checkpoint_every=100)
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000003.npz"]
+    run = km.fit(build(), batches, steps=STEPS, run_dir=tmp_path, checkpoint_every=100)
+    for a, b in zip(weights(run), weights(whole), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert history(tmp_path)["step"].tolist() == [3, 6]
+
+
+@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+def test_half_precision_resumes_bit_for_bit(batches, tmp_path, precision):
+    whole = km.fit(build(precision=precision), batches, steps=4, run_dir=tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        km.fit(build(precision=precision), StopAt(batches, 3), steps=4, run_dir=tmp_path / "cut")
+    cut = km.fit(build(precision=precision), batches, steps=4, run_dir=tmp_path / "cut")
+    for a, b in zip(weights(cut), weights(whole), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, {tests!r})
+import numpy as np, pickle
+import keras_meduda as km
+from keras_meduda import training
+from test_training import build, STEPS
+
+with open({batches!r}, "rb") as file:
+    batches = pickle.load(file)
+moment, kill = {moment!r}, lambda: os.kill(os.getpid(), signal.SIGKILL)
+
+if moment == "between checkpoints":
+    advance = training.StepBar.advance
+    training.StepBar.advance = lambda self, step: kill() if step == 5 else advance(self, step)
+elif moment == "during a write":
+    savez = np.savez
+    def half(file, **arrays):
+        if "step-00000004" in str(file):
+            savez(file, **arrays)
+            with open(file, "r+b") as written:
+                written.truncate(os.path.getsize(file) // 2)
+            kill()
+        savez(file, **arrays)
+    training.np.savez = half
+elif moment == "after a write":
+    save = training._RunFolder.save
+    def saved(self, method, best):
+        save(self, method, best)
+        if int(method.step) == 4:
+            kill()
+    training._RunFolder.save = saved
+km.fit(build(), batches, steps=STEPS, run_dir={folder!r}, checkpoint_every=2)
+"""
+
+
+@pytest.mark.parametrize(
+    ("moment", "resumes_at"),
+    [("between checkpoints", 4), ("during a write", 2), ("after a write", 4)],
+)
+def test_killed_run_resumes_bit_for_bit(whole, batches, tmp_path, moment, resumes_at):
+    import pickle
+
+    stored = tmp_path / "batches.pickle"
+    stored.write_bytes(pickle.dumps(batches))
+    code = KILLED.format(
+        tests=os.path.dirname(__file__),
+        batches=str(stored),
+        moment=moment,
+        folder=str(tmp_path / "run"),
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+    steps = sorted(p.name for p in (tmp_path / "run" / "checkpoints").glob("step-*.npz"))
+    assert steps[-1] == f"step-{resumes_at:08d}.npz"
+    run = km.fit(build(), batches, steps=STEPS, run_dir=tmp_path / "run", checkpoint_every=2)
+    for a, b in zip(weights(run), weights(whole), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert history(tmp_path / "run")["step"].tolist() == history(whole.path)["step"].tolist()
+
+
+def test_damaged_checkpoint_is_passed_over(whole, batches, tmp_path, capsys):
+    km.fit(build(), batches, steps=STEPS, run_dir=tmp_path, checkpoint_every=2)
+    newest = tmp_path / "checkpoints" / f"step-{STEPS:08d}.npz"
+    newest.write_bytes(newest.read_bytes()[:1000])
+    run = km.fit(build(), batches, steps=STEPS, run_dir=tmp_path, checkpoint_every=2)
+    assert "step-00000006.npz is not readable" in capsys.readouterr().out
+    for a, b in zip(weights(run), weights(whole), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_finished_run_is_not_trained_again(whole, batches):
+    before = whole.path.joinpath("history.csv").read_text()
+    run = km.fit(build(), batches, steps=STEPS, run_dir=whole.path, checkpoint_every=2)
+    assert run.path.joinpath("history.csv").read_text() == before
+
+
+def test_other_settings_in_the_same_folder_are_refused(whole, batches):
+    with pytest.raises(ValueError, match=r"other settings \(steps: 6 there, 7 now\)"):
+        km.fit(build(), batches, steps=7, run_dir=whole.path)
+
+
+def test_resume_false_starts_over(batches, tmp_path):
+    km.fit(build(), batches, steps=2, run_dir=tmp_path)
+    km.fit(build(), batches, steps=3, run_dir=tmp_path, resume=False)
+    assert history(tmp_path)["step"].tolist() == [3]
+
+
+def test_a_nan_stops_the_run_and_names_term_and_step(batches, tmp_path):
+    class Poisoned(StopAt):
+        def from_step(self, first):
+            for step, batch in enumerate(self.batches.from_step(first), first + 1):
+                if step == self.step:
+                    target = dict(batch["target"], strong=batch["target"]["strong"] * np.nan)
+                    batch = dict(batch, target=target)
+                yield batch
+
+    with pytest.raises(FloatingPointError, match="step 4: .* is nan.*last good checkpoint"):
+        km.fit(build(), Poisoned(batches, 4), steps=STEPS, run_dir=tmp_path, checkpoint_every=2)
+    with np.load(tmp_path / "checkpoints" / "step-00000002.npz") as arrays:
+        assert all(np.isfinite(arrays[k]).all() for k in arrays.files if k != "best")
+
+
+def test_a_full_disk_stops_the_run_with_the_last_checkpoint_intact(batches, tmp_path, monkeypatch):
+    savez = np.savez
+
+    def full(file, **arrays):
+        if "step-00000004" in str(file):
+            file.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        savez(file, **arrays)
+
+    monkeypatch.setattr(training.np, "savez", full)
+    with pytest.raises(OSError, match="No space left"):
+        km.fit(build(), batches, steps=STEPS, run_dir=tmp_path, checkpoint_every=2)
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000002.npz"]
+
+
+def test_keep_best_keeps_the_best(batches, tmp_path):
+    values = iter([0.1, 0.9, 0.4])
+    seen = []
+
+    def validation(network):
+        seen.append([np.array(w) for w in network.weights])
+        return {"dice": next(values)}
+
+    run = km.fit(
+        build(),
+        batches,
+        steps=STEPS,
+        run_dir=tmp_path,
+        validation=validation,
+        validate_every=2,
+        keep="best:dice",
+    )
+    for a, b in zip(weights(run), seen[1], strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert history(tmp_path)["dice"].tolist() == [0.1, 0.9, 0.4]
+
+
+def test_skipped_validation_is_nan(batches, tmp_path):
+    km.fit(
+        build(),
+        batches,
+        steps=4,
+        run_dir=tmp_path,
+        validation=lambda _: {"dice": 0.5},
+        validate_every=4,
+        checkpoint_every=2,
+    )
+    assert history(tmp_path)["dice"].isna().tolist() == [True, False]
+
+
+def test_sigterm_ends_a_run_like_ctrl_c(batches, tmp_path):
+    class Terminated(StopAt):
+        def from_step(self, first):
+            for step, batch in enumerate(self.batches.from_step(first), first + 1):
+                if step == self.step:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                yield batch
+
+    with pytest.raises(KeyboardInterrupt):
+        km.fit(build(), Terminated(batches, 3), steps=STEPS, run_dir=tmp_path)
+    assert list((tmp_path / "checkpoints").glob("step-*.npz"))
+
+
+def test_setup_restores_the_dtype_policy():
+    with km.setup(precision="mixed_bfloat16"):
+        assert keras.config.dtype_policy().name == "mixed_bfloat16"
+    assert keras.config.dtype_policy().name == "float32"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"precision": "half"}, "precision='half'; expected one of"),
+        ({"strategy": "all"}, "strategy='all'; expected 'none'"),
+    ],
+)
+def test_setup_refuses_what_it_does_not_know(settings, message):
+    with pytest.raises(ValueError, match=message), km.setup(**settings):
+        pass
+
+
+def test_load_says_what_is_missing(tmp_path):
+    with pytest.raises(FileNotFoundError, match="run folder with config.json, found no such fo"):
+        km.load(tmp_path / "nowhere")
+    (tmp_path / "config.json").write_text(json.dumps({}))
+    with pytest.raises(FileNotFoundError, match="network.keras, found \\['config.json'\\]"):
+        km.load(tmp_path)
