@@ -32,6 +32,7 @@ setup(
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.21"],
+        "teacher": ["ultralytics>=8.4", "torch>=2.4", "torchvision>=0.19"],  # AGPL-3.0; YOLO, SAM2
         "notebook": ["jupyterlab>=4.2", "nbclient>=0.10"],
         "bench": [
             "monai>=1.4",

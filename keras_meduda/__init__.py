@@ -7,7 +7,7 @@ import importlib
 
 __version__ = "0.1.0"
 
-_MODULES = {"models", "methods", "losses", "data", "evaluation", "training"}
+_MODULES = {"models", "methods", "losses", "optimizers", "data", "evaluation", "training"}
 _ALIASES = {
     "catalog": "keras_meduda.data.catalog",
     "metrics": "keras_meduda.evaluation.metrics",
@@ -15,13 +15,14 @@ _ALIASES = {
 _NAMES = {
     "Task": "keras_meduda.task",
     "Preprocessing": "keras_meduda.task",
+    "SlidingWindow": "keras_meduda.sliding",
     "read_cases": "keras_meduda.data.cases",
     "setup": "keras_meduda.training",
     "fit": "keras_meduda.training",
     "load": "keras_meduda.training",
     "predict": "keras_meduda.evaluation.predict",
     "evaluate": "keras_meduda.evaluation.predict",
-    "export": "keras_meduda.export",
+    "export": "keras_meduda.saved_model",
 }
 __all__ = sorted({*_MODULES, *_ALIASES, *_NAMES})
 

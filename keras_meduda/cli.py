@@ -45,6 +45,8 @@ class Flags:
     """Of the first step; it falls to zero as a cosine."""
     adapt_learning_rate: float = 3e-4
     """The same for the adaptation."""
+    augment_source: bool = False
+    """Recolour source images, and give half of them the target's style, while adapting."""
     seed: int = 0
     """Of the split, the weights, the order and the augmentation."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
@@ -61,10 +63,11 @@ class Flags:
     """Shrink everything: the same path in seconds, for a first try."""
 
 
-def run_script(script: Callable, flags_type: type) -> None:
+def run_script(script: Callable, flags_type: type, keras: bool = True) -> None:
     """Parses flags and runs a script; a user's mistake ends in one message and exit code 2.
 
-    Set `MEDUDA_DEBUG=1` to see the traceback.
+    Set `MEDUDA_DEBUG=1` to see the traceback. `keras=False` is for scripts that may load PyTorch,
+    which does not share a process with TensorFlow.
     """
     import tyro
 
@@ -72,11 +75,25 @@ def run_script(script: Callable, flags_type: type) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     try:
+        if keras:
+            _import_quietly()
         script(flags)
     except KeyboardInterrupt:
         sys.exit(130)
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError, ImportError) as error:
         if os.environ.get("MEDUDA_DEBUG"):
             raise
         print(error, file=sys.stderr)
         sys.exit(2)
+
+
+def _import_quietly():
+    """Loads Keras and its backend, whose start-up lines bypass every log level, without them."""
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        import keras  # noqa: F401
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)

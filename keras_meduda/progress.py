@@ -62,7 +62,8 @@ class StepBar:
             self.bar.update(self.task, text=f"{rate:.2f} steps/s  {terms}")
         elif step >= self.next_line or step == self.steps:
             left = duration((self.steps - step) / rate) if rate else "?"
-            print(f"step {step}/{self.steps}  {rate:.2f} steps/s  {left} left  {terms}", flush=True)
+            line = f"step {step}/{self.steps}  {rate:.2f} steps/s  {left} left  {terms}"
+            print(line, file=sys.stderr, flush=True)
             self.next_line = step + max(1, self.steps // 10)
 
 

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from keras_meduda.data import catalog
+from keras_meduda.data.augment import Photometry
 from keras_meduda.data.cases import read_cases, split_cases, validate, without_masks
 from keras_meduda.data.io import DataError, read_mask
 from keras_meduda.data.phantoms import write_fundus
@@ -120,12 +121,10 @@ def announce(study: Study, preprocessing, network, flags, styles: int) -> None:
     ]:
         if len(part):
             table.add_row(name, str(len(part)), str(part["group"].nunique()), use)
-    disk = sum(
-        prepared_bytes(part, preprocessing, styles if part is study.target else 0)
-        for part in (study.source, study.target)
-    )
+    disk = prepared_bytes(study.source, preprocessing, styles if flags.augment_source else 0)
+    disk += prepared_bytes(study.target, preprocessing, styles)
     weights = network.count_params()
-    values = sum(_size(layer.output) for layer in network.layers)
+    values = sum(_size(layer.output) for layer in _layers(network))
     memory = 4 * (5 * weights + 3 * 2 * flags.batch_size * values)
     free = shutil.disk_usage(_existing(flags.out)).free
     console = Console()
@@ -138,6 +137,12 @@ def announce(study: Study, preprocessing, network, flags, styles: int) -> None:
     )
     if disk > free:
         raise ValueError(f"{flags.out}: the prepared data need {_gb(disk)}, {_gb(free)} are free.")
+
+
+def _layers(network):
+    """The layers of a network and of the networks in it."""
+    for layer in network.layers:
+        yield from _layers(layer) if isinstance(layer, keras.Model) else [layer]
 
 
 def _size(outputs):
@@ -197,7 +202,22 @@ def _dataset(name, root, domain):
     return (_domain(cases, domain, root) if domain else cases), task
 
 
-def run_study(study: Study, flags, preprocessing, build_network, build_method, styles: int = 0):
+def compile_with_adam(method, learning_rate: float, steps: int) -> None:
+    """Adam, whose learning rate falls to zero as a cosine."""
+    schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+    method.compile(keras.optimizers.Adam(schedule))
+
+
+def run_study(
+    study: Study,
+    flags,
+    preprocessing,
+    build_network,
+    build_method,
+    styles: int = 0,
+    compile_method=compile_with_adam,
+    batches: dict | None = None,
+):
     """Trains source only, adapts, trains the oracle on request, evaluates, and prints one table.
 
     Args:
@@ -207,56 +227,46 @@ def run_study(study: Study, flags, preprocessing, build_network, build_method, s
         build_network: function without arguments that builds the network.
         build_method: function from the trained network to the method that adapts it.
         styles: style twins of each target image, 0 for a method that needs none.
+        compile_method: function of a method, its learning rate and the number of steps that gives
+            the method its optimisers. Default Adam with a cosine.
+        batches: settings of `Batches` for every stage, such as the augmentation. Default its own.
 
     Returns:
         The adapted run.
     """
+    runs = {"source_only": load(flags.init)} if flags.init else {}
     steps = 12 if flags.smoke else flags.steps
-    store = flags.out / "prepared"
+    store, rate = flags.out / "prepared", flags.learning_rate
     source = prepare(study.source, study.task, preprocessing, store, labels=True)
-    target = prepare(study.target, study.target_task, preprocessing, store, labels=False)
-    if styles:
-        target = add_styles(target, source, store, styles, seed=flags.seed)
 
-    def train(name, folder, start, make, learning_rate, **halves):
+    def train(name, folder, build, learning_rate, **halves):
         Console().print(f"[bold]{name}[/bold] → {folder}", highlight=False)
         with setup(flags.strategy, flags.precision, flags.seed):
-            method = make(load(start).network if start else build_network())
-            schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
-            method.compile(keras.optimizers.Adam(schedule))
-        batches = Batches(flags.batch_size, flags.seed, **halves)
-        return fit(method, batches, steps=steps, run_dir=folder, resume=flags.resume)
+            method = build()
+            compile_method(method, learning_rate, steps)
+        data = Batches(flags.batch_size, flags.seed, **{**(batches or {}), **halves})
+        return fit(method, data, steps=steps, run_dir=folder, resume=flags.resume)
 
-    def supervised(network):
-        return Supervised(network, study.task.overlapping)
+    def supervised():
+        return Supervised(build_network(), study.task.overlapping)
 
-    runs = {}
-    runs["source_only"] = (
-        load(flags.init)
-        if flags.init
-        else train(
-            "source only",
-            flags.out / "source_only",
-            None,
-            supervised,
-            flags.learning_rate,
-            source=source,
-        )
-    )
-    runs["adapted"] = train(
-        "adapted",
-        flags.out,
-        runs["source_only"].path,
-        build_method,
-        flags.adapt_learning_rate,
-        source=source,
-        target=target,
-    )
+    def adapting():
+        return build_method(load(runs["source_only"].path).network)
+
+    if not flags.init:
+        folder = flags.out / "source_only"
+        runs["source_only"] = train("source only", folder, supervised, rate, source=source)
+    target = prepare(study.target, study.target_task, preprocessing, store, labels=False)
+    halves = {"source": source, "target": target}
+    if styles:
+        halves["target"] = add_styles(target, source, store, styles, seed=flags.seed)
+    if flags.augment_source:
+        halves["source"] = add_styles(source, target, store, max(styles, 1), seed=flags.seed)
+        halves["source_photometry"] = Photometry()
+    runs["adapted"] = train("adapted", flags.out, adapting, flags.adapt_learning_rate, **halves)
     if flags.oracle:
         labelled = prepare(study.oracle, study.target_task, preprocessing, store, labels=True)
-        runs["oracle"] = train(
-            "oracle", flags.out / "oracle", None, supervised, flags.learning_rate, source=labelled
-        )
+        runs["oracle"] = train("oracle", flags.out / "oracle", supervised, rate, source=labelled)
     if study.labelled:
         _evaluate(study, flags, runs)
     else:

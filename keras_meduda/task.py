@@ -8,11 +8,13 @@ import numpy as np
 from keras_meduda.data.intensity import clahe, zscore
 from keras_meduda.data.spatial import resize
 
+IMAGENET = np.array([[123.675, 116.28, 103.53], [58.395, 57.12, 57.375]], "float32")  # mean, std
 INTENSITY = {"clahe": clahe}  # the steps that run on 8-bit images, by the name in the configuration
 
-# Added before rounding down. Just above ½, so that halves, which shrinking by a small ratio makes
-# in numbers, go up whichever way the last bit of a sum falls: in numpy as in an exported graph.
-ROUNDING = 0.5 + 2.0**-10
+# Added before rounding down. Ratios of small whole numbers put many resized pixels on ½ exactly,
+# where the last bit of a sum, in numpy or in an exported graph, would decide: all of them go up.
+# Not a simple fraction itself, or other pixels would lie on the threshold.
+ROUNDING = 0.507
 
 
 @dataclass(frozen=True)
@@ -169,8 +171,9 @@ class Preprocessing:
         size: spatial size of the network's input, in pixels or voxels.
         intensity: names of steps on 8-bit images; `"clahe"` is known. Default none. Not together
             with z-scores.
-        normalise: `"minus1_1"` (x/127.5 − 1) or `"zero_one"` (x/255) for 8-bit images,
-            `"zscore"` (population mean and standard deviation of the image). Default `"minus1_1"`.
+        normalise: `"minus1_1"` (x/127.5 − 1), `"zero_one"` (x/255) or `"imagenet"` (mean and
+            standard deviation of ImageNet's channels) for 8-bit images, `"zscore"` (population mean
+            and standard deviation of the image). Default `"minus1_1"`.
         channels: image channels; a grey image is repeated, alpha is dropped. Default 3.
         axes: order of the spatial axes, that of the reader: `"YX"` for pictures, the default, or
             `"XYZ"` for volumes.
@@ -205,10 +208,14 @@ class Preprocessing:
                 f"Preprocessing: intensity steps {sorted(unknown)} are unknown; "
                 f"known: {sorted(INTENSITY)}."
             )
-        if self.normalise not in ("minus1_1", "zero_one", "zscore"):
+        if self.normalise not in ("minus1_1", "zero_one", "zscore", "imagenet"):
             raise ValueError(
                 f"Preprocessing: normalise={self.normalise!r}; known: 'minus1_1', "
-                "'zero_one', 'zscore'."
+                "'zero_one', 'zscore', 'imagenet'."
+            )
+        if self.normalise == "imagenet" and self.channels != 3:
+            raise ValueError(
+                f"Preprocessing: normalise='imagenet' needs 3 channels, received {self.channels}."
             )
         if steps and self.normalise == "zscore":
             raise ValueError(
@@ -256,6 +263,8 @@ class Preprocessing:
         """The last step, from the stored form to the network's range; arrays and tensors alike."""
         if self.normalise == "minus1_1":
             return x / 127.5 - 1.0
+        if self.normalise == "imagenet":
+            return (x - IMAGENET[0]) / IMAGENET[1]
         return x / 255.0 if self.normalise == "zero_one" else x
 
     def invert(self, probabilities, shape) -> np.ndarray:

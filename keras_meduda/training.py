@@ -22,6 +22,7 @@ from keras_meduda import (
 )
 from keras_meduda.data.io import replacing
 from keras_meduda.progress import StepBar
+from keras_meduda.sliding import SlidingWindow, sliding_window
 from keras_meduda.task import Preprocessing, Task, to_json
 
 POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -71,17 +72,23 @@ class Run:
     network: keras.Model
     task: Task
     preprocessing: Preprocessing
+    window: SlidingWindow | None = None  # None: the network takes the whole image at once
 
     @functools.cached_property
     def probabilities(self):
         """Compiled function from the network's input to class probabilities."""
+        size, channels = self.preprocessing.size, self.preprocessing.channels
 
-        @tf.function(reduce_retracing=True)
+        @tf.function(input_signature=[tf.TensorSpec((None, *size, channels), "float32")])
         def probabilities(x):
-            logits = self.network(x, training=False)["logits"]
+            whole = self.window is None
+            logits = self._logits(x) if whole else sliding_window(self._logits, x, self.window)
             return losses.probabilities(logits, self.task.overlapping)
 
         return probabilities
+
+    def _logits(self, x):
+        return self.network(x, training=False)["logits"]
 
 
 def load(run_dir) -> Run:
@@ -97,7 +104,9 @@ def load(run_dir) -> Run:
             raise FileNotFoundError(f"{path}: expected a run folder with {name}, found {there}.")
     config = json.loads((path / "config.json").read_text())
     network = keras.saving.load_model(path / "network.keras", compile=False)
-    return Run(path, network, Task(**config["task"]), Preprocessing(**config["preprocessing"]))
+    task, preprocessing = Task(**config["task"]), Preprocessing(**config["preprocessing"])
+    window = SlidingWindow(**config["window"]) if config.get("window") else None
+    return Run(path, network, task, preprocessing, window)
 
 
 def fit(
@@ -111,6 +120,7 @@ def fit(
     keep="last",
     resume=True,
     checkpoint_every=100,
+    window=None,
 ) -> Run:
     """Trains a compiled method for a number of updates and leaves a run folder.
 
@@ -131,6 +141,8 @@ def fit(
             value of that name.
         resume: continue what the folder holds; `False` starts over.
         checkpoint_every: steps between checkpoints. Default 100.
+        window: `km.SlidingWindow` in which the run predicts, for a network that trains on crops.
+            Default `None`: the whole image at once.
 
     Returns:
         The run, as `km.load` gives it.
@@ -155,6 +167,7 @@ def fit(
             "batch_size": getattr(train_data, "batch_size", None),
             "seed": getattr(train_data, "seed", None),
             "keep": keep,
+            "window": dataclasses.asdict(window) if window else None,
         }
     )
 
@@ -293,9 +306,14 @@ class _RunFolder:
             old.unlink()
 
     def save_network(self, network, name):
-        """Writes the network as a Keras file."""
+        """Writes the network as a Keras file, without a mark on layers that fine-tuning froze."""
+        frozen = [layer for layer in network._flatten_layers() if not layer.trainable]
+        for layer in frozen:  # Keras could not thaw them in a network that it has loaded
+            layer.trainable = True
         with replacing(self.path / name) as unfinished:
             network.save(unfinished)
+        for layer in frozen:
+            layer.trainable = False
 
     def add_row(self, row):
         """One more row of history.csv and of the TensorBoard events; a value not taken is NaN."""
@@ -321,6 +339,8 @@ class _RunFolder:
 def _variables(method):
     """Everything that a training changes, numbered in the order in which it was made."""
     owners = {"method": method.variables, "optimizer": method.optimizer.variables}
+    if method.discriminators:
+        owners["discriminator_optimizer"] = method.discriminator_optimizer.variables
     return {
         f"{owner}-{i:04d}": v
         for owner, variables in owners.items()

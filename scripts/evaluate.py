@@ -5,6 +5,7 @@ python scripts/evaluate.py --run runs/latest --cases cases.csv --domain canon --
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from keras_meduda.cli import run_script
 
@@ -23,6 +24,8 @@ class EvaluateFlags:
     """Only cases of this split."""
     name: str = "evaluation"
     """The result goes to <run>/evaluation/<name>/."""
+    postprocess: Literal["none", "beal"] = "none"
+    """How masks are made of probabilities: the task's threshold, or as BEAL does."""
 
 
 def main(flags):
@@ -32,6 +35,7 @@ def main(flags):
 
     from keras_meduda.data.cases import read_cases, validate
     from keras_meduda.data.io import DataError
+    from keras_meduda.evaluation.postprocess import beal
     from keras_meduda.evaluation.predict import evaluate
     from keras_meduda.evaluation.report import write_evaluation
     from keras_meduda.training import load
@@ -53,7 +57,8 @@ def main(flags):
     problems = validate(cases, run.task, channels=run.preprocessing.channels)
     if errors := [problem for problem in problems if problem.severity == "error"]:
         raise DataError(*errors)
-    summary = write_evaluation(flags.run, flags.name, evaluate(run, cases))
+    masks = beal if flags.postprocess == "beal" else None
+    summary = write_evaluation(flags.run, flags.name, evaluate(run, cases, masks=masks))
     table = Table(
         "class",
         "Dice",

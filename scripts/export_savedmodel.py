@@ -21,7 +21,7 @@ class ExportFlags:
 
 def main(flags):
     """Exports and says how to look at the result."""
-    from keras_meduda.export import export
+    from keras_meduda.saved_model import export
     from keras_meduda.training import load
 
     path = export(load(flags.run), flags.out)

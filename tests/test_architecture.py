@@ -17,24 +17,28 @@ ORDER = [  # a module imports only from what stands to its left
     "task",
     "data.io",
     "data.cases",
+    "data.matlab",
     "data.catalog",
     "data.roi",
     "data.augment",
+    "data.boundary",
     "data.phantoms",
+    "teachers",
     "data.pipeline",
     "data.serving",
     "losses",
+    "optimizers",
+    "sliding",
     "models",
     "methods.base",
     "methods",
-    "teachers",
     "training",
     "evaluation",
-    "export",
+    "saved_model",
     "study",
     "cli",
 ]
-TENSORFLOW = ("data/", "methods/base.py", "training.py", "evaluation/predict.py", "export.py")
+TENSORFLOW = ("data/", "methods/base.py", "training.py", "evaluation/predict.py", "saved_model.py")
 FILES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
 
 
@@ -88,6 +92,8 @@ def run_python(code):
         "keras_meduda.data.cases",
         "keras_meduda.data.catalog",
         "keras_meduda.evaluation.metrics",
+        "keras_meduda.teachers.grabcut, keras_meduda.teachers.network",
+        "keras_meduda.teachers.sam2, keras_meduda.teachers.yolo",
     ],
 )
 def test_loads_no_tensorflow(module):
@@ -100,7 +106,7 @@ def test_loads_no_tensorflow(module):
 def test_training_and_prediction_load_no_medpy():
     done = run_python(
         "import sys, keras_meduda.training, keras_meduda.evaluation.predict, "
-        "keras_meduda.export; assert 'medpy' not in sys.modules"
+        "keras_meduda.saved_model; assert 'medpy' not in sys.modules"
     )
     assert done.returncode == 0, done.stderr
 

@@ -15,7 +15,16 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from keras_meduda.data.augment import Geometry, Photometry, recolour, warp
+from keras_meduda.data.augment import (
+    Deformation,
+    Degradation,
+    Geometry,
+    Photometry,
+    RandomCrop,
+    on_grid,
+    warp,
+)
+from keras_meduda.data.boundary import boundary_target
 from keras_meduda.data.intensity import match_histogram
 from keras_meduda.data.io import (
     DataError,
@@ -29,6 +38,18 @@ from keras_meduda.data.io import (
 from keras_meduda.data.spatial import resize
 from keras_meduda.progress import track
 from keras_meduda.task import Preprocessing, Task, to_json
+from keras_meduda.teachers.targets import open_targets, read_target
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What a teacher said about prepared images: one float16 file a soft mask, one an embedding."""
+
+    masks: tuple[str, ...]
+    variances: tuple[float, ...]
+    entropies: tuple[float, ...]
+    features: tuple[str, ...] = ()  # none where the teacher gives no embedding
+    feature_shape: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -40,6 +61,7 @@ class Prepared:
     images: tuple[str, ...]
     labels: tuple[str, ...] = ()
     styles: tuple[tuple[str, ...], ...] = ()
+    teacher: Taught | None = None
 
     @property
     def dtype(self):
@@ -138,14 +160,62 @@ def add_styles(
     return replace(prepared, styles=_each(twins, items, "preparing styles"))
 
 
+def add_teacher(prepared: Prepared, cases: pd.DataFrame, targets, folder) -> Prepared:
+    """Adds a teacher's targets, its soft masks in the network's grid; failed cases are left out.
+
+    Args:
+        prepared: the images, in the order of `cases`.
+        cases: the case table they were prepared from.
+        targets: the HDF5 file of `make_teacher_targets.py`.
+        folder: where prepared arrays are kept.
+
+    Returns:
+        The cases that the teacher has taught, `teacher` filled in. Without an embedding in every
+        one of them there are no features, and the feature term of a distillation is dropped.
+
+    Raises:
+        DataError: a missing or damaged file or case, embeddings of several shapes, or no case that
+            succeeded.
+    """
+    folder, size = Path(folder), prepared.preprocessing.size
+    images, masks, variances, entropies, features, shapes = [], [], [], [], [], set()
+    with open_targets(targets) as file:
+        for case, image in zip(cases["case"], prepared.images, strict=True):
+            target = read_target(file, case)
+            if target is None:
+                continue
+            name = f"{Path(image).stem}-{file[case].attrs['checksum'][:24]}"
+            mask, feature = folder / f"{name}.teacher", folder / f"{name}.features"
+            if not mask.exists():
+                probability = target.probability.astype("float32")[..., None]
+                _write(mask, resize(probability, size).astype("float16"))
+            if target.embedding is not None:
+                shapes.add(target.embedding.shape)
+                features.append(str(feature))
+                if not feature.exists():
+                    _write(feature, target.embedding)
+            images.append(image)
+            masks.append(str(mask))
+            variances.append(target.variance)
+            entropies.append(target.entropy)
+    if not images or len(shapes) > 1:
+        found = f"embeddings of the shapes {sorted(shapes)}" if images else "no case that succeeded"
+        expected = "images of one shape" if images else "cases with a soft mask"
+        raise DataError(Problem(targets, found, expected))
+    taught = Taught(tuple(masks), tuple(variances), tuple(entropies))
+    if len(features) == len(images):
+        taught = replace(taught, features=tuple(features), feature_shape=shapes.pop())
+    return replace(prepared, images=tuple(images), teacher=taught)
+
+
 @dataclass(frozen=True)
 class Batches:
     """Training batches of 2D images: `{"source": …, "target": …}`.
 
-    A source holds `image` and `mask`, a target `image`, `strong` and, where there are twins, `style`.
-
-    Either half is optional; a target has no mask by construction. All views of an image go through
-    the same geometry.
+    A source holds `image`, `mask` and on request `boundary`, a target `image`, `strong` and, where
+    there are twins, `style`; where there is a teacher, `teacher` (its soft mask, one channel),
+    `teacher_variance`, `teacher_entropy` and perhaps `teacher_features`. Either half is optional; a
+    target has no mask by construction. All views of an image go through the same geometry.
 
     Args:
         batch_size: images of each domain in a batch.
@@ -157,10 +227,16 @@ class Batches:
             z-scored images.
         source_photometry: the same for source images. Default `None`. Source style twins, where
             there are any, replace half of the source images.
+        crop: `RandomCrop` of source images, cut out once they have been moved. Default `None`,
+            the whole image.
+        target_photometry: how far target images are changed ahead of their strong view. Default
+            `None`.
+        boundary: whether a source also holds `boundary`, see `data.boundary`. Default `False`.
 
     Raises:
-        ValueError: no cases, a source without labels, halves that were prepared differently, or
-            photometry of z-scored images.
+        ValueError: no cases, a source without labels, halves that were prepared differently,
+            photometry of z-scored images, or a crop that is larger than the images or has no
+            labels to choose its place by.
         NotImplementedError: volumes.
     """
 
@@ -168,9 +244,12 @@ class Batches:
     seed: int = 0
     source: Prepared | None = None
     target: Prepared | None = None
-    geometry: Geometry = Geometry()
+    geometry: Geometry | Deformation = Geometry()
     photometry: Photometry | None = Photometry()
-    source_photometry: Photometry | None = None
+    source_photometry: Photometry | Degradation | None = None
+    crop: RandomCrop | None = None
+    target_photometry: Photometry | Degradation | None = None
+    boundary: bool = False
 
     def __post_init__(self):
         halves = [half for half in (self.source, self.target) if half is not None]
@@ -187,11 +266,21 @@ class Batches:
             raise ValueError(f"Batches: source and target are prepared differently: {ways}.")
         if len(self.preprocessing.size) != 2:
             raise NotImplementedError(f"Batches are 2D; these have size {self.preprocessing.size}.")
-        recoloured = self.source and self.source_photometry or self.target and self.photometry
+        recoloured = self.source and self.source_photometry
+        recoloured = recoloured or self.target and (self.photometry or self.target_photometry)
         if recoloured and self.preprocessing.normalise == "zscore":
             raise ValueError(
                 "Batches: photometry recolours 8-bit images; for z-scored ones pass "
-                "photometry=None and leave source_photometry out."
+                "photometry=None and leave source_photometry and target_photometry out."
+            )
+        if self.target and self.target.teacher and isinstance(self.geometry, Deformation):
+            raise ValueError("Batches: a teacher's targets follow a Geometry, not a Deformation.")
+        if self.crop and self.target:
+            raise ValueError("Batches: crop needs labels, which a target does not have.")
+        size = self.preprocessing.size
+        if self.crop and any(c > n for c, n in zip(self.crop.size, size, strict=True)):
+            raise ValueError(
+                f"Batches: crop {self.crop.size} is larger than the prepared images {size}."
             )
 
     @property
@@ -229,23 +318,49 @@ class Batches:
         labels = tf.io.decode_raw(tf.io.read_file(tf.gather(data.labels, index)), "uint8")
         labels = tf.reshape(labels, (*data.shape[:-1], 1))
         move = self.geometry.sample(seeds[0], *data.shape[:2])
-        image = warp(image, move)
+        image = self.geometry.apply(image, move)
+        labels = self.geometry.apply(labels, move, nearest=True)
+        if self.crop:
+            place = self.crop.sample(tf.random.fold_in(seeds[0], 1), labels[..., 0])
+            image, labels = self.crop.apply(image, place), self.crop.apply(labels, place)
         image = _recoloured(image, self.source_photometry, seeds[1])
-        return {
-            "image": data.preprocessing.normalised(image),
-            "mask": _one_hot(warp(labels, move, nearest=True)[..., 0], data.task),
-        }
+        mask = _one_hot(labels[..., 0], data.task)
+        sample = {"image": data.preprocessing.normalised(image), "mask": mask}
+        if self.boundary:
+            sample["boundary"] = boundary_target(mask if data.task.overlapping else mask[..., 1:])
+        return sample
 
     def _target_sample(self, number):
         data = self.target
         seeds = tf.random.split(tf.stack([tf.cast(self.seed, "int64"), 2 * number + 1]), 3)
         index = _position(number, len(data.images), self.seed + 1)
         move = self.geometry.sample(seeds[0], *data.shape[:2])
-        image = warp(_read_in_graph(data.images, index, data), move)
+        image = self.geometry.apply(_read_in_graph(data.images, index, data), move)
+        image = _recoloured(image, self.target_photometry, tf.random.fold_in(seeds[1], 1))
         views = {"image": image, "strong": _recoloured(image, self.photometry, seeds[1])}
         if data.styles:
-            views["style"] = warp(_random_style(data, index, seeds[2]), move)
-        return {name: data.preprocessing.normalised(view) for name, view in views.items()}
+            views["style"] = self.geometry.apply(_random_style(data, index, seeds[2]), move)
+        views = {name: data.preprocessing.normalised(view) for name, view in views.items()}
+        return {**views, **_taught(data, index, move)} if data.teacher else views
+
+
+def _taught(data, index, move):
+    """The teacher's targets of an image that has been moved."""
+    teacher, size = data.teacher, data.shape[:2]
+    views = {
+        "teacher": warp(_read_half(teacher.masks, index, (*size, 1)), move),
+        "teacher_variance": tf.gather(tf.constant(teacher.variances, "float32"), index),
+        "teacher_entropy": tf.gather(tf.constant(teacher.entropies, "float32"), index),
+    }
+    if teacher.features:
+        features = _read_half(teacher.features, index, teacher.feature_shape)
+        views["teacher_features"] = warp(features, on_grid(move, size, teacher.feature_shape))
+    return views
+
+
+def _read_half(paths, index, shape):
+    raw = tf.io.decode_raw(tf.io.read_file(tf.gather(paths, index)), "float16")
+    return tf.cast(tf.reshape(raw, shape), "float32")
 
 
 def _position(number, count, seed):
@@ -260,7 +375,7 @@ def _uniform(seed):
 
 
 def _recoloured(image, photometry, seed):
-    return image if photometry is None else recolour(image, photometry.sample(seed))
+    return image if photometry is None else photometry.apply(image, photometry.sample(seed))
 
 
 def _random_style(data, index, seed):
@@ -289,7 +404,7 @@ def _read(path, data):
 def _write(path, array):
     """Atomically, so that an interrupted preparation leaves whole files only."""
     with replacing(path) as unfinished:
-        np.ascontiguousarray(array).tofile(unfinished)
+        unfinished.write_bytes(np.ascontiguousarray(array).data)  # tofile hides a full disk
 
 
 def _digest(files, *settings):

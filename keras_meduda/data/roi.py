@@ -149,7 +149,11 @@ def prepare_rois(cases, task, out, boxes=None, scale=1.6, size=None) -> pd.DataF
             f"expected overlapping {FUNDUS.classes}."
         )
     out = Path(out).absolute()
-    box_of = read_boxes(boxes) if boxes else {}
+    box_of = {}
+    if boxes:
+        table = read_boxes(boxes)
+        corners = table[["x0", "y0", "x1", "y1"]].itertuples(index=False, name=None)
+        box_of = dict(zip(table["case"], corners, strict=True))
     if box_of and cases["case"].duplicated().any():
         raise DataError(
             Problem(
@@ -187,34 +191,35 @@ def prepare_rois(cases, task, out, boxes=None, scale=1.6, size=None) -> pd.DataF
     return table
 
 
-def read_boxes(path) -> dict[str, tuple[float, float, float, float]]:
-    """The box of every case in a CSV file `case,x0,y0,x1,y1`.
+def read_boxes(path) -> pd.DataFrame:
+    """The boxes of a CSV file `case,x0,y0,x1,y1`, with a `score` where the file has none: 1.
 
     Args:
         path: the file.
 
     Returns:
-        `{case: (x0, y0, x1, y1)}`.
+        A frame `case, x0, y0, x1, y1, score`, numbers but for the case.
 
     Raises:
         DataError: what `read_table` says, values that are no numbers, or an empty box.
     """
     names = ["x0", "y0", "x1", "y1"]
-    boxes = read_table(path, required=["case", *names])
-    corners = boxes[names].apply(pd.to_numeric, errors="coerce")
-    good = (corners["x1"] > corners["x0"]) & (corners["y1"] > corners["y0"])
+    table = read_table(path, required=["case", *names])
+    table["score"] = table.get("score", "1")
+    boxes = table[["case"]].join(table[[*names, "score"]].apply(pd.to_numeric, errors="coerce"))
+    good = (boxes["x1"] > boxes["x0"]) & (boxes["y1"] > boxes["y0"]) & boxes["score"].notna()
     if not good.all():
         raise DataError(
             *(
                 Problem(
                     path,
                     f"the box {' '.join(row[names])} of {row['case']!r}",
-                    "numbers x0 < x1, y0 < y1",
+                    "numbers x0 < x1, y0 < y1 (and a score, where there is that column)",
                 )
-                for _, row in boxes[~good].iterrows()
+                for _, row in table[~good].iterrows()
             )
         )
-    return dict(zip(boxes["case"], corners.itertuples(index=False, name=None), strict=True))
+    return boxes
 
 
 def _overlap(start, length, full):

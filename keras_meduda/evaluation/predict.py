@@ -2,6 +2,7 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,13 @@ BATCH = 8  # images that go through the network together
 MEDPY_BOX = 2**20  # pixels up to which MedPy itself makes the reported distances
 
 
-def predict(run, image) -> np.ndarray:
+def predict(run, image, window=None) -> np.ndarray:
     """Class probabilities of one image, in its own grid.
 
     Args:
         run: what `km.load` or `km.fit` returns.
         image: a path, or an array `(*spatial, channels)` as `km.data.io.read_image` gives it.
+        window: `km.SlidingWindow` instead of the run's own, for this call (it is compiled anew).
 
     Returns:
         float32 array `(*spatial, channels)`; `run.task.masks` makes boolean masks of it.
@@ -34,10 +36,10 @@ def predict(run, image) -> np.ndarray:
     """
     if isinstance(image, str | Path):
         image = read_image(str(image)).array
-    return next(predict_all(run, [image]))
+    return next(predict_all(run, [image], window))
 
 
-def predict_all(run, images):
+def predict_all(run, images, window=None):
     """Probabilities of many images, each in its own grid, one after the other.
 
     Images are read ahead in threads and go through the network in batches.
@@ -45,10 +47,13 @@ def predict_all(run, images):
     Args:
         run: what `km.load` or `km.fit` returns.
         images: paths (or table cells) and arrays, mixed as you like.
+        window: `km.SlidingWindow` instead of the run's own; one as large as the network's grid is
+            the whole image at once.
 
     Yields:
         float32 arrays `(*spatial, channels)`.
     """
+    run = replace(run, window=window) if window else run
 
     def read(image):
         array = image if isinstance(image, np.ndarray) else read_image(image).array
@@ -61,7 +66,7 @@ def predict_all(run, images):
             yield from pool.map(run.preprocessing.invert, outputs, shapes)
 
 
-def evaluate(run, cases: pd.DataFrame, task=None) -> pd.DataFrame:
+def evaluate(run, cases: pd.DataFrame, task=None, window=None, masks=None) -> pd.DataFrame:
     """Compares predictions with reference masks, in the grid and unit of the original images.
 
     Dice, IoU, HD95 (95th percentile of the pooled surface distances, MedPy's definition), ASSD,
@@ -73,6 +78,9 @@ def evaluate(run, cases: pd.DataFrame, task=None) -> pd.DataFrame:
         run: what `km.load` or `km.fit` returns.
         cases: a case table whose rows all have masks.
         task: declares the values of the mask files, where they differ from the run's own task.
+        window: `km.SlidingWindow` instead of the run's own.
+        masks: function from probabilities to boolean masks, such as `evaluation.postprocess.beal`.
+            Default `task.masks`.
 
     Returns:
         One row per case and class: `case, domain, group, class, dice, iou, hd95, assd,
@@ -84,7 +92,7 @@ def evaluate(run, cases: pd.DataFrame, task=None) -> pd.DataFrame:
     def score(item):
         row, probabilities = item
         image_spacing = read_spacing(row, probabilities)
-        prediction = task.masks(probabilities)
+        prediction = (masks or task.masks)(probabilities)
         reference = task.one_hot(read_mask(row.mask, task)).astype(bool)
         reference = reference if task.overlapping else reference[..., 1:]
         method = "medpy" if reference[..., 0].size <= MEDPY_BOX else "scipy"
@@ -112,7 +120,7 @@ def evaluate(run, cases: pd.DataFrame, task=None) -> pd.DataFrame:
         return rows
 
     rows = list(cases.itertuples())
-    predictions = predict_all(run, [row.image for row in rows])
+    predictions = predict_all(run, [row.image for row in rows], window)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         scored = []
         for item in track(zip(rows, predictions, strict=True), len(rows), "evaluating"):

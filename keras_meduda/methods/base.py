@@ -18,11 +18,14 @@ class Method(keras.Model):
     Attributes:
         step: number of updates so far.
         total_steps: number of updates that schedules are fractions of; `km.fit` sets it.
+        discriminators: networks by name that are trained against `network`, by an optimiser of
+            their own. Default none.
     """
 
     def __init__(self, network, **kwargs):
         super().__init__(**kwargs)
         self.network = network
+        self.discriminators = {}
         self.total_steps = None
         self.step = self.add_weight(
             shape=(),
@@ -32,6 +35,19 @@ class Method(keras.Model):
             name="step",
             aggregation="only_first_replica",
         )
+
+    def compile(self, optimizer, discriminator_optimizer=None, **kwargs):
+        """Names the optimiser of the network, and that of the discriminators where there are any.
+
+        Discriminators compute in float32, so that theirs is never wrapped by loss scaling.
+        """
+        if self.discriminators and discriminator_optimizer is None:
+            raise ValueError(
+                f"{type(self).__name__} trains the discriminators {list(self.discriminators)}: "
+                "compile(optimizer, discriminator_optimizer=...) needs both optimisers."
+            )
+        super().compile(optimizer=optimizer, **kwargs)
+        self.discriminator_optimizer = discriminator_optimizer
 
     def call(self, x, training=None):
         """Logits of images."""
@@ -45,9 +61,27 @@ class Method(keras.Model):
         """The weighted terms of the loss, by name."""
         raise NotImplementedError
 
+    def discriminator_losses(self, batch, outputs):
+        """What the discriminators minimise, by name; `outputs` are constants here."""
+        raise NotImplementedError
+
+    def monitored(self, batch, outputs):
+        """Values that are logged beside the terms but are no part of the loss. Default none."""
+        return {}
+
     @tf.autograph.experimental.do_not_convert
     def after_step(self):
         """What follows an update of the network, such as a moving average. Default nothing."""
+
+    @property
+    def trained_variables(self):
+        """What the optimiser moves. Default the trainable variables of the network."""
+        return self.network.trainable_variables
+
+    @property
+    def discriminator_variables(self):
+        """What the discriminators' optimiser moves."""
+        return [v for d in self.discriminators.values() for v in d.trainable_variables]
 
     @property
     def progress(self):
@@ -68,28 +102,44 @@ class Method(keras.Model):
 
     def build(self, input_shape=None):
         """Makes the optimisers' variables, so that a checkpoint finds all of them."""
-        self.optimizer.build(self.network.trainable_variables)
+        self.optimizer.build(self.trained_variables)
+        if self.discriminators:
+            self.discriminator_optimizer.build(self.discriminator_variables)
         self.built = True
 
     def train_step(self, batch):
         """One update of the network on one batch; returns the terms and their sum."""
-        variables = self.network.trainable_variables
+        variables = self.trained_variables
         with tf.GradientTape() as tape:
-            terms = self.losses(batch, self.forward(batch, training=True))
+            outputs = self.forward(batch, training=True)
+            terms = self.losses(batch, outputs)
             loss = sum(terms.values())
             # replicas add their gradients up, half precision needs its gradients large
             share = loss / tf.distribute.get_strategy().num_replicas_in_sync
             scaled = self.optimizer.scale_loss(share)
         gradients = tape.gradient(scaled, variables)
+        monitored = self.monitored(batch, outputs)
         self.optimizer.apply(gradients, variables)
+        if self.discriminators:
+            monitored = {**monitored, **self._train_discriminators(batch, outputs)}
         self.step.assign_add(1)
         self.after_step()
-        return {**terms, "loss": loss}
+        return {**terms, "loss": loss, **monitored}
+
+    def _train_discriminators(self, batch, outputs):
+        """One update of the discriminators on what the network gave before its own update."""
+        variables = self.discriminator_variables
+        with tf.GradientTape() as tape:
+            terms = self.discriminator_losses(batch, outputs)
+            share = sum(terms.values()) / tf.distribute.get_strategy().num_replicas_in_sync
+        self.discriminator_optimizer.apply(tape.gradient(share, variables), variables)
+        return terms
 
     def test_step(self, batch):
         """The terms of one batch and their sum, without an update."""
-        terms = self.losses(batch, self.forward(batch, training=False))
-        return {**terms, "loss": sum(terms.values())}
+        outputs = self.forward(batch, training=False)
+        terms = self.losses(batch, outputs)
+        return {**terms, "loss": sum(terms.values()), **self.monitored(batch, outputs)}
 
 
 def moving_average(average, network, decay):

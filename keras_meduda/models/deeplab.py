@@ -53,6 +53,12 @@ def DeepLabV3Plus(input_shape, channels, backbone="mobilenetv2", boundary=True, 
     if backbone not in BACKBONES:
         raise ValueError(f"DeepLabV3Plus: backbone is one of {', '.join(BACKBONES)}; "
                          f"received {backbone!r}")
+    if weights == "imagenet" and input_shape[-1] != 3:
+        raise ValueError("DeepLabV3Plus: ImageNet weights are for images of 3 channels; "
+                         f"received {input_shape[-1]}")
+    if weights not in (None, "imagenet") and not os.path.exists(weights):
+        raise FileNotFoundError("DeepLabV3Plus: weights is None, 'imagenet' or the path of a "
+                                f".weights.h5 file; no file {str(weights)!r}")
 
     # Layers
     def conv_norm_relu(x, width, size, names, dilation=1):
@@ -114,9 +120,6 @@ def DeepLabV3Plus(input_shape, channels, backbone="mobilenetv2", boundary=True, 
     if weights == "imagenet":
         load_imagenet(network, backbone)
     elif weights is not None:
-        if not os.path.exists(weights):
-            raise FileNotFoundError(f"DeepLabV3Plus: weights is None, 'imagenet' or the path of a "
-                                    f".weights.h5 file; no file {weights!r}")
         network.load_weights(weights)
     return network
 
@@ -192,10 +195,6 @@ def resnet50(image):
 
 def load_imagenet(network, backbone):
     """Downloads the backbone's ImageNet weights and puts them into the network."""
-    image_channels = network.input_shape[-1]
-    if image_channels != 3:
-        raise ValueError("DeepLabV3Plus: ImageNet weights are for images of 3 channels; "
-                         f"received {image_channels}")
     build = {"mobilenetv2": keras.applications.MobileNetV2,
              "resnet50": keras.applications.ResNet50}[backbone]
     try:

@@ -1,1 +1,4 @@
-"""Teachers: foundation models and others that run in their own process, without TensorFlow."""
+"""Teachers: foundation models and others that prompt, segment and hand over files.
+
+They run in a process of their own, without TensorFlow, and know nothing of the student.
+"""

@@ -1,62 +1,92 @@
 """Laws that every method obeys; a method's own file then tests its equations alone."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import keras_meduda as km
+from keras_meduda.methods.category_regularization import MEAN_TEACHER, CategoryRegularization
 
 METHODS = {
     "supervised": lambda network: km.methods.Supervised(network, overlapping=True),
     "kl_style": lambda network: km.methods.KLDistillation(network, overlapping=True),
     "kl_ema": lambda network: km.methods.KLDistillation(network, True, ema=0.9, confidence=0.6),
     "kl_marginal": lambda network: km.methods.KLDistillation(network, True, mode="marginal"),
+    "foundation": lambda network: km.methods.FoundationDistillation(network, teacher_channels=5),
+}
+TWO_PARTS = {  # whose network has an encoder, a head and a boundary
+    "category": lambda network: CategoryRegularization(network, True, warm_up=0.0, passes=2),
+    "category_mean_teacher": lambda network: CategoryRegularization(network, True, **MEAN_TEACHER),
 }
 
 
-@pytest.fixture(params=METHODS, scope="module")
-def make(request):
+@pytest.fixture(params=[*METHODS, *TWO_PARTS], scope="module")
+def make(request, two_part_network):
     def make(precision="float32", seed=0, learning_rate=1e-2):
         with km.setup(precision=precision, seed=seed):
-            network = km.models.AERUNet((32, 32, 3), channels=2, filters=(4, 8))
-            method = METHODS[request.param](network)
-            method.compile(keras.optimizers.Adam(learning_rate))
+            if request.param in TWO_PARTS:
+                method = TWO_PARTS[request.param](two_part_network())
+            else:
+                network = km.models.AERUNet((32, 32, 3), channels=2, filters=(4, 8))
+                method = METHODS[request.param](network)
+            method.compile(keras.optimizers.Adam(learning_rate), keras.optimizers.SGD(1e-3))
         method.total_steps = 8
         return method
 
     return make
 
 
+@pytest.fixture(scope="module")
+def batches(batches):
+    return dataclasses.replace(batches, boundary=True)
+
+
+def taught(data):
+    """A batch in which a teacher has seen the target."""
+    image = data["target"]["image"]
+    coarse = tf.image.resize(image, (8, 8))
+    teacher = {
+        "teacher": tf.sigmoid(image[..., :2]),
+        "teacher_variance": tf.fill(tf.shape(image)[:1], 0.1),
+        "teacher_features": tf.concat([coarse, tf.sin(coarse[..., :2])], axis=-1),
+    }
+    return {**data, "target": {**data["target"], **teacher}}
+
+
 def batch(batches, step=0):
-    return next(iter(batches.from_step(step)))
+    return taught(next(iter(batches.from_step(step))))
 
 
 def test_terms_are_finite_scalars_whose_sum_is_the_loss(make, batches):
-    terms = make().train_step(batch(batches))
-    loss = terms.pop("loss")
-    assert all(np.shape(value) == () and np.isfinite(value) for value in terms.values())
-    assert float(loss) == pytest.approx(sum(float(v) for v in terms.values()), abs=1e-6)
+    method, data = make(), batch(batches)
+    names = method.losses(data, method.forward(data, training=False))
+    values = method.train_step(data)
+    assert all(np.shape(value) == () and np.isfinite(value) for value in values.values())
+    assert float(values["loss"]) == pytest.approx(sum(float(values[n]) for n in names), abs=1e-6)
 
 
-def test_a_step_moves_every_weight_of_the_network_and_counts(make, batches):
+def test_a_step_moves_every_trained_weight_and_counts(make, batches):
     method = make()
-    before = [np.array(w) for w in method.network.trainable_weights]
+    before = [np.array(w) for w in method.trained_variables]
     method.train_step(batch(batches))
     moved = [
         np.abs(np.array(w) - b).max() > 0
-        for w, b in zip(method.network.trainable_weights, before, strict=True)
+        for w, b in zip(method.trained_variables, before, strict=True)
     ]
-    names = [w.path for w in method.network.trainable_weights]
+    names = [w.path for w in method.trained_variables]
     assert all(moved), [n for n, m in zip(names, moved, strict=True) if not m]
     assert int(method.step) == 1
 
 
-def test_only_the_network_is_trained(make, batches):
+def test_what_is_trainable_is_the_network_or_trained_beside_it(make, batches):
     method = make()
-    own = {id(w) for w in method.network.weights}
-    others = [w for w in method.weights if id(w) not in own and w is not method.step]
-    assert not any(w.trainable for w in others)
+    trained = {id(w) for w in method.trained_variables}
+    assert {id(w) for w in method.network.trainable_weights} <= trained
+    trained |= {id(w) for w in method.discriminator_variables}
+    assert {id(w) for w in method.trainable_weights} == trained
 
 
 def test_the_loss_falls_on_one_batch(make, batches):
@@ -94,5 +124,6 @@ def test_half_precision_learns_as_full_does(make, batches, precision):
 
 def test_keras_fit_trains_it(make, batches):
     method = make()
-    history = method.fit(batches.from_step(0), steps_per_epoch=2, epochs=2, verbose=0)
+    data = batches.from_step(0).map(taught)
+    history = method.fit(data, steps_per_epoch=2, epochs=2, verbose=0)
     assert int(method.step) == 4 and np.isfinite(history.history["loss"]).all()

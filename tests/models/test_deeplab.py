@@ -7,7 +7,7 @@ import pytest
 from keras import layers
 
 from keras_meduda.models import DeepLabV3Plus
-from keras_meduda.models.deeplab import inverted_residual, transfer_backbone
+from keras_meduda.models.deeplab import inverted_residual, load_imagenet, transfer_backbone
 from keras_meduda.models.torch_weights import expected_shapes
 
 
@@ -148,10 +148,10 @@ def test_mistakes_are_named(options, error, message):
         DeepLabV3Plus((64, 64, 1), channels=2, **options)
 
 
-def test_a_failed_download_is_named(monkeypatch):
+def test_a_failed_download_is_named(network, monkeypatch):
     if list((Path.home() / ".keras/models").glob("mobilenet_v2*_1.0_224_no_top.h5")):
         pytest.skip("the ImageNet weights are already on this machine")
     monkeypatch.setattr("urllib.request._opener", None)
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     with pytest.raises(ConnectionError, match="could not be downloaded"):
-        DeepLabV3Plus((64, 64, 3), channels=2, weights="imagenet")
+        load_imagenet(network, "mobilenetv2")

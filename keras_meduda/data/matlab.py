@@ -1,0 +1,95 @@
+"""The MATLAB files of the Chiu 2015 data set as PNG: everything downstream reads pictures."""
+
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image as Pillow
+from scipy.io import loadmat
+
+from keras_meduda.data.cases import case_table, read_cases, write_cases
+from keras_meduda.data.io import DataError, Problem, write_picture
+
+KEYS = ("images", "manualFluid1")
+
+
+def convert_chiu(files, folder, size=(256, 256)) -> pd.DataFrame:
+    """Writes every labelled B-scan as `images/img_<n>.png` and `masks/img_<n>.png`, once.
+
+    A B-scan is labelled where `manualFluid1` holds a number; n counts these in the order of the
+    files. The fluid regions, numbered 1, 2, … in the files, become one class: 1 above 0.3, else 0.
+    A pixel without a number (NaN) in a labelled B-scan is background, and counted in what is
+    printed.
+
+    Args:
+        files: one `.mat` file a subject, `images` and `manualFluid1` `(rows, columns, B-scans)`.
+        folder: where to; a table `cases.csv` is written last. Where it is there already and newer
+            than the files, nothing is written.
+        size: of the pictures; image and mask go through Pillow's bicubic filter, as the published
+            ones did. `None` keeps the files' own. Default `(256, 256)`.
+
+    Returns:
+        A case table with the column `subject`.
+
+    Raises:
+        DataError: a file that is not MATLAB's (before 7.3), lacks a key or has no labelled B-scan;
+            a folder that cannot be written to.
+    """
+    folder = Path(folder)
+    table = folder / "cases.csv"
+    if table.exists() and table.stat().st_mtime >= max(Path(f).stat().st_mtime for f in files):
+        return read_cases(table)
+    rows, unmarked = [], 0
+    for subject, file in enumerate(files):
+        images, fluid = _read(file)
+        for scan in np.flatnonzero(np.isfinite(fluid).any(axis=(0, 1))):
+            name = f"img_{len(rows)}"
+            mask = (np.nan_to_num(fluid[..., scan]) > 0.3).astype("uint8")
+            unmarked += int(np.isnan(fluid[..., scan]).sum())
+            grey = np.clip(np.rint(images[..., scan]), 0, 255).astype("uint8")
+            row = {"case": name, "domain": "chiu", "subject": f"subject_{subject}"}
+            for column, pixels in (("image", grey), ("mask", mask)):
+                row[column] = folder / f"{column}s" / f"{name}.png"
+                _write(row[column], pixels, size)
+            rows.append(row)
+    cases = case_table(rows)
+    write_cases(cases, table)
+    print(
+        f"{folder}: wrote {len(rows)} B-scans of {len(files)} files as PNG, image and mask"
+        + (f"; {unmarked} pixels without a number count as background" if unmarked else "")
+    )
+    return cases
+
+
+def _read(file):
+    """Images and fluid map of one subject, in float."""
+    expected = f"a MATLAB file with {' and '.join(KEYS)}, (rows, columns, B-scans)"
+    try:
+        content = loadmat(file)
+    except NotImplementedError as error:
+        problem = Problem(file, "MATLAB's format 7.3 (HDF5)", "an older one: save(…, '-v7')")
+        raise DataError(problem) from error
+    except (ValueError, TypeError, OSError, zlib.error) as error:
+        raise DataError(Problem(file, f"no MATLAB file ({error})", expected)) from error
+    if not set(KEYS) <= set(content):
+        names = ", ".join(key for key in content if not key.startswith("__")) or "(none)"
+        raise DataError(Problem(file, f"the keys {names}", expected))
+    images, fluid = (np.asarray(content[key]) for key in KEYS)
+    if images.ndim != 3 or images.shape != fluid.shape:
+        raise DataError(Problem(file, f"the shapes {images.shape} and {fluid.shape}", expected))
+    fluid = fluid.astype("float32")
+    if not np.isfinite(fluid).any():
+        raise DataError(Problem(file, "manualFluid1 that is NaN everywhere", "labelled B-scans"))
+    return images, fluid
+
+
+def _write(path, pixels, size):
+    if size is not None:
+        pixels = np.asarray(Pillow.fromarray(pixels).resize(size[::-1]))
+    try:
+        write_picture(path, pixels)
+    except OSError as error:
+        raise DataError(
+            Problem(path, f"no way to write ({error.strerror})", "a writable folder: cache=…")
+        ) from error

@@ -1,0 +1,44 @@
+"""How good a teacher's own masks are, where there are references to compare them with."""
+
+import numpy as np
+import pandas as pd
+
+from keras_meduda.data.io import read_mask
+from keras_meduda.evaluation.metrics import case_metrics
+from keras_meduda.teachers.targets import open_targets, read_target
+
+
+def evaluate_teacher(targets, cases: pd.DataFrame, task) -> pd.DataFrame:
+    """Compares a teacher's soft masks, cut at ½, with reference masks; see `km.evaluate`.
+
+    A case in which the teacher failed counts as an empty mask.
+
+    Args:
+        targets: the HDF5 file of `make_teacher_targets.py`.
+        cases: a case table whose rows all have masks.
+        task: declares the values of the mask files; all classes together are the foreground.
+
+    Returns:
+        One row a case, as `km.evaluate` gives it, and `failed`.
+
+    Raises:
+        DataError: a missing or damaged file or case.
+    """
+    rows = []
+    with open_targets(targets) as file:
+        for case in cases.itertuples():
+            reference, target = read_mask(case.mask, task) > 0, read_target(file, case.case)
+            found = np.zeros_like(reference) if target is None else target.probability > 0.5
+            rows.append(
+                {
+                    "case": case.case,
+                    "domain": case.domain,
+                    "group": case.group,
+                    "class": "+".join(task.classes),
+                    **case_metrics(found, reference, (1.0, 1.0)),
+                    "prediction_empty": not found.any(),
+                    "reference_empty": not reference.any(),
+                    "failed": target is None,
+                }
+            )
+    return pd.DataFrame(rows)

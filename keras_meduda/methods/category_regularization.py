@@ -1,0 +1,281 @@
+"""UDA_CLR: unsupervised domain adaptation with category-level regularisation."""
+
+import keras
+from keras import layers, ops
+
+from keras_meduda import losses
+from keras_meduda.methods.base import Method, moving_average
+from keras_meduda.models import Discriminator
+from keras_meduda.models.blocks import ResizeTo
+
+# What the method is compared with: CategoryRegularization(network, overlapping, **BEAL).
+BEAL = {"alignment": 0.0, "discriminative": 0.0, "consistency": 0.0}
+POSAL = {**BEAL, "adversarial_entropy": 0.0}  # one discriminator, on the boundary
+SOURCE_ONLY = {**POSAL, "adversarial_boundary": 0.0}
+MEAN_TEACHER = {**SOURCE_ONLY, "mean_teacher": 1.0}
+
+
+class CategoryRegularization(Method):
+    """Adapts to unlabelled images by discriminators and by the prototypes of classes.
+
+    L = L_seg + w₁ L_boundary + w₂ L_adv,entropy + w₃ L_adv,boundary
+        + [t ≥ warm-up] (w₄ L_align + w₅ L_dis + w₆ L_acr)
+
+    Source: cross-entropy of the mask and squared error of the boundary. Target: a discriminator is
+    shown the entropy map, another the boundary, and neither should tell the domains apart. Then,
+    for each class and each background, a prototype, the mean feature of its pixels: those of the
+    two domains are aligned; source pixels are drawn to theirs and away from the opposite one; and
+    where stochastic passes agree, the prediction for a recoloured target image follows that for the
+    image as it is.
+
+    Each weight that is 0 takes its term out, at no cost: `BEAL`, `POSAL`, `MEAN_TEACHER` and
+    `SOURCE_ONLY` in this module are settings with which to call it.
+
+    Batch norm: all views of a step (source, target, recoloured target) pass in one batch, so that
+    training and deployment share one set of statistics; the original forwards the domains one after
+    the other. The stochastic passes use the running statistics and leave them as they are; they go
+    one after the other, which bounds the memory, and share one pass through the encoder.
+
+    Args:
+        network: `DeepLabV3Plus`, or another with its outputs and its two parts.
+        overlapping: whether the task's classes overlap.
+        boundary: w₁ of the boundary's squared error. Default 1.
+        adversarial_entropy: w₂ of the discriminator of entropy maps. Default 0.01.
+        adversarial_boundary: w₃ of the discriminator of boundaries. Default 0.01.
+        alignment: w₄ of the distance between the domains' prototypes. Default 0.1.
+        discriminative: w₅ of the source pixels' distances to their prototypes. Default 0.1.
+        consistency: w₆ of pseudo-labels for recoloured images. Default 1.
+        mean_teacher: weight of the squared difference to a moving average of the network, which
+            sees the image with noise; it rises with `ramp`. Default 0.
+        warm_up: share of the steps without the last three terms. Default 0.05, 25 of 500 epochs.
+        ramp: share of the steps over which the threshold of pseudo-labels rises. Default 0.4.
+        passes: T, stochastic passes through the head. Default 8.
+        certainty: deviation of the passes below which a pixel counts. Default 0.04.
+
+    Raises:
+        ValueError: a network without the outputs or parts that the terms need, or fewer than two
+            passes.
+
+    Source:
+        UDA_CLR (arXiv 2207.03684), BEAL (arXiv 1906.11143), mean teacher (arXiv 1703.01780). The
+        weights w₅ and w₆ are ours, no published ones are known.
+
+    Example:
+        >>> import keras, keras_meduda as km
+        >>> network = km.models.DeepLabV3Plus((32, 32, 3), channels=2)
+        >>> method = km.methods.CategoryRegularization(network, overlapping=True)
+        >>> sgd = km.optimizers.SGDWithL2(2.5e-5, momentum=0.99, l2=5e-4)
+        >>> method.compile(keras.optimizers.Adam(1e-3, beta_2=0.99), discriminator_optimizer=sgd)
+    """
+
+    def __init__(
+        self,
+        network,
+        overlapping,
+        boundary=1.0,
+        adversarial_entropy=0.01,
+        adversarial_boundary=0.01,
+        alignment=0.1,
+        discriminative=0.1,
+        consistency=1.0,
+        mean_teacher=0.0,
+        warm_up=0.05,
+        ramp=0.4,
+        passes=8,
+        certainty=0.04,
+        **kwargs,
+    ):
+        super().__init__(network, **kwargs)
+        self.overlapping, self.warm_up, self.ramp = overlapping, warm_up, ramp
+        self.boundary, self.alignment, self.discriminative = boundary, alignment, discriminative
+        self.consistency, self.mean_teacher = consistency, mean_teacher
+        self.passes, self.certainty = passes, certainty
+        needs = {
+            "boundary": boundary or adversarial_boundary,
+            "features": alignment or discriminative,
+            **dict.fromkeys(("logits_low", "encoder", "head"), alignment or consistency),
+        }
+        has = {*network.output, *(layer.name for layer in network.layers)}
+        if missing := [name for name, needed in needs.items() if needed and name not in has]:
+            raise ValueError(
+                f"CategoryRegularization: '{network.name}' lacks {missing}, outputs or parts that "
+                "its terms need. DeepLabV3Plus(boundary=True) has them; a term whose weight is 0 "
+                "needs none."
+            )
+        if passes < 2:
+            raise ValueError(f"CategoryRegularization: passes={passes}; expected 2 or more.")
+
+        adversarial = {"entropy": adversarial_entropy, "boundary": adversarial_boundary}
+        self.adversarial = {name: weight for name, weight in adversarial.items() if weight}
+        width = {"entropy": network.output["logits"].shape[-1], "boundary": 1}
+        self.discriminators = {
+            name: Discriminator(width[name], name=f"{name}_discriminator")
+            for name in self.adversarial
+        }
+        if alignment or consistency:
+            self.stochastic_head = stochastic(network.get_layer("head"))
+        if alignment or discriminative:
+            rows = 2 * network.output["logits"].shape[-1], network.output["features"].shape[-1]
+            self.moving = {d: self._state(rows, f"{d}_prototypes") for d in ("source", "target")}
+        if mean_teacher:
+            self.noise_seed = keras.random.SeedGenerator()
+            self.teacher = keras.models.clone_model(network)
+            self.teacher.set_weights(network.get_weights())
+            self.teacher.trainable = False
+        self.adapts = bool(self.adversarial or alignment or consistency or mean_teacher)
+        self.resize_to = ResizeTo(align_corners=True, dtype="float32")
+
+    def forward(self, batch, training):
+        """What the network gives for every view, stochastic moments, prototypes, the teacher."""
+        if self.boundary and "boundary" not in batch["source"]:
+            raise ValueError(
+                f"CategoryRegularization: the source holds {sorted(batch['source'])}, no boundary; "
+                "make it with Batches(..., boundary=True)."
+            )
+        if self.adapts and "target" not in batch:
+            raise ValueError("CategoryRegularization: the batches hold no target, only a source.")
+        views = {"source": batch["source"]["image"]}
+        if self.adapts:
+            views["target"] = batch["target"]["image"]
+        if self.consistency:
+            views["strong"] = batch["target"]["strong"]
+        together = self.network(ops.concatenate(list(views.values())), training=training)
+        outputs, first = {}, 0
+        for name, view in views.items():
+            last = first + ops.shape(view)[0]
+            outputs[name] = {key: x[first:last] for key, x in together.items()}
+            first = last
+
+        if self.alignment or self.consistency:
+            mean, deviation = self._stochastic_moments(views["target"])
+            low = outputs["target"]["logits_low"]
+            outputs["deviation"] = self.resize_to([deviation, low])
+        if self.alignment or self.discriminative:
+            features = outputs["source"]["features"]
+            mask = losses.nearest(batch["source"]["mask"], ops.shape(features)[1:-1])
+            outputs["source_mask"], weights = mask, losses.class_weights(mask)
+            outputs["prototypes"] = self._prototypes("source", features, weights, training)
+        if self.alignment:
+            weights = losses.rectified_weights(
+                self._probabilities(low),
+                self.resize_to([mean, low]),
+                outputs["deviation"],
+                certainty=self.certainty,
+            )
+            outputs["target_prototypes"] = self._prototypes(
+                "target", outputs["target"]["features"], weights, training
+            )
+        if self.mean_teacher:
+            noise = keras.random.normal(ops.shape(views["target"]), seed=self.noise_seed)
+            outputs["teacher"] = self.teacher(views["target"] + 0.1 * noise, training=False)
+        return outputs
+
+    def losses(self, batch, outputs):
+        """Every term with its weight; those of the regularisation once the warm-up is over."""
+        source, target = outputs["source"], outputs.get("target")
+        mask = batch["source"]["mask"]
+        terms = {"segmentation": losses.cross_entropy(mask, source["logits"], self.overlapping)}
+        if self.boundary:
+            error = losses.boundary(batch["source"]["boundary"], source["boundary"])
+            terms["boundary"] = self.boundary * error
+        for name, weight in self.adversarial.items():
+            judged = self.discriminators[name](self._shown(name, target))
+            terms[f"adversarial_{name}"] = weight * losses.adversarial(judged, 1.0)
+        if self.alignment:
+            distance = losses.alignment(outputs["prototypes"], outputs["target_prototypes"])
+            terms["alignment"] = self._warm(self.alignment) * distance
+        if self.discriminative:
+            distance = losses.discriminative(
+                source["features"], outputs["source_mask"], outputs["prototypes"]
+            )
+            terms["discriminative"] = self._warm(self.discriminative) * distance
+        if self.consistency:
+            threshold = losses.rising_threshold(self.progress, self.ramp)
+            label = ops.cast(self._probabilities(target["logits"]) > threshold, "float32")
+            certain = ops.cast(outputs["deviation"] < self.certainty, "float32")
+            entropy, count = losses.consistency_sums(
+                losses.binary_logits(outputs["strong"]["logits"], self.overlapping),
+                label,
+                losses.nearest(certain, ops.shape(label)[1:-1]),
+            )
+            mean = self.global_sum(entropy) / ops.maximum(self.global_sum(count), 1.0)
+            terms["consistency"] = self._warm(self.consistency) * mean
+        if self.mean_teacher:
+            taught = self._probabilities(outputs["teacher"]["logits"])
+            error = ops.mean(ops.square(self._probabilities(target["logits"]) - taught))
+            weight = self.mean_teacher * losses.ramp(self.progress, self.ramp)
+            terms["mean_teacher"] = weight * error
+        return terms
+
+    def discriminator_losses(self, batch, outputs):
+        """Each discriminator's cross-entropies: 1 for the source, 0 for the target."""
+        return {
+            f"discriminator_{name}": losses.adversarial(
+                discriminator(self._shown(name, outputs["source"])), 1.0
+            )
+            + losses.adversarial(discriminator(self._shown(name, outputs["target"])), 0.0)
+            for name, discriminator in self.discriminators.items()
+        }
+
+    def after_step(self):
+        """Moves the mean teacher, fast at first: a = min(1 − 1 / (step + 1), 0.99)."""
+        if self.mean_teacher:
+            step = ops.cast(self.step, "float32")
+            moving_average(self.teacher, self.network, ops.minimum(1 - 1 / (step + 1), 0.99))
+
+    def _warm(self, weight):
+        """A weight that is 0 during the warm-up."""
+        return weight * ops.cast(self.progress >= self.warm_up, "float32")
+
+    def _shown(self, name, outputs):
+        """What a discriminator sees of a view."""
+        if name == "boundary":
+            return ops.sigmoid(outputs["boundary"])
+        return losses.entropy_map(self._probabilities(outputs["logits"]))
+
+    def _probabilities(self, logits):
+        return losses.probabilities(logits, self.overlapping)
+
+    def _stochastic_moments(self, images):
+        """P̄ and S of the passes, at the resolution of the images."""
+        encoded = self.network.get_layer("encoder")(images, training=False)
+        passes = [self.stochastic_head(encoded) for _ in range(self.passes)]
+        return losses.stochastic_moments(
+            ops.stack([losses.binary_logits(logits, self.overlapping) for logits in passes])
+        )
+
+    def _prototypes(self, domain, features, weights, training):
+        """The moving prototypes of a domain, those of the global batch taken in."""
+        sums, counts = losses.prototype_sums(features, weights)
+        batch = losses.prototypes(self.global_sum(sums), self.global_sum(counts))
+        moving = losses.moving_prototypes(self.moving[domain], batch)
+        if training:
+            self.moving[domain].assign(ops.stop_gradient(moving))
+        return moving
+
+    def _state(self, shape, name):
+        return self.add_weight(
+            shape=shape,
+            dtype="float32",
+            initializer="zeros",
+            trainable=False,
+            name=name,
+            aggregation="only_first_replica",
+        )
+
+
+def stochastic(head):
+    """The same layers as a model from the head's inputs to logits: dropout active, batch norm not.
+
+    Dropout draws anew in every call, whatever the phase; batch norm uses its running statistics.
+    """
+
+    def call(layer, *args, **kwargs):
+        if isinstance(layer, layers.Dropout):
+            kwargs["training"] = True
+        elif isinstance(layer, layers.BatchNormalization):
+            kwargs["training"] = False
+        return layer(*args, **kwargs)
+
+    twin = keras.models.clone_model(head, clone_function=lambda layer: layer, call_function=call)
+    return keras.Model(twin.input, twin.output["logits"], name="stochastic_head")

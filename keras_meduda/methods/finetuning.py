@@ -1,0 +1,260 @@
+"""Fine-tuning: where a network starts, which of its layers train, and how fast each of them.
+
+Three steps that go with every method, `Supervised` above all:
+
+    load_checkpoint(network, "runs/source_only")             # all of it fits, or nothing changes
+    train_only(network, "decoder", freeze_batch_norm=True)   # says how many parameters train
+    method = Supervised(network, overlapping=False)
+    method.compile(discriminative(AdamW(1e-3), network, {"head": 1.0, "decoder": 0.1}))
+
+L2 is the optimiser's: `SGDWithL2(…, l2=5e-4)`, or AdamW's `weight_decay`.
+"""
+
+import math
+import re
+import tempfile
+import zipfile
+from pathlib import Path
+
+import h5py
+import keras
+from keras import layers
+
+from keras_meduda.models import torch_weights
+from keras_meduda.models.blocks import ResizeTo
+
+STAGES = ("encoder", "decoder", "head", "all")
+_UPSAMPLING = (
+    layers.Conv2DTranspose,
+    layers.Conv3DTranspose,
+    layers.UpSampling2D,
+    layers.UpSampling3D,
+    ResizeTo,
+)
+
+
+def load_checkpoint(network, path) -> None:
+    """Sets all weights of a network from a file, or none of them.
+
+    Args:
+        network: a `keras.Model`.
+        path: a `.keras` or `.weights.h5` file of the same architecture, a run folder, or a PyTorch
+            state dict of the original release (`.pth`, `.pt`, `.npz`).
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a checkpoint, or one of another architecture; the first weights that do not
+            fit are listed with the shapes received and expected.
+
+    Example:
+        >>> import keras_meduda as km
+        >>> a, b = (km.models.AERUNet((16, 16, 1), 1, filters=(4, 8)) for _ in range(2))
+        >>> path = getfixture("tmp_path") / "a.weights.h5"
+        >>> a.save_weights(path)
+        >>> load_checkpoint(b, path)
+    """
+    path = Path(path) / "network.keras" if Path(path).is_dir() else Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such checkpoint.")
+    if path.suffix not in (".keras", ".h5"):
+        try:
+            torch_weights.load_torch_weights(network, torch_weights.read(path))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        received, expected = Path(folder, "received.weights.h5"), Path(folder, "own.weights.h5")
+        network.save_weights(expected)
+        if path.suffix == ".keras" and zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                received.write_bytes(archive.read("model.weights.h5"))
+        else:
+            received.write_bytes(path.read_bytes())
+        found, wanted = _shapes(received, path), _shapes(expected, path)
+        if found != wanted:
+            raise ValueError(f"{path}: {_mismatches(network, found, wanted, folder)}")
+        network.load_weights(received)
+
+
+def train_only(network, part, freeze_batch_norm=False) -> int:
+    """Chooses which layers of a network train, and says how many parameters these hold.
+
+    A frozen layer keeps everything, its batch-norm statistics too (PyTorch's `requires_grad=False`
+    would let those move). Choose before the method is compiled.
+
+    Args:
+        network: a `keras.Model`; its `trainable` flags are set.
+        part: `"head"` (the classifier: all that reads `"features"`), `"decoder"` (that and all that
+            the first upsampling does not need), `"encoder"` (the rest), `"all"`, or a regular
+            expression that is found in the names of the layers.
+        freeze_batch_norm: whether batch norm keeps its statistics, scale and offset in the layers
+            that train as well. Default `False`.
+
+    Returns:
+        The number of parameters that train.
+
+    Raises:
+        ValueError: nothing fits `part`.
+
+    Example:
+        >>> import keras_meduda as km
+        >>> network = km.models.AERUNet((16, 16, 1), channels=1, filters=(4, 8))
+        >>> train_only(network, "head")
+        aerunet: 5 of 1,923 parameters train (head); batch norm frozen outside of it
+        5
+    """
+    chosen = _layers_of(network, part)
+    for layer in _leaves(network):  # a network whose own flag is set already would pass nothing on
+        layer.trainable = True
+    total = _parameters(network)
+    for layer in _leaves(network):
+        norm = isinstance(layer, layers.BatchNormalization)
+        layer.trainable = layer in chosen and not (norm and freeze_batch_norm)
+    count = _parameters(network)
+    norms = "frozen" if freeze_batch_norm else "frozen outside of it" if part != "all" else "trains"
+    print(f"{network.name}: {count:,} of {total:,} parameters train ({part}); batch norm {norms}")
+    return count
+
+
+def discriminative(optimizer, network, factors):
+    """A copy of an optimiser that gives parts of a network a share of the learning rate.
+
+    The decoupled decay of AdamW keeps the whole rate.
+
+    Args:
+        optimizer: a Keras optimiser that has not trained yet.
+        network: the network that it will train.
+        factors: part, as in `train_only`, → factor. The first that fits a layer counts; a layer
+            without one keeps the rate.
+
+    Returns:
+        The optimiser to compile with.
+
+    Raises:
+        ValueError: nothing fits a part, or a factor is negative.
+
+    Source:
+        Howard and Ruder, Universal language model fine-tuning (2018), section 3.2.
+
+    Example:
+        >>> import keras_meduda as km
+        >>> network = km.models.AERUNet((16, 16, 1), channels=1, filters=(4, 8))
+        >>> adam = discriminative(keras.optimizers.Adam(1e-3), network, {"encoder": 0.1})
+    """
+    share_of = {}
+    for part, factor in factors.items():
+        if factor < 0:
+            raise ValueError(f"discriminative: {part!r} has the factor {factor}; expected ≥ 0.")
+        for layer in _layers_of(network, part):
+            for weight in layer.trainable_weights:
+                share_of.setdefault(id(weight), factor)
+    shares = [share_of.get(id(weight), 1.0) for weight in network.trainable_weights]
+
+    class Discriminative(type(optimizer)):
+        def update_step(self, gradient, variable, learning_rate):
+            share = shares[self._get_variable_index(variable)]
+            super().update_step(gradient, variable, share * learning_rate)
+
+    return Discriminative.from_config(optimizer.get_config())
+
+
+def _parameters(network):
+    return sum(math.prod(weight.shape) for weight in network.trainable_weights)
+
+
+def _layers_of(network, part):
+    """The layers with weights that belong to a stage or fit an expression."""
+    leaves = [layer for layer in _leaves(network) if layer.weights]
+    if part in STAGES:
+        encoder, head = _encoder(network), _head(network)
+        chosen = {
+            "all": leaves,
+            "encoder": [layer for layer in leaves if layer in encoder],
+            "decoder": [layer for layer in leaves if layer not in encoder],
+            "head": [layer for layer in leaves if layer in head],
+        }[part]
+    else:
+        chosen = [layer for layer in leaves if re.search(part, layer.name)]
+    if not chosen:
+        names = ", ".join(layer.name for layer in leaves[-5:])
+        raise ValueError(
+            f"'{network.name}' has no layer of {part!r}; expected one of {', '.join(STAGES)}, or a "
+            f"regular expression that fits a name such as {names}."
+        )
+    return chosen
+
+
+def _leaves(network):
+    for layer in network.layers:
+        yield from _leaves(layer) if isinstance(layer, keras.Model) else [layer]
+
+
+def _last_model(network):
+    """The network itself, or the last of those that it is made of (DeepLabV3+ is of two)."""
+    models = [layer for layer in network.layers if isinstance(layer, keras.Model)]
+    return models[-1] if models else network
+
+
+def _head(network):
+    last = _last_model(network)
+    return set(last.layers) - _needed_by(last, last.output["features"])
+
+
+def _encoder(network):
+    """All layers that the first upsampling needs; all up to the features where there is none."""
+    last = _last_model(network)
+    needs = {
+        layer: _needed_by(last, keras.tree.flatten(layer.input)[0])
+        for layer in last.layers
+        if isinstance(layer, _UPSAMPLING)
+    }
+    first = [need for need in needs.values() if not need & set(needs)]
+    own = set().union(*first) if first else _needed_by(last, last.output["features"])
+    return own | (set(_leaves(network)) - set(_leaves(last)))
+
+
+def _needed_by(network, tensor):
+    return set(keras.Model(network.inputs, tensor).layers)
+
+
+def _mismatches(network, found, wanted, folder):
+    """What of a checkpoint does not fit, in the order and by the names of the network's layers."""
+    twin = keras.models.clone_model(network)  # whose weights hold their number, to tell the names
+    for number, weight in enumerate(twin.weights):
+        weight.assign(keras.ops.full(weight.shape, number, weight.dtype))
+    numbered = Path(folder, "numbered.weights.h5")
+    twin.save_weights(numbered)
+    numbers = _visit(numbered, lambda entry: int(entry[()].flat[0]) if entry.size else -1)
+    paths = {key: network.weights[n].path for key, n in numbers.items() if n >= 0}
+    wrong = [key for key in {**wanted, **found} if found.get(key) != wanted.get(key)]
+    wrong.sort(key=lambda key: (numbers.get(key, len(numbers)), key))
+    lines = [
+        f"{paths.get(key, key)}: received {found.get(key, 'nothing')}, "
+        f"expected {wanted.get(key, 'nothing')}"
+        for key in wrong[:5]
+    ]
+    return (
+        f"{len(wrong)} of its weights do not fit '{network.name}', which stays as it is:\n  "
+        + "\n  ".join(lines)
+    )
+
+
+def _shapes(file, path):
+    """Shape of every weight in a Keras weights file."""
+    try:
+        return _visit(file, lambda entry: entry.shape)
+    except OSError as error:
+        raise ValueError(f"{path}: expected weights that Keras saved, but {error}") from error
+
+
+def _visit(file, read):
+    """What `read` makes of every array of an HDF5 file, by its name there."""
+    values = {}
+
+    def visit(name, entry):
+        if isinstance(entry, h5py.Dataset):
+            values[name] = read(entry)
+
+    with h5py.File(file) as arrays:
+        arrays.visititems(visit)
+    return values

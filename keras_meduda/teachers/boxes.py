@@ -1,0 +1,234 @@
+"""Boxes that prompt a teacher: from masks, from a table, and as labels of a YOLO detector.
+
+A box is `(x0, y0, x1, y1)` in pixels of the original image, x1 and y1 exclusive; a case may have
+several, or none. Tables are frames `case, x0, y0, x1, y1, score`.
+"""
+
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from keras_meduda.data._cv2 import cv2
+from keras_meduda.data.cases import split_cases
+from keras_meduda.data.io import DataError, Problem, read_image, read_mask, replacing, write_picture
+from keras_meduda.progress import track
+
+CORNERS = ["x0", "y0", "x1", "y1"]
+COLUMNS = ["case", *CORNERS, "score"]
+SPECK = 9  # pixels; a smaller piece of a mask gets no box beside a larger one
+
+
+def boxes_of(mask, speck: int = SPECK) -> np.ndarray:
+    """The tight box of every 8-connected piece of a mask, largest piece first.
+
+    Pieces below `speck` pixels count only where there is no larger one. MedDistill draws one box
+    around the whole mask, which is the same for a single tumour; two tumours would share a box that
+    is mostly neither.
+
+    Args:
+        mask: `(H, W)`, anything but 0 is foreground.
+        speck: in pixels. Default 9.
+
+    Returns:
+        `(n, 4)` whole numbers; `(0, 4)` of an empty mask.
+
+    Example:
+        >>> boxes_of(np.eye(5)[:4]).tolist()
+        [[0, 0, 4, 4]]
+    """
+    stats = cv2.connectedComponentsWithStats((np.asarray(mask) > 0).astype("uint8"))[2][1:]
+    stats = stats[np.argsort(-stats[:, cv2.CC_STAT_AREA], kind="stable")]
+    large = stats[:, cv2.CC_STAT_AREA] >= speck
+    stats = stats[large if large.any() else slice(None)]
+    start, size = stats[:, :2], stats[:, 2:4]
+    return np.concatenate([start, start + size], axis=1)
+
+
+def boxes_from_masks(cases: pd.DataFrame, task, jitter: int = 0, seed: int = 0) -> pd.DataFrame:
+    """The boxes of all cases with a mask: an upper figure for what a detector could give.
+
+    Args:
+        cases: a case table; rows without a mask give no box.
+        task: declares the values of the mask files; a box goes around any class.
+        jitter: every edge is moved by a whole number of pixels drawn from −jitter…jitter and kept
+            within the image. Default 0.
+        seed: of the draw, which for each case depends on nothing but its name. Default 0.
+
+    Returns:
+        A box table with the score 1.
+    """
+    rows, labelled = [], cases[cases["mask"] != ""]
+    for case in track(labelled.itertuples(), len(labelled), "boxes from masks"):
+        labels = read_mask(case.mask, task)
+        rng = np.random.default_rng([seed, zlib.crc32(case.case.encode())])
+        for box in boxes_of(labels):
+            rows.append((case.case, *_jittered(box, labels.shape, jitter, rng), 1.0))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def write_boxes(boxes: pd.DataFrame, path) -> None:
+    """Writes a box table, with two decimals, in one step or not at all; `roi.read_boxes` reads it.
+
+    Example:
+        >>> from keras_meduda.data.roi import read_boxes
+        >>> path = getfixture("tmp_path") / "boxes.csv"
+        >>> write_boxes(pd.DataFrame([("a", 1, 2, 30, 40, 0.9)], columns=COLUMNS), path)
+        >>> read_boxes(path).loc[0, "x1"].item()
+        30
+    """
+    with replacing(path) as unfinished:
+        boxes[COLUMNS].round(2).to_csv(unfinished, index=False)
+
+
+def boxes_by_case(boxes: pd.DataFrame, cases: pd.DataFrame, where="boxes") -> dict:
+    """The boxes of each case, `{case: (n, 4) float32}`, checked against its image.
+
+    Args:
+        boxes: a box table; rows of other cases are left out.
+        cases: the case table.
+        where: the file that problems are reported for.
+
+    Raises:
+        DataError: every box that is empty or not within its image, all in one list; no box of any
+            of the cases; names that two domains share.
+    """
+    refuse_shared_names(cases)
+    found, problems = {}, []
+    groups = dict(list(boxes.groupby("case", sort=False)))
+    for case in cases.itertuples():
+        corners = groups[case.case][CORNERS].to_numpy("float32") if case.case in groups else ()
+        found[case.case] = np.reshape(corners, (-1, 4)).astype("float32")
+        if not len(corners):
+            continue
+        height, width = read_image(case.image).array.shape[:2]
+        for x0, y0, x1, y1 in found[case.case].tolist():
+            if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+                problems.append(
+                    Problem(
+                        where,
+                        f"the box {x0:g} {y0:g} {x1:g} {y1:g} of {case.case!r}",
+                        f"0 ≤ x0 < x1 ≤ {width} and 0 ≤ y0 < y1 ≤ {height}, pixels of {case.image}",
+                    )
+                )
+    if not any(map(len, found.values())):
+        problems.append(
+            Problem(where, f"no box of any of {len(cases)} cases", "names as in the case table")
+        )
+    if problems:
+        raise DataError(*problems)
+    return found
+
+
+def refuse_shared_names(cases: pd.DataFrame) -> None:
+    """Boxes and targets are kept by case name, so a name may stand for one case only.
+
+    Raises:
+        DataError: names that several domains share.
+    """
+    if (twice := cases["case"].duplicated()).any():
+        names = ", ".join(sorted(set(cases["case"][twice]))[:5])
+        raise DataError(
+            Problem("case table", f"several cases named {names}", "names unique in the whole table")
+        )
+
+
+def yolo_label(boxes, shape) -> str:
+    r"""The label file of one image: a line `0 xc yc w h` a box, in shares of the image.
+
+    An image without a tumour gets an empty file, which teaches a detector the background.
+
+    Args:
+        boxes: `(n, 4)` pixels.
+        shape: `(height, width)`.
+
+    Example:
+        >>> yolo_label([(10, 20, 30, 60)], (100, 50))
+        '0 0.400000 0.400000 0.400000 0.400000\n'
+    """
+    height, width = shape
+    return "".join(
+        f"0 {(x0 + x1) / 2 / width:.6f} {(y0 + y1) / 2 / height:.6f} "
+        f"{(x1 - x0) / width:.6f} {(y1 - y0) / height:.6f}\n"
+        for x0, y0, x1, y1 in boxes
+    )
+
+
+def write_yolo(cases: pd.DataFrame, task, folder, name: str = "tumour", seed: int = 0) -> Path:
+    """Writes labelled cases as a YOLO data set.
+
+    `images/{train,val}/<case>.png` (three 8-bit channels, as the teachers see them),
+    `labels/{train,val}/<case>.txt` and `data.yaml`. A fifth of the groups validates.
+
+    Args:
+        cases: a case table with masks.
+        task: declares the values of the mask files.
+        folder: where to.
+        name: of the one class. Default `"tumour"`.
+        seed: of the split. Default 0.
+
+    Returns:
+        The path of `data.yaml`.
+
+    Raises:
+        DataError: a case without a mask, or names that two domains share.
+    """
+    refuse_shared_names(cases)
+    if unlabelled := cases["case"][cases["mask"] == ""].tolist():
+        raise DataError(
+            Problem(
+                "case table",
+                f"{len(unlabelled)} cases without a mask: {', '.join(unlabelled[:5])}",
+                "masks, from which a detector learns; an image without a tumour has an empty one",
+            )
+        )
+    folder = Path(folder).absolute()
+    parts = split_cases(cases, {"train": 0.8, "val": 0.2}, seed)
+    for case in track(parts.itertuples(), len(parts), "writing YOLO data"):
+        labels = read_mask(case.mask, task)
+        write_picture(
+            folder / "images" / case.split / f"{case.case}.png",
+            as_rgb(read_image(case.image).array),
+        )
+        with replacing(folder / "labels" / case.split / f"{case.case}.txt") as unfinished:
+            unfinished.write_text(yolo_label(boxes_of(labels), labels.shape))
+    with replacing(folder / "data.yaml") as unfinished:
+        unfinished.write_text(
+            f"path: {folder}\ntrain: images/train\nval: images/val\nnames:\n  0: {name}\n"
+        )
+    return folder / "data.yaml"
+
+
+def as_rgb(image) -> np.ndarray:
+    """A picture as foundation models see it: three 8-bit channels, stretched to 0…255.
+
+    Args:
+        image: `(H, W, channels)` of any type; of 4 channels the last is alpha and dropped.
+
+    Returns:
+        uint8 `(H, W, 3)`.
+
+    Raises:
+        ValueError: a volume.
+
+    Example:
+        >>> as_rgb(np.array([[[100], [150]]])).max()
+        np.uint8(255)
+    """
+    if np.ndim(image) != 3:
+        raise ValueError(
+            f"Received an image of shape {np.shape(image)}, expected (H, W, channels)."
+        )
+    channels = image.shape[-1]
+    image = image[..., : 3 if channels >= 3 else 1].astype("float32")
+    low, high = image.min(), image.max()
+    image = (image - low) * (255.0 / max(high - low, 1e-9))
+    return np.repeat(np.rint(image).astype("uint8"), 3 // image.shape[-1], axis=-1)
+
+
+def _jittered(box, shape, jitter, rng):
+    """A box whose edges have moved, never so far that nothing is left."""
+    limit = np.array([shape[1], shape[0]] * 2)
+    moved = np.clip(box + rng.integers(-jitter, jitter + 1, 4), 0, limit)
+    return tuple(int(n) for n in (moved if (moved[2:] > moved[:2]).all() else box))

@@ -1,0 +1,45 @@
+"""A trained network of this library as teacher: no box, and its features as embedding."""
+
+import hashlib
+
+import numpy as np
+
+from keras_meduda.teachers.targets import Target, Teacher, merge, self_agreement
+
+
+def network(run) -> Teacher:
+    """The teacher that a run folder holds.
+
+    The foreground is any class. It sees the whole image, so boxes are not used; σ² is that of its
+    one map.
+
+    Args:
+        run: what `km.load` returns; this module itself loads no Keras.
+
+    Example:
+        >>> run = getfixture("run")
+        >>> teacher = network(run)
+        >>> target = teacher.teach(np.zeros((50, 40, 3), "uint8"), None)
+        >>> target.probability.shape, target.embedding.shape
+        ((50, 40), (32, 32, 4))
+    """
+    digest = hashlib.sha256()
+    for weights in run.network.get_weights():
+        digest.update(np.ascontiguousarray(weights).tobytes())
+    version = f"{run.path.name} {digest.hexdigest()[:12]}"
+
+    def teach(image, boxes) -> Target:
+        outputs = run.network.predict_on_batch(run.preprocessing.apply(image)[None])
+        p = _foreground(np.asarray(outputs["logits"][0], "float32"), run.task.overlapping)
+        features = np.asarray(outputs["features"][0], "float32")
+        return merge(p[None], [self_agreement(p)], image.shape[:2], features)
+
+    return Teacher("network", version, teach, prompted=False)
+
+
+def _foreground(logits, overlapping):
+    """Probability of any class, `(h, w)`."""
+    if overlapping:
+        return 1.0 / (1.0 + np.exp(-logits.max(axis=-1)))
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return 1.0 - powers[..., 0] / powers.sum(axis=-1)

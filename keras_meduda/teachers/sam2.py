@@ -1,0 +1,102 @@
+"""SAM2 through ultralytics: soft masks of boxes, and its image embedding.
+
+Needs the extra `keras-meduda[teacher]` and SAM2's weights; ultralytics is AGPL-3.0.
+"""
+
+import hashlib
+
+import numpy as np
+
+from keras_meduda.teachers._ultralytics import load_ultralytics, weights_file
+from keras_meduda.teachers.boxes import as_rgb
+from keras_meduda.teachers.targets import Target, Teacher, merge
+
+
+def sam2(weights="sam2.1_l.pt", device=None, size: int = 1024) -> Teacher:
+    """The teacher: all boxes of an image prompt one call.
+
+    The image is letter-boxed to `size`; low-resolution logits (a quarter of it) pass a sigmoid and
+    are cut to the image before they are resized to it. The embedding is SAM2's `image_embed`, a
+    sixteenth of the size. Of images that are not square, the original `sam2` package squashes
+    where ultralytics letter-boxes, so P differs slightly from it.
+
+    Args:
+        weights: a checkpoint whose name ends as ultralytics' do (`sam2_t.pt`, `sam2.1_l.pt`, …).
+            Default `"sam2.1_l.pt"`.
+        device: such as `"cpu"` or `"0"`. Default: a GPU where there is one.
+        size: side of the letter-boxed image, a multiple of 32. Default 1024, what it was trained
+            at.
+
+    Raises:
+        ImportError: ultralytics is missing.
+        FileNotFoundError: the weights are not there.
+    """
+    load_ultralytics()
+    path = weights_file(weights)
+    version = f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
+    return teacher_of(predictor(str(path), device, size), version)
+
+
+def predictor(weights, device=None, size: int = 1024, model=None):
+    """The predictor of ultralytics; `model` replaces the weights, for tests."""
+    load_ultralytics()
+    from ultralytics.models.sam import SAM2Predictor
+
+    settings = {"model": weights, "imgsz": size, "device": device, "save": False}
+    sam = SAM2Predictor(overrides=settings)
+    sam.setup_model(model=model, verbose=False)
+    return sam
+
+
+def teacher_of(sam, version: str) -> Teacher:
+    """The teacher around a predictor."""
+
+    def teach(image, boxes) -> Target:
+        import torch
+
+        rgb = as_rgb(image)
+        shape = rgb.shape[:2]
+        sam.set_image(np.ascontiguousarray(rgb[..., ::-1]))  # ultralytics takes BGR
+        with torch.inference_mode():
+            maps, quality = _soft_masks(sam, shape, boxes)
+        embedding = sam.features["image_embed"][0].float().cpu().numpy()
+        embedding = undo_letter_box(np.moveaxis(embedding, 0, -1), shape)
+        return merge(maps, quality, shape, embedding)
+
+    return Teacher("sam2", version, teach)
+
+
+def undo_letter_box(array, shape) -> np.ndarray:
+    """The part of a letter-boxed square that holds the image, which lies at its top left.
+
+    Args:
+        array: `(n, n)` or `(n, n, channels)`, in any resolution of the square.
+        shape: `(height, width)` of the image.
+
+    Returns:
+        The first round(n · height / longer side) rows and round(n · width / longer side) columns.
+
+    Example:
+        >>> undo_letter_box(np.zeros((256, 256)), (300, 600)).shape
+        (128, 256)
+    """
+    rows, columns = (max(1, round(len(array) * side / max(shape))) for side in shape)
+    return array[:rows, :columns]
+
+
+def _soft_masks(sam, shape, boxes):
+    """Probabilities `(boxes, h, w)` and quality; boolean ones where the private call is missing.
+
+    The logits are reached through two methods of ultralytics (8.4) that it does not promise to
+    keep; its public call gives masks that are already cut at a threshold.
+    """
+    try:
+        prompts = sam._prepare_prompts(sam.imgsz, shape, bboxes=boxes)
+        logits, quality = sam._inference_features(sam.features, *prompts)
+        logits = logits.float().cpu().numpy()
+        maps = [undo_letter_box(1.0 / (1.0 + np.exp(-z)), shape) for z in logits]
+    except (AttributeError, TypeError, ValueError) as error:
+        print(f"SAM2: this ultralytics gives no soft masks ({error}); taking boolean ones.")
+        masks, found = sam.inference_features(sam.features, shape, bboxes=boxes)
+        maps, quality = masks.float().cpu().numpy(), found[:, 4]
+    return np.stack(maps), quality.float().cpu().numpy().clip(0, 1)

@@ -1,0 +1,95 @@
+"""A YOLO detector through ultralytics: trained on boxes, it prompts the teacher.
+
+Needs the extra `keras-meduda[teacher]`; ultralytics is AGPL-3.0.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from keras_meduda.data.io import read_image
+from keras_meduda.progress import track
+from keras_meduda.teachers._ultralytics import load_ultralytics, weights_file
+from keras_meduda.teachers.boxes import COLUMNS, as_rgb, refuse_shared_names
+
+
+def train(
+    data,
+    out,
+    model="yolo11n.yaml",
+    epochs: int = 100,
+    size: int = 256,
+    batch: int = 16,
+    seed: int = 0,
+    device=None,
+) -> Path:
+    """Trains a detector and returns its best weights.
+
+    Args:
+        data: `data.yaml` of a YOLO data set, as `write_yolo` makes it.
+        out: folder of ultralytics' results.
+        model: a `.yaml` (random weights; default `"yolo11n.yaml"`) or a `.pt` to go on from.
+        epochs: passes through the data. Default 100.
+        size: side of the network's input, in pixels. Default 256.
+        batch: images a step. Default 16.
+        seed: of weights, order and augmentation. Default 0.
+        device: such as `"cpu"` or `"0"`. Default: a GPU where there is one.
+
+    Raises:
+        ImportError: ultralytics is missing.
+        FileNotFoundError: the weights or the data are not there.
+    """
+    yolo = load_ultralytics().YOLO
+    if not Path(data).is_file():
+        raise FileNotFoundError(f"{data}: no such file, expected data.yaml of prepare_boxes.py.")
+    detector = yolo(str(model) if str(model).endswith(".yaml") else str(weights_file(model)))
+    out = Path(out).absolute()
+    detector.train(
+        data=str(data),
+        epochs=epochs,
+        imgsz=size,
+        batch=batch,
+        seed=seed,
+        device=device,
+        project=str(out.parent),
+        name=out.name,
+        exist_ok=True,
+        plots=False,
+        verbose=False,
+        workers=0,
+    )
+    return out / "weights" / "best.pt"
+
+
+def detect(
+    cases: pd.DataFrame, weights, confidence: float = 0.5, size: int = 256, device=None
+) -> pd.DataFrame:
+    """The boxes that a detector finds, in pixels of the original images.
+
+    Args:
+        cases: a case table; masks are not read.
+        weights: a `.pt` file.
+        confidence: lowest score. Default 0.5.
+        size: side of the network's input, in pixels. Default 256.
+        device: such as `"cpu"` or `"0"`. Default: a GPU where there is one.
+
+    Returns:
+        A box table; a case in which nothing is found has no row.
+
+    Raises:
+        ImportError: ultralytics is missing.
+        FileNotFoundError: the weights are not there.
+    """
+    refuse_shared_names(cases)
+    detector, rows = load_ultralytics().YOLO(str(weights_file(weights))), []
+    for case in track(cases.itertuples(), len(cases), "detecting"):
+        bgr = np.ascontiguousarray(as_rgb(read_image(case.image).array)[..., ::-1])
+        found = detector.predict(bgr, imgsz=size, conf=confidence, device=device, verbose=False)
+        boxes = found[0].boxes
+        height, width = bgr.shape[:2]
+        corners = boxes.xyxy.cpu().numpy().clip(0, [width, height, width, height])
+        for corner, score in zip(corners, boxes.conf.cpu().tolist(), strict=True):
+            if (corner[2:] - corner[:2]).min() > 1:
+                rows.append((case.case, *corner.tolist(), score))
+    return pd.DataFrame(rows, columns=COLUMNS)

@@ -1,0 +1,339 @@
+"""MedDistill: boxes prompt a teacher, whose soft masks teach a UNet++ that needs neither.
+
+System: MedDistill (BUCT-IUSRC): detector → foundation model → UNet++ student with ULWR.
+
+    python scripts/train_meddistill.py                             (phantoms, GrabCut as teacher)
+    python scripts/train_meddistill.py --cases DATA --boxes boxes.csv --oracle
+    python scripts/train_meddistill.py --cases DATA --detector yolo11n.yaml --teacher sam2
+    python scripts/train_meddistill.py --cases DATA --teacher network     (feature term on)
+
+DATA is a case table, a folder with images/ and masks/, or a folder of images. Cases of the split
+`train` are seen without masks; `labelled` ones train the detector, the `network` teacher and, with
+--supervised, the student; `test` ones are scored. Boxes come from --boxes, from --detector, or from
+the masks with --jitter, which is an upper figure. Every stage goes on where it stopped.
+"""
+
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from keras_meduda.cli import run_script
+
+
+@dataclass
+class MedDistillFlags:
+    """Student without masks, from a teacher that boxes prompt."""
+
+    cases: Path | None = None
+    """Case table or folder; none: phantoms of brain slices."""
+    values: tuple[int, ...] = (1, 255)
+    """Mask values that are tumour."""
+    boxes: Path | None = None
+    """Box table of train and test cases."""
+    detector: str | None = None
+    """YOLO weights (.pt) that find the boxes, or a model (.yaml) to train on the labelled cases."""
+    detector_epochs: int = 100
+    """Of that training."""
+    jitter: int = 4
+    """Pixels by which edges of boxes from masks are moved at random."""
+    teacher: Literal["grabcut", "sam2", "network"] = "grabcut"
+    """Who makes the soft masks."""
+    teacher_weights: str | None = None
+    """SAM2's checkpoint, or the run folder of network; none: trained on labelled cases."""
+    ulwr: Literal["original", "entropy", "kendall", "dwa"] = "original"
+    """How mask and feature level are weighed (see FoundationDistillation)."""
+    fixed_weights: tuple[float, float, float] | None = None
+    """Fixed weights of BCE, MSE and feature term, instead of --ulwr."""
+    refine: float = 0.0
+    """Co-learning: how far the student's moving average replaces the teacher's mask at the end."""
+    supervised: bool = False
+    """Also learn from the masks of the labelled cases."""
+    oracle: bool = False
+    """Also train on the masks of the train cases, as the upper end of the comparison."""
+    legacy: bool = False
+    """Also score as the original does (logits cut at ½)."""
+    out: Path = Path("runs/meddistill")
+    """Run folder."""
+    steps: int = 300
+    """Updates of each network."""
+    batch_size: int = 8
+    """Images in a batch."""
+    size: int = 96
+    """Side of the network's input, in pixels."""
+    filters: tuple[int, ...] = (16, 32, 64, 128)
+    """Width of each level; the original has 32 64 128 256 512."""
+    deep_supervision: bool = False
+    """Heads at every depth, so that the network can be pruned."""
+    learning_rate: float = 1e-3
+    """Of the first step; it falls to zero as a cosine."""
+    seed: int = 0
+    """Of split, jitter, weights, order and augmentation."""
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    """Arithmetic of the network."""
+    strategy: Literal["none", "mirrored", "multiworker"] = "none"
+    """Distribution over devices."""
+    resume: bool = True
+    """Continue what the run folder holds."""
+    smoke: bool = False
+    """Shrink everything: the same path in seconds, for a first try."""
+
+
+def main(flags):
+    """Detector → teacher → student → evaluation."""
+    from keras_meduda.task import Preprocessing, Task
+
+    if flags.smoke:
+        flags.size, flags.filters, flags.steps, flags.batch_size = 32, (4, 8), 12, 2
+    refuse_other_settings(flags)
+    task = Task(("tumour",), overlapping=True, values={"tumour": flags.values})
+    preprocessing = Preprocessing(size=(flags.size,) * 2, normalise="zero_one")
+    cases = read_cases(flags, task)
+    stage = Stage(flags, task, preprocessing)
+    targets = make_targets(flags, cases, find_boxes(flags, cases, task), stage)
+    runs = {"student": stage.distil(cases, targets)}
+    if flags.oracle:
+        runs["oracle"] = stage.supervised("oracle", cases[cases["split"] == "train"])
+    evaluate(flags, cases, targets, task, runs)
+
+
+def refuse_other_settings(flags):
+    """A run folder is continued with the settings it was begun with."""
+    import json
+
+    from keras_meduda.data.io import replacing
+
+    free = ("out", "resume", "oracle", "legacy")
+    file, now = flags.out / "flags.json", {k: str(v) for k, v in vars(flags).items()}
+    old = json.loads(file.read_text()) if flags.resume and file.exists() else now
+    if other := [k for k in now if k not in free and old.get(k) != now[k]]:
+        changes = "; ".join(f"{k}: {old.get(k)} there, {now[k]} now" for k in other)
+        raise ValueError(
+            f"{flags.out} holds a run with other settings ({changes}). Choose another --out, or "
+            "start over with --no-resume."
+        )
+    with replacing(file) as unfinished:
+        unfinished.write_text(json.dumps(now, indent=1))
+
+
+def read_cases(flags, task):
+    """The case table with its splits, checked, and written to the run folder."""
+    from keras_meduda.data.cases import split_cases, validate, write_cases
+    from keras_meduda.data.catalog import cases_at
+    from keras_meduda.data.io import DataError
+    from keras_meduda.data.phantoms import write_brain_slices
+    from keras_meduda.teachers.boxes import refuse_shared_names
+
+    path = flags.cases or flags.out / "phantoms" / "cases.csv"
+    if not flags.cases and not (flags.resume and path.exists()):
+        write_brain_slices(path.parent, 16 if flags.smoke else 96, seed=flags.seed)
+    cases = cases_at(path)
+    if (cases["mask"] == "").all():
+        cases["split"] = "train"
+    elif (cases["split"] == "").any():
+        shares = {"labelled": 0.15, "train": 0.65, "test": 0.2}
+        cases = split_cases(cases, shares, flags.seed)
+    if not (cases["split"] == "train").any():
+        raise ValueError(f"{path}: no case of split 'train'; there are {set(cases['split'])}.")
+    refuse_shared_names(cases)
+    problems = validate(cases, task, read_masks=cases["split"] != "train", channels=3)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if errors := [problem for problem in problems if problem.severity == "error"]:
+        raise DataError(*errors)
+    write_cases(cases, flags.out / "cases.csv")
+    counts = ", ".join(f"{n} {split}" for split, n in cases["split"].value_counts().items())
+    print(f"{len(cases)} cases: {counts}")
+    return cases
+
+
+def find_boxes(flags, cases, task):
+    """The box table of the train and test cases."""
+    from keras_meduda.teachers.boxes import boxes_from_masks, write_boxes, write_yolo
+
+    if flags.boxes or flags.teacher == "network":
+        return flags.boxes
+    path = flags.out / "boxes.csv"
+    if flags.detector is None:
+        if (cases["mask"] == "").all():
+            raise ValueError(
+                f"{flags.cases}: no masks to take boxes from; expected --boxes or --detector."
+            )
+        print(f"boxes: from masks, edges moved by up to {flags.jitter} px: an upper figure")
+        write_boxes(boxes_from_masks(cases, task, flags.jitter, flags.seed), path)
+        return path
+    weights = flags.detector
+    if weights.endswith(".yaml"):
+        folder, labelled = flags.out / "detector", cases[cases["split"] == "labelled"]
+        weights = folder / "weights" / "best.pt"
+        if not (flags.resume and weights.exists()):
+            data = write_yolo(labelled, task, folder / "data", seed=flags.seed)
+            call(
+                "detect_boxes.py",
+                "train",
+                "--data",
+                data,
+                "--out",
+                folder,
+                "--seed",
+                flags.seed,
+                "--model",
+                flags.detector,
+                "--epochs",
+                flags.detector_epochs,
+            )
+    if not (flags.resume and path.exists()):
+        table = flags.out / "cases.csv"
+        call("detect_boxes.py", "predict", "--weights", weights, "--cases", table, "--out", path)
+    return path
+
+
+def make_targets(flags, cases, boxes, stage):
+    """The teacher's HDF5 file; the teacher runs in a process of its own."""
+    weights = flags.teacher_weights
+    if flags.teacher == "network" and weights is None:
+        weights = stage.supervised("teacher", cases[cases["split"] == "labelled"]).path
+    path = flags.out / "targets.h5"
+    if not flags.resume:
+        path.unlink(missing_ok=True)
+    options = {"--boxes": boxes, "--weights": weights}
+    options = [part for pair in options.items() if pair[1] for part in pair]
+    call(
+        "make_teacher_targets.py",
+        "--teacher",
+        flags.teacher,
+        "--cases",
+        flags.out / "cases.csv",
+        "--out",
+        path,
+        *options,
+    )
+    return path
+
+
+def call(script, *arguments):
+    """Another script, in its own process: PyTorch does not share one with TensorFlow."""
+    path = Path(__file__).with_name(script)
+    done = subprocess.run([sys.executable, path, *map(str, arguments)])
+    if done.returncode:
+        raise ValueError(f"{script} ended with code {done.returncode}; its message is above.")
+
+
+class Stage:
+    """A training stage: what all of them share."""
+
+    def __init__(self, flags, task, preprocessing):
+        self.flags, self.task, self.preprocessing = flags, task, preprocessing
+
+    def prepare(self, cases, labels):
+        """Cases in the network's grid."""
+        from keras_meduda.data.cases import without_masks
+        from keras_meduda.data.pipeline import prepare
+
+        cases = cases if labels else without_masks(cases)
+        folder = self.flags.out / "prepared"
+        return prepare(cases, self.task, self.preprocessing, folder, labels)
+
+    def fit(self, folder, build, **batches):
+        """Trains what `build` makes of a fresh network."""
+        import keras
+
+        import keras_meduda as km
+        from keras_meduda.data.pipeline import Batches
+
+        flags = self.flags
+        with km.setup(flags.strategy, flags.precision, flags.seed):
+            network = km.models.UNetPlusPlus(
+                (flags.size, flags.size, 3), 1, flags.filters, flags.deep_supervision
+            )
+            method = build(network)
+            schedule = keras.optimizers.schedules.CosineDecay(flags.learning_rate, flags.steps)
+            method.compile(keras.optimizers.Adam(schedule))
+        print(f"{type(method).__name__}: {network.count_params():,} parameters → {folder}")
+        data = Batches(flags.batch_size, flags.seed, photometry=None, **batches)
+        return km.fit(method, data, steps=flags.steps, run_dir=folder, resume=flags.resume)
+
+    def supervised(self, name, cases):
+        """A network trained on masks."""
+        from keras_meduda.methods import Supervised
+
+        source = self.prepare(cases, labels=True)
+        return self.fit(
+            self.flags.out / name, lambda net: Supervised(net, overlapping=True), source=source
+        )
+
+    def distil(self, cases, targets):
+        """The student."""
+        from keras_meduda.data.pipeline import add_teacher
+        from keras_meduda.methods import FoundationDistillation
+
+        flags, train = self.flags, cases[cases["split"] == "train"]
+        prepared = self.prepare(train, labels=False)
+        target = add_teacher(prepared, train, targets, flags.out / "prepared")
+        width = target.teacher.feature_shape[-1] if target.teacher.features else None
+        print(f"the student learns from {len(target.images)} of {len(train)} train cases")
+        if width is None:
+            print("the teacher gives no embedding: no feature term, weights of the other two")
+        source = None
+        if flags.supervised:
+            source = self.prepare(cases[cases["split"] == "labelled"], labels=True)
+
+        def build(network):
+            weights = flags.fixed_weights or flags.ulwr
+            return FoundationDistillation(network, width, weights, refine=flags.refine)
+
+        return self.fit(flags.out, build, source=source, target=target)
+
+
+def evaluate(flags, cases, targets, task, runs):
+    """Scores teacher, student and oracle on the test cases, and prints one table."""
+    import json
+
+    from rich.console import Console
+    from rich.table import Table
+
+    import keras_meduda as km
+    from keras_meduda.data.io import replacing
+    from keras_meduda.evaluation.legacy import evaluate_meddistill
+    from keras_meduda.evaluation.predict import predict_all
+    from keras_meduda.evaluation.report import write_evaluation, write_overlays
+    from keras_meduda.evaluation.teacher import evaluate_teacher
+
+    test = cases[(cases["split"] == "test") & (cases["mask"] != "")]
+    if not len(test):
+        print("no test case has a mask, so no accuracy can be given")
+        return
+    frames = {"teacher": evaluate_teacher(targets, test, task)}
+    frames |= {name: km.evaluate(run, test, task) for name, run in runs.items()}
+    summaries = {name: write_evaluation(flags.out, name, frame) for name, frame in frames.items()}
+    seen = {"teacher": "no box" if flags.teacher == "network" else "a box"}
+    title = f"{len(test)} test cases of {test['group'].nunique()} groups"
+    table = Table("", "sees", "Dice, %", "95 % interval", "HD95, px", title=title)
+    dice = {}
+    for name, summary in summaries.items():
+        (scores,) = summary["classes"].values()
+        dice[name] = scores["dice"]["mean"]
+        low, high = (100 * value for value in scores["dice"]["ci95"])
+        hd95 = f"{scores['hd95']['mean']:.1f}"
+        sees = f"the image and {seen.get(name, 'no box')}"
+        table.add_row(name, sees, f"{100 * dice[name]:.1f}", f"{low:.1f} to {high:.1f}", hd95)
+    Console().print(table)
+    start = time.perf_counter()
+    list(predict_all(runs["student"], list(test["image"])))
+    seconds = (time.perf_counter() - start) / len(test)
+    print(f"student: {1000 * seconds:.0f} ms an image, reading and resizing included")
+    if "oracle" in dice:
+        print(f"student / oracle: {100 * dice['student'] / max(dice['oracle'], 1e-9):.1f} %")
+    if flags.legacy:
+        means = evaluate_meddistill(runs["student"], test, task).mean(numeric_only=True)
+        print("as the original scores:", " ".join(f"{k} {v:.4f}" for k, v in means.items()))
+    with replacing(flags.out / "comparison.json") as unfinished:
+        unfinished.write_text(json.dumps({"dice": dice, "seconds_per_image": seconds}, indent=1))
+    pictures = write_overlays(flags.out, runs, test, task, frames["student"])
+    print(f"pictures: {', '.join(str(picture) for picture in pictures)}")
+
+
+if __name__ == "__main__":
+    run_script(main, MedDistillFlags)

@@ -1,0 +1,100 @@
+"""UDA_CLR: DeepLabV3+ adapted to an unlabelled camera by category-level regularisation.
+
+Paper: UDA_CLR (MICCAI 2022, arXiv 2207.03684).
+
+python scripts/train_uda_clr.py --oracle                     (phantoms)
+python scripts/train_uda_clr.py --source-dataset refuge --source-root REFUGE \
+    --target-dataset drishti_gs --target-root Drishti-GS1 --weights imagenet
+python scripts/train_uda_clr.py --method beal                (or posal, mean_teacher)
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from keras_meduda.cli import Flags, run_script
+
+
+@dataclass
+class UDACLRFlags(Flags):
+    """DeepLabV3+ with category-level regularisation."""
+
+    steps: int = 400
+    """Updates of the network, in each stage; warm-up, threshold and rate are fractions of them."""
+    learning_rate: float = 1e-3
+    """Of Adam; a fifth of it after a fifth of the steps. The discriminators' is 2.5e-5."""
+    adapt_learning_rate: float = 1e-3
+    """The same for the adaptation."""
+    method: Literal["category_regularization", "beal", "posal", "mean_teacher"] = (
+        "category_regularization"
+    )
+    """The method, or one to compare it with."""
+    backbone: Literal["mobilenetv2", "resnet50"] = "mobilenetv2"
+    """Of the network; the original has mobilenetv2."""
+    weights: str | None = None
+    """Of the backbone: imagenet (a download), a file, or None to train from scratch."""
+    augmentation: Literal["original", "mild"] = "original"
+    """The paper's (stretched axes, quarter turns, elastic, speckle, eraser), or small moves."""
+
+
+def main(flags):
+    """Trains, adapts and evaluates."""
+    import keras
+
+    import keras_meduda as km
+    from keras_meduda.data.augment import Deformation, Degradation, Photometry
+    from keras_meduda.methods import category_regularization as clr
+    from keras_meduda.optimizers import SGDWithL2
+    from keras_meduda.study import announce, read_study, run_study
+
+    if flags.smoke:
+        flags.size, flags.batch_size = 32, 2
+    study = read_study(flags)
+    preprocessing = km.Preprocessing(size=(flags.size,) * 2)
+    settings = {
+        "category_regularization": {},
+        "beal": clr.BEAL,
+        "posal": clr.POSAL,
+        "mean_teacher": clr.MEAN_TEACHER,
+    }
+
+    def network():
+        return km.models.DeepLabV3Plus(
+            (flags.size, flags.size, 3), study.task.channels, flags.backbone, weights=flags.weights
+        )
+
+    def method(trained):
+        return km.methods.CategoryRegularization(
+            trained, study.task.overlapping, **settings[flags.method]
+        )
+
+    def compile_method(method, learning_rate, steps):
+        rate = keras.optimizers.schedules.PiecewiseConstantDecay(
+            [steps // 5], [learning_rate, 0.2 * learning_rate]
+        )
+        method.compile(
+            keras.optimizers.Adam(rate, beta_2=0.99, epsilon=1e-8),
+            discriminator_optimizer=SGDWithL2(2.5e-5, momentum=0.99, l2=5e-4),
+        )
+
+    strong = Photometry(
+        brightness=0.2, contrast=0.2, gamma=0, colour=0, saturation=0.3, hue=0.11, grey=0.2,
+        blur=1.1, noise=0)  # fmt: skip
+    batches = {"boundary": True, "photometry": strong}
+    if flags.augmentation == "original":
+        spoilt = Degradation()
+        batches |= {"geometry": Deformation(), "source_photometry": spoilt,
+                    "target_photometry": spoilt}  # fmt: skip
+    announce(study, preprocessing, network(), flags, styles=0)
+    run_study(
+        study,
+        flags,
+        preprocessing,
+        network,
+        method,
+        compile_method=compile_method,
+        batches=batches,
+    )
+
+
+if __name__ == "__main__":
+    run_script(main, UDACLRFlags)

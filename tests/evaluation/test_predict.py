@@ -1,0 +1,84 @@
+"""Predictions come back in the image's own grid, and evaluation scores them there."""
+
+import numpy as np
+import pytest
+
+import keras_meduda as km
+from keras_meduda.data.io import read_image, write_picture
+from keras_meduda.evaluation.predict import predict_all
+
+
+@pytest.fixture(scope="module")
+def cases(phantoms):
+    table = km.read_cases(phantoms)
+    return table[table["domain"] == "camera_b"]
+
+
+@pytest.mark.parametrize("shape", [(64, 64, 3), (50, 41, 3), (33, 70, 1), (40, 40, 4)])
+def test_probabilities_in_the_images_own_grid(run, shape):
+    image = np.random.default_rng(0).integers(0, 256, shape, dtype="uint8")
+    probabilities = km.predict(run, image)
+    assert probabilities.shape == (*shape[:2], 2) and probabilities.dtype == np.float32
+    assert 0 <= probabilities.min() and probabilities.max() <= 1
+
+
+def test_a_path_and_its_array_give_the_same(run, cases):
+    path = cases["image"].iloc[0]
+    np.testing.assert_array_equal(km.predict(run, path), km.predict(run, read_image(path).array))
+
+
+def test_many_equal_one_by_one(run, cases):
+    """A batch is not mixed up, whatever the sizes of its images and however many there are."""
+    rng = np.random.default_rng(1)
+    images = [rng.integers(0, 256, (30 + 3 * i, 40, 3), dtype="uint8") for i in range(11)]
+    for image, together in zip(images, predict_all(run, images), strict=True):
+        np.testing.assert_allclose(together, km.predict(run, image), atol=1e-5)
+
+
+def test_evaluation_has_a_row_a_case_and_class(run, cases):
+    frame = km.evaluate(run, cases)
+    assert len(frame) == 2 * len(cases) and set(frame["class"]) == {"cup", "disc"}
+    assert frame["dice"].between(0, 1).all() and frame["hd95"].ge(0).all()
+    assert frame[frame["class"] == "cup"]["vcdr_reference"].notna().all()
+
+
+def test_a_perfect_prediction_scores_perfectly(run, cases, monkeypatch):
+    """Evaluation compares in the grid of the mask: the reference as prediction gives Dice 1."""
+    from keras_meduda.data.io import read_mask
+    from keras_meduda.evaluation import predict as module
+
+    truth = [run.task.one_hot(read_mask(cell, run.task)) for cell in cases["mask"]]
+    monkeypatch.setattr(module, "predict_all", lambda *_: iter(truth))
+    frame = km.evaluate(run, cases)
+    assert (frame["dice"] == 1).all() and (frame["hd95"] == 0).all()
+    assert frame["vcdr_error"].dropna().eq(0).all()
+
+
+def test_a_missed_class_scores_zero_and_is_counted(run, cases, monkeypatch):
+    from keras_meduda.evaluation import predict as module
+    from keras_meduda.evaluation.statistics import summarise
+
+    shape = read_image(cases["image"].iloc[0]).array.shape[:2]
+    monkeypatch.setattr(module, "predict_all", lambda *_: iter([np.zeros((*shape, 2))] * 99))
+    monkeypatch.setattr(module, "zip", lambda a, b, strict: zip(a, b, strict=False), raising=False)
+    frame = km.evaluate(run, cases)
+    assert (frame["dice"] == 0).all()
+    np.testing.assert_allclose(frame["hd95"], np.hypot(*shape))
+    assert frame["vcdr"].isna().all()
+    summary = summarise(frame)["classes"]["cup"]
+    assert summary["empty"]["prediction_only"] == len(cases)
+
+
+def test_other_mask_values_need_the_other_task(run, cases, tmp_path):
+    """A target whose files say 0 for the cup is scored with a task that declares it so."""
+    from keras_meduda.data.io import read_mask
+
+    other = km.Task(
+        ("cup", "disc"), overlapping=True, background=(255,), values={"cup": (0,), "disc": (0, 128)}
+    )
+    row = cases.iloc[[0]].copy()
+    masks = run.task.one_hot(read_mask(row["mask"].iloc[0], run.task)).astype(bool)
+    row["mask"] = str(write_picture(tmp_path / "mask.png", other.decode(masks)))
+    for metric in ("dice", "hd95"):
+        a = km.evaluate(run, cases.iloc[[0]])[metric]
+        np.testing.assert_array_equal(km.evaluate(run, row, other)[metric], a)

@@ -1,0 +1,319 @@
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import ops
+
+import keras_meduda as km
+from keras_meduda import losses
+from keras_meduda.methods.category_regularization import (
+    BEAL,
+    MEAN_TEACHER,
+    POSAL,
+    SOURCE_ONLY,
+    stochastic,
+)
+
+REGULARISED = ("alignment", "discriminative", "consistency")
+
+
+@pytest.fixture(scope="module")
+def data(batches):
+    return next(iter(replace(batches, boundary=True).from_step(0)))
+
+
+@pytest.fixture
+def make(two_part_network):
+    def make(dropout=0.1, seed=0, **settings):
+        with km.setup(seed=seed):
+            network = two_part_network(dropout)
+            settings = {"passes": 2, **settings}
+            method = km.methods.CategoryRegularization(network, True, **settings)
+            method.compile(keras.optimizers.Adam(1e-3), keras.optimizers.SGD(1e-2, momentum=0.9))
+        method.total_steps = 100
+        return method
+
+    return make
+
+
+def values(method, data):
+    terms = method.losses(data, method.forward(data, training=False))
+    return {name: float(value) for name, value in terms.items()}
+
+
+def weights(model):
+    return [np.array(w) for w in model.weights]
+
+
+def equal(before, after):
+    return all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("preset", "names", "judges"),
+    [
+        (SOURCE_ONLY, {"segmentation", "boundary"}, set()),
+        (
+            BEAL,
+            {"segmentation", "boundary", "adversarial_entropy", "adversarial_boundary"},
+            {"entropy", "boundary"},
+        ),
+        (POSAL, {"segmentation", "boundary", "adversarial_boundary"}, {"boundary"}),
+        (MEAN_TEACHER, {"segmentation", "boundary", "mean_teacher"}, set()),
+    ],
+    ids=["source_only", "beal", "posal", "mean_teacher"],
+)
+def test_a_preset_has_its_terms_and_no_others(make, data, preset, names, judges):
+    method = make(**preset)
+    assert set(values(method, data)) == names
+    assert set(method.discriminators) == judges
+    assert hasattr(method, "stochastic_head") is False
+
+
+def test_source_only_needs_no_target(make, data):
+    method = make(**SOURCE_ONLY)
+    assert np.isfinite(float(method.train_step({"source": data["source"]})["loss"]))
+
+
+def test_the_regularisation_begins_after_the_warm_up(make, data):
+    method = make(warm_up=0.05, certainty=1.0)
+    method.train_step(data)  # so that there are prototypes of pixels above the pseudo-label's 0.75
+    during = values(method, data)
+    assert all(during[name] == 0.0 for name in REGULARISED)
+    method.step.assign(5)
+    after = values(method, data)
+    assert after["consistency"] > 0 and after["discriminative"] > 0
+    for name in set(during) - set(REGULARISED):
+        assert after[name] == pytest.approx(during[name])
+
+
+def test_each_term_has_its_weight(make, data):
+    single, double = make(warm_up=0.0, dropout=0.0), make(
+        warm_up=0.0, dropout=0.0, boundary=2.0, adversarial_entropy=0.02, adversarial_boundary=0.02,
+        alignment=0.2, discriminative=0.2, consistency=2.0)  # fmt: skip
+    a, b = values(single, data), values(double, data)
+    for name in set(a) - {"segmentation"}:
+        assert b[name] == pytest.approx(2 * a[name], rel=1e-4), name
+
+
+def test_stochastic_passes_differ_and_leave_batch_norm_alone(make, data):
+    method = make(dropout=0.5)
+    before = weights(method.network)
+    image = data["target"]["image"]
+    passes = [
+        np.array(method.stochastic_head(method.network.get_layer("encoder")(image)))
+        for _ in range(3)
+    ]
+    assert all(np.abs(passes[0] - other).max() > 1e-3 for other in passes[1:])
+    assert float(ops.max(method._stochastic_moments(image)[1])) > 1e-3
+    assert equal(before, weights(method.network))
+
+
+def test_the_passes_go_on_by_themselves_in_a_graph(make, data):
+    method = make(dropout=0.5)
+    draw = tf.function(lambda x: method._stochastic_moments(x)[0])
+    first, second = (draw(data["target"]["image"]) for _ in range(2))
+    assert np.abs(first - second).max() > 1e-3
+
+
+def test_without_dropout_a_pass_is_the_network(make, data):
+    method, image = make(dropout=0.0), data["target"]["image"]
+    mean, deviation = method._stochastic_moments(image)
+    np.testing.assert_allclose(
+        mean, ops.sigmoid(method.network(image)["logits"]), rtol=1e-5, atol=1e-6
+    )
+    np.testing.assert_allclose(deviation, 0, atol=1e-6)
+
+
+def test_shared_encoding_equals_whole_passes_on_average(two_part_network, data):
+    network, image = two_part_network(dropout=0.3), data["target"]["image"]
+    shared, encoded = stochastic(network.get_layer("head")), network.get_layer("encoder")(image)
+    for layer in network._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False  # Keras' own way to hold its statistics in training
+    passes = tf.function(lambda: (shared(encoded), network(image, training=True)["logits"]))
+    a, b = (np.array(p) for p in zip(*[passes() for _ in range(400)], strict=True))
+    error = np.sqrt((a.var(axis=0) + b.var(axis=0)) / len(a))
+    assert (np.abs(a.mean(axis=0) - b.mean(axis=0)) < 5 * error + 1e-6).mean() > 0.999
+
+
+def test_the_networks_own_head_is_not_changed(two_part_network, data, tmp_path):
+    network, image = two_part_network(dropout=0.5), data["target"]["image"]
+    before = network(image)["logits"]
+    stochastic(network.get_layer("head"))
+    np.testing.assert_array_equal(network(image)["logits"], before)
+    network.save(tmp_path / "network.keras")
+    loaded = keras.saving.load_model(tmp_path / "network.keras")
+    np.testing.assert_allclose(loaded(image)["logits"], before, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [*REGULARISED, "adversarial_entropy", "adversarial_boundary"])
+def test_every_term_reaches_the_network(make, data, name):
+    method = make(warm_up=0.0, certainty=1.0)
+    classifier = method.network.get_layer("head").get_layer("classifier")
+    classifier.bias.assign([2.0, 2.0])  # so that there are pseudo-labels
+    with tf.GradientTape() as tape:
+        term = method.losses(data, method.forward(data, training=True))[name]
+    gradients = tape.gradient(term, method.network.trainable_variables)
+    assert any(g is not None and np.abs(g).max() > 0 for g in gradients)
+
+
+def test_discriminators_learn_by_their_own_optimiser_and_network_terms_leave_them(make, data):
+    method = make()
+    for discriminator in method.discriminators.values():
+        before = weights(discriminator)
+        method.train_step(data)
+        assert not equal(before, weights(discriminator))
+    judges = list(method.discriminators.values())
+    before = [weights(judge) for judge in judges]
+    method.discriminator_optimizer.learning_rate = 0.0
+    method.discriminator_optimizer.momentum = 0.0
+    method.train_step(data)
+    assert all(equal(b, weights(judge)) for b, judge in zip(before, judges, strict=True))
+
+
+def test_discriminators_learn_to_tell_the_domains_apart(make, data):
+    method = make(**BEAL)
+    method.compile(keras.optimizers.SGD(0.0), keras.optimizers.Adam(1e-3))
+    step = tf.function(method.train_step)
+    first = step(data)
+    for _ in range(12):
+        last = step(data)
+    for name in ("discriminator_entropy", "discriminator_boundary"):
+        assert float(last[name]) < 0.9 * float(first[name])
+
+
+def test_half_precision_leaves_the_discriminators_alone(two_part_network, data):
+    with km.setup(precision="mixed_float16"):
+        method = km.methods.CategoryRegularization(two_part_network(), True, **BEAL)
+        method.compile(keras.optimizers.Adam(1e-3), keras.optimizers.SGD(1e-2))
+    assert type(method.optimizer).__name__ == "LossScaleOptimizer"
+    assert type(method.discriminator_optimizer).__name__ == "SGD"
+    before = [weights(d) for d in method.discriminators.values()]
+    method.train_step(data)
+    for b, d in zip(before, method.discriminators.values(), strict=True):
+        moved = max(np.abs(x - y).max() for x, y in zip(b, weights(d), strict=True))
+        assert 1e-8 < moved < 1e-1
+
+
+class Interrupted:
+    """Batches whose third ends the run as Ctrl-C does."""
+
+    def __init__(self, batches):
+        self.batches, self.task, self.preprocessing = batches, batches.task, batches.preprocessing
+        self.batch_size, self.seed = batches.batch_size, batches.seed
+
+    def from_step(self, first):
+        yield from (
+            batch for batch, _ in zip(self.batches.from_step(first), range(2), strict=False)
+        )
+        raise KeyboardInterrupt
+
+
+def test_resumes_bit_for_bit(make, batches, tmp_path):
+    """Both optimisers, the prototypes and the seeds of dropout are where they were."""
+    batches = replace(batches, boundary=True)
+    whole, cut, again = make(), make(), make()
+    km.fit(whole, batches, steps=4, run_dir=tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        km.fit(cut, Interrupted(batches), steps=4, run_dir=tmp_path / "cut")
+    km.fit(again, batches, steps=4, run_dir=tmp_path / "cut")
+    assert equal(weights(whole), weights(again))
+    for a, b in zip(whole.discriminator_optimizer.variables,
+                    again.discriminator_optimizer.variables, strict=True):  # fmt: skip
+        np.testing.assert_array_equal(a, b)
+
+
+def test_discriminators_need_an_optimiser(two_part_network):
+    method = km.methods.CategoryRegularization(two_part_network(), True)
+    with pytest.raises(ValueError, match="discriminator_optimizer=.*needs both"):
+        method.compile(keras.optimizers.Adam(1e-3))
+
+
+def test_prototypes_are_kept_from_step_to_step_and_evaluation_leaves_them(make, data):
+    method = make()
+    assert not np.array(method.moving["source"]).any()
+    method.train_step(data)
+    first = np.array(method.moving["source"])
+    assert np.array(losses.seen(first)).all()
+    method.test_step(data)
+    np.testing.assert_array_equal(method.moving["source"], first)
+
+
+BAD = {
+    "no cup": lambda d: {**d, "source": {**d["source"], "mask": d["source"]["mask"] * [[[0, 1]]]}},
+    "no class": lambda d: {**d, "source": {**d["source"], "mask": d["source"]["mask"] * 0}},
+    "black target": lambda d: {**d, "target": {k: 0 * v - 1 for k, v in d["target"].items()}},
+    "one image": lambda d: tf.nest.map_structure(lambda x: x[:1], d),
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_trains_on_with(make, data, bad):
+    method, batch = make(warm_up=0.0), BAD[bad](data)
+    for _ in range(3):
+        terms = method.train_step(batch)
+        assert all(np.isfinite(float(value)) for value in terms.values()), terms
+    assert all(np.isfinite(w).all() for w in weights(method))
+
+
+def test_the_mean_teacher_follows_the_network(make, data):
+    method = make(**MEAN_TEACHER)
+    start = weights(method.teacher)
+    method.train_step(data)
+    for a, old, new in zip(method.teacher.weights, start, weights(method.network), strict=True):
+        np.testing.assert_allclose(a, (old + new) / 2, atol=1e-6)  # a = 1 − 1 / 2
+
+
+def test_the_mean_teachers_weight_rises(make, data):
+    early, late = make(**MEAN_TEACHER), make(**MEAN_TEACHER)
+    late.step.assign(40)
+    a, b = values(early, data)["mean_teacher"], values(late, data)["mean_teacher"]
+    assert a == pytest.approx(b * np.exp(-5), rel=1e-4)
+
+
+def test_exclusive_classes_train_as_well(two_part_network, data):
+    with km.setup():
+        method = km.methods.CategoryRegularization(two_part_network(channels=3), False, warm_up=0)
+        method.compile(keras.optimizers.Adam(1e-3), keras.optimizers.SGD(1e-2))
+    method.total_steps = 10
+    cup, disc = np.moveaxis(np.array(data["source"]["mask"]), -1, 0)
+    mask = np.stack([1 - disc, disc - cup, cup], axis=-1)
+    terms = method.train_step({**data, "source": {**data["source"], "mask": mask}})
+    assert all(np.isfinite(float(value)) for value in terms.values())
+
+
+def test_trains_deeplab(data):
+    with km.setup():
+        network = km.models.DeepLabV3Plus((32, 32, 3), channels=2)
+        method = km.methods.CategoryRegularization(network, True, warm_up=0.0, passes=2)
+        method.compile(keras.optimizers.Adam(1e-3), keras.optimizers.SGD(1e-3))
+    method.total_steps = 4
+    terms = method.train_step(data)
+    assert set(REGULARISED) < set(terms)
+    assert all(np.isfinite(float(value)) for value in terms.values())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, r"'plain' lacks \['boundary', 'logits_low', 'encoder', 'head'\]"),
+        ({**BEAL}, r"lacks \['boundary'\]"),
+        ({"passes": 1}, "passes=1; expected 2 or more"),
+    ],
+)
+def test_what_a_network_lacks_is_named(settings, message, two_part_network):
+    plain = km.models.AERUNet((32, 32, 3), channels=2, filters=(4, 8), name="plain")
+    network = two_part_network() if "passes" in settings else plain
+    with pytest.raises(ValueError, match=message):
+        km.methods.CategoryRegularization(network, True, **settings)
+
+
+def test_what_a_batch_lacks_is_named(make, data):
+    bare = {k: v for k, v in data["source"].items() if k != "boundary"}
+    with pytest.raises(ValueError, match=r"Batches\(..., boundary=True\)"):
+        make().train_step({**data, "source": bare})
+    with pytest.raises(ValueError, match="hold no target"):
+        make().train_step({"source": data["source"]})

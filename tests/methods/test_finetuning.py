@@ -1,0 +1,217 @@
+"""Where a network starts, what of it trains, and how fast."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_meduda as km
+from keras_meduda.methods.finetuning import discriminative, load_checkpoint, train_only
+from keras_meduda.models import torch_weights
+
+
+def network(seed=0, filters=(4, 8), name="aerunet"):
+    keras.utils.set_random_seed(seed)
+    net = km.models.AERUNet((32, 32, 3), channels=2, filters=filters, name=name)
+    for weight in net.weights:  # batch norm starts out alike whatever the seed
+        weight.assign(weight + 0.1 * np.random.default_rng(seed).normal(size=weight.shape))
+    return net
+
+
+def weights(net):
+    return [np.array(w) for w in net.weights]
+
+
+def same(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def step(net, batches, optimizer=None):
+    """One supervised step; returns, by weight, whether it moved."""
+    method = km.methods.Supervised(net, overlapping=True)
+    method.compile(optimizer or keras.optimizers.Adam(1e-2))
+    before = weights(net)
+    method.train_step(next(iter(batches.from_step(0))))
+    return {
+        w.path: not np.array_equal(np.array(w), b) for w, b in zip(net.weights, before, strict=True)
+    }
+
+
+# Checkpoints
+
+
+@pytest.mark.parametrize("kind", ["network.keras", "network.weights.h5", "run folder"])
+def test_a_checkpoint_of_the_same_architecture_is_taken_over(tmp_path, kind):
+    old, new = network(0), network(1, name="other_name")
+    if kind.endswith("h5"):
+        old.save_weights(tmp_path / kind)
+    else:
+        old.save(tmp_path / "network.keras")
+    load_checkpoint(new, tmp_path if kind == "run folder" else tmp_path / kind)
+    assert same(weights(old), weights(new))
+
+
+def test_a_pytorch_checkpoint(tmp_path):
+    old, new = (km.models.UNet((16, 16, 1), channels=2, filters=(4, 8)) for _ in range(2))
+    shapes = torch_weights.expected_shapes(old)
+    rng = np.random.default_rng(0)
+    state = {key: rng.normal(size=shape).astype("float32") for key, shape in shapes.items()}
+    torch_weights.load_torch_weights(old, state)
+    np.savez(tmp_path / "unet.npz", **state)
+    load_checkpoint(new, tmp_path / "unet.npz")
+    assert same(weights(old), weights(new))
+
+
+@pytest.mark.parametrize("kind", ["network.keras", "network.weights.h5"])
+def test_a_checkpoint_that_does_not_fit_is_listed_and_changes_nothing(tmp_path, kind):
+    old, new = network(0, filters=(4, 16)), network(1)
+    (old.save if kind.endswith("keras") else old.save_weights)(tmp_path / kind)
+    before = weights(new)
+    with pytest.raises(ValueError) as error:
+        load_checkpoint(new, tmp_path / kind)
+    text = str(error.value)
+    assert f"{tmp_path / kind}: " in text and "do not fit 'aerunet', which stays as it is" in text
+    lines = text.splitlines()[1:]
+    first = next(w for w in new.weights if 8 in w.shape)  # the layers before have the same shapes
+    assert lines[0].strip() == f"{first.path}: received (3, 3, 4, 16), expected (3, 3, 4, 8)"
+    assert len(lines) == 5
+    assert same(weights(new), before)
+
+
+def test_a_deeper_checkpoint_names_what_there_is_nothing_for(tmp_path):
+    path = tmp_path / "deep.weights.h5"
+    network(0, filters=(4, 8, 8)).save_weights(path)
+    new = network(1, filters=(4, 8))
+    with pytest.raises(ValueError, match=r"\d+ of its weights do not fit 'aerunet'"):
+        load_checkpoint(new, path)
+
+
+def test_weights_that_the_network_has_no_place_for(tmp_path):
+    image = keras.Input((4,))
+    hidden = keras.layers.Dense(3)(image)
+    keras.Model(image, keras.layers.Dense(2)(hidden)).save_weights(tmp_path / "two.weights.h5")
+    with pytest.raises(ValueError, match=r"dense_1/vars/0: received \(3, 2\), expected nothing"):
+        load_checkpoint(keras.Model(image, hidden, name="one"), tmp_path / "two.weights.h5")
+
+
+def test_a_pytorch_checkpoint_that_does_not_fit_is_named(tmp_path):
+    net = km.models.UNet((16, 16, 1), channels=2, filters=(4, 8))
+    np.savez(tmp_path / "w.npz", **{"model.0.conv.unit0.conv.weight": np.ones((4, 9, 3, 3))})
+    with pytest.raises(
+        ValueError, match=r"(?s)w.npz: .*received shape \(4, 9, 3, 3\), expected shape"
+    ):
+        load_checkpoint(net, tmp_path / "w.npz")
+
+
+@pytest.mark.parametrize("name", ["a.weights.h5", "a.keras", "a.pth"])
+def test_a_file_that_is_no_checkpoint(tmp_path, name):
+    with pytest.raises(FileNotFoundError, match=f"{name}: no such checkpoint"):
+        load_checkpoint(network(), tmp_path / name)
+    (tmp_path / name).write_bytes(b"<html>not found</html>")
+    with pytest.raises(ValueError, match=f"{name}: expected"):
+        load_checkpoint(network(), tmp_path / name)
+
+
+# Which layers train
+
+
+def test_stages_nest_and_head_is_the_classifier():
+    parts, net = {}, network()
+    for part in ("head", "decoder", "encoder", "all"):
+        train_only(net, part)
+        parts[part] = {w.path for w in net.trainable_weights}
+    assert parts["head"] == {"logits/kernel", "logits/bias"}
+    assert parts["head"] < parts["decoder"]
+    assert not parts["decoder"] & parts["encoder"]
+    assert parts["decoder"] | parts["encoder"] == parts["all"]
+
+
+NETWORKS = {
+    "unet": lambda: km.models.UNet((32, 32, 1), 2, filters=(4, 8, 8)),
+    "unet_s5_d16": lambda: km.models.UNetS5D16((32, 32, 3), 2),
+    "deeplab": lambda: km.models.DeepLabV3Plus((64, 64, 3), 2),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "last"),
+    [
+        ("unet", "model.1.submodule.2.0.conv", "model.2.1.conv.unit0.conv"),
+        (
+            "unet_s5_d16",
+            "backbone.decoder.3.upsample.interp_upsample.1.conv",
+            "decode_head.conv_seg",
+        ),
+        ("deeplab", "decoder.conv1", "decoder.last_conv.3"),
+    ],
+)
+def test_the_decoder_begins_with_the_first_upsampling(name, first, last):
+    net = NETWORKS[name]()
+    train_only(net, "decoder")
+    paths = [w.path.split("/")[-2] for w in net.trainable_weights]
+    assert paths[0] == first and paths[-1] == last
+
+
+def test_a_pattern_chooses_layers_by_name(capsys):
+    net = km.models.UNetS5D16((32, 32, 3), 2, head="fcn")
+    count = train_only(net, "^(decode|auxiliary)_head")
+    assert count == 37_122 + 73_986
+    assert "111,108 of 29,060,676 parameters train" in capsys.readouterr().out
+
+
+def test_only_what_is_chosen_moves(batches):
+    net = network()
+    train_only(net, "decoder")
+    trainable = {w.path for w in net.trainable_weights}
+    moved = step(net, batches)
+    assert {path for path, m in moved.items() if m and "moving" not in path} == trainable
+    frozen = {p.split("/")[0] for p in moved} - {p.split("/")[0] for p in trainable}
+    assert not any(m for path, m in moved.items() if path.split("/")[0] in frozen)
+
+
+def test_frozen_batch_norm_keeps_statistics_scale_and_offset(batches):
+    net = network()
+    train_only(net, "all", freeze_batch_norm=True)
+    moved = step(net, batches)
+    norms = {path: m for path, m in moved.items() if path.startswith("batch_norm")}
+    assert norms and not any(norms.values())
+    assert all(m for path, m in moved.items() if path not in norms)
+
+
+def test_nothing_fits():
+    with pytest.raises(ValueError, match=r"no layer of 'deocder'; expected one of encoder, dec"):
+        train_only(network(), "deocder")
+
+
+def test_a_fine_tuned_run_loads_whole(batches, tmp_path):
+    with km.setup():
+        net = network()
+        train_only(net, "head")
+        method = km.methods.Supervised(net, overlapping=True)
+        method.compile(keras.optimizers.Adam(1e-3))
+    run = km.fit(method, batches, steps=2, run_dir=tmp_path)
+    assert len(run.network.trainable_weights) == len(network().trainable_weights)
+
+
+# How fast
+
+
+@pytest.mark.parametrize("optimizer", [keras.optimizers.SGD(0.1), keras.optimizers.Adam(0.01)])
+def test_a_share_of_the_rate_is_a_share_of_the_step(batches, optimizer):
+    plain, slow = network(), network()
+    places = {}
+    for part in ("decoder", "head"):
+        train_only(slow, part)
+        places |= {id(w): part for w in slow.trainable_weights}
+    train_only(slow, "all")
+    start = [np.array(w) for w in plain.trainable_weights]
+    step(plain, batches, type(optimizer).from_config(optimizer.get_config()))
+    step(slow, batches, discriminative(optimizer, slow, {"head": 1.0, "decoder": 0.5, "all": 0.0}))
+    for a, b, s in zip(plain.trainable_weights, slow.trainable_weights, start, strict=True):
+        share = {"head": 1.0, "decoder": 0.5}.get(places.get(id(b)), 0.0)
+        np.testing.assert_allclose(np.array(b) - s, share * (np.array(a) - s), atol=1e-6)
+
+
+def test_a_negative_share():
+    net = network()
+    with pytest.raises(ValueError, match="'encoder' has the factor -1"):
+        discriminative(keras.optimizers.SGD(), net, {"encoder": -1})

@@ -1,0 +1,185 @@
+import keras
+import numpy as np
+import pytest
+
+import keras_meduda as km
+from keras_meduda import losses, training
+
+TERMS = ["mask_bce", "mask_mse", "feature"]
+
+
+def make(teacher_channels=6, optimizer=None, deep_supervision=False, **settings):
+    with km.setup():
+        network = km.models.UNetPlusPlus((16, 16, 1), 1, (3, 4), deep_supervision)
+        method = km.methods.FoundationDistillation(network, teacher_channels, **settings)
+        method.compile(optimizer or keras.optimizers.SGD(0.1))
+    method.total_steps = 100
+    return method
+
+
+@pytest.fixture(scope="module")
+def batch():
+    rng = np.random.default_rng(0)
+    target = {
+        "image": rng.random((2, 16, 16, 1)),
+        "teacher": rng.random((2, 16, 16, 1)),
+        "teacher_variance": np.array([0.02, 0.2]),
+        "teacher_entropy": np.array([0.5, 0.9]),
+        "teacher_features": rng.normal(size=(2, 8, 5, 6)),
+    }
+    return {"target": {k: v.astype("float32") for k, v in target.items()}}
+
+
+def evaluate(method, batch):
+    return {name: float(value) for name, value in method.test_step(batch).items()}
+
+
+def distances(method, batch):
+    """Mean distances of both images, `(2, terms)`."""
+    return np.array(method.forward(batch, training=False)["distances"])
+
+
+def test_the_loss_weighs_every_image_by_its_own_variance(batch):
+    method = make()
+    found = evaluate(method, batch)
+    weights = np.array(losses.ulwr_weights(batch["target"]["teacher_variance"]))
+    expected = (weights * distances(method, batch)).mean(axis=0)
+    assert [found[name] for name in TERMS] == pytest.approx(expected.tolist(), abs=1e-6)
+    spread = np.mean(losses.weight_spread(weights))
+    assert found["regularisation"] == pytest.approx(spread, abs=1e-6)
+    assert found["loss"] == pytest.approx(expected.sum() + spread, abs=1e-6)
+    assert [found[f"weight_{name}"] for name in TERMS] == pytest.approx(weights.mean(0).tolist())
+    assert found["variance"] == pytest.approx(0.11)
+
+
+def test_distances_are_those_of_the_networks_outputs(batch):
+    method, target = make(), batch["target"]
+    outputs = method.network(target["image"], training=False)
+    bce, mse = losses.mask_distances(target["teacher"], outputs["logits"])
+    np.testing.assert_allclose(distances(method, batch)[:, 0], bce, rtol=1e-6)
+    np.testing.assert_allclose(distances(method, batch)[:, 1], mse, rtol=1e-6)
+
+
+def test_a_projection_onto_the_students_own_features_leaves_no_distance(batch):
+    """The feature term compares what the projection makes of `features`, on the teacher's grid."""
+    method, target = make(teacher_channels=3), batch["target"]
+    method.projection.set_weights([np.eye(3), np.zeros(3)])
+    own = method.network(target["image"], training=False)["features"]
+    taught = {"target": {**target, "teacher_features": own}}
+    assert distances(method, taught)[:, 2] == pytest.approx([0, 0], abs=1e-7)
+    taught["target"]["teacher_features"] = -np.array(own)
+    assert (distances(method, taught)[:, 2] > 1.3).all()  # (2 + 2) / 3
+
+
+def test_without_an_embedding_two_weights_sum_to_one(batch):
+    without = {"target": {k: v for k, v in batch["target"].items() if k != "teacher_features"}}
+    found = evaluate(make(teacher_channels=None), without)
+    assert "feature" not in found and "weight_feature" not in found
+    assert found["weight_mask_bce"] + found["weight_mask_mse"] == pytest.approx(1)
+
+
+def test_entropy_takes_the_place_of_the_variance(batch):
+    found = evaluate(make(ulwr="entropy"), batch)
+    weights = np.mean(losses.ulwr_weights(np.array([0.5, 0.9])), axis=0)
+    assert [found[f"weight_{name}"] for name in TERMS] == pytest.approx(weights.tolist())
+
+
+def test_kendall_starts_with_equal_weights_and_learns_them(batch):
+    method = make(ulwr="kendall")
+    found = evaluate(method, batch)
+    means = distances(method, batch).mean(axis=0)
+    assert found["loss"] == pytest.approx(means.sum(), abs=1e-6)
+    trained = np.array(method.forward(batch, training=True)["distances"]).mean(axis=0)
+    method.train_step(batch)
+    np.testing.assert_allclose(method.log_variances, -0.1 * (1 - trained), atol=1e-5)
+
+
+def test_fixed_weights_are_scaled_to_one(batch):
+    method = make(ulwr=(3, 1, 0))
+    found, means = evaluate(method, batch), distances(method, batch).mean(axis=0)
+    assert found["loss"] == pytest.approx(0.75 * means[0] + 0.25 * means[1], abs=1e-6)
+    assert "regularisation" not in found
+
+
+def test_dynamic_weights_compare_two_periods(batch):
+    """Two updates a period; nothing is known before the end of the second one."""
+    method = make(ulwr="dwa", optimizer=keras.optimizers.SGD(0.0))
+    before, last = np.array([1.0, 2.0, 3.0]), np.array([0.5, 2.0, 6.0])
+    for step, value in enumerate([before, before, last - 0.25, last + 0.25]):
+        assert np.array(method._weights(None))[0] == pytest.approx([1, 1, 1])
+        method._remember(value)
+        method.step.assign(step + 1)
+    np.testing.assert_allclose(method._weights(None)[0], losses.dynamic_weights(last, before))
+    method.test_step(batch)
+    np.testing.assert_allclose(method.running, 0)
+    method.train_step(batch)
+    assert (np.array(method.running) > 0).all()
+
+
+def test_co_learning_replaces_the_mask_as_the_training_goes_on(batch):
+    method = make(refine=1.0, ema=0.0, teacher_channels=None)
+    own = losses.probabilities(method.network(batch["target"]["image"])["logits"], True)
+    for step, expected in [(0, batch["target"]["teacher"]), (100, np.array(own))]:
+        method.step.assign(step)
+        found = np.array(method._refined(batch["target"]))
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    method.train_step(batch)
+    for a, w in zip(method.average.weights, method.network.weights, strict=True):
+        np.testing.assert_allclose(a, w, atol=1e-7)
+
+
+def test_labelled_images_add_the_supervised_loss(batch):
+    rng = np.random.default_rng(1)
+    source = {
+        "image": rng.random((3, 16, 16, 1)).astype("float32"),
+        "mask": (rng.random((3, 16, 16, 1)) > 0.5).astype("float32"),
+    }
+    method = make()
+    alone, both = evaluate(method, batch), evaluate(method, {**batch, "source": source})
+    logits = method.network(source["image"], training=False)["logits"]
+    expected = float(losses.segmentation(source["mask"], logits, True))
+    assert both["segmentation"] == pytest.approx(expected, abs=1e-6)
+    assert both["loss"] == pytest.approx(alone["loss"] + expected, abs=1e-5)
+
+
+def test_heads_at_every_depth_share_the_mask_terms(batch):
+    with km.setup():
+        network = km.models.UNetPlusPlus((16, 16, 1), 1, (3, 4, 5), deep_supervision=True)
+        method = km.methods.FoundationDistillation(network)
+    outputs = network(batch["target"]["image"], training=False)
+    bce = [
+        np.array(losses.mask_distances(batch["target"]["teacher"], outputs[name])[0])
+        for name in ("logits", "aux_1")
+    ]
+    np.testing.assert_allclose(distances(method, batch)[:, 0], np.mean(bce, axis=0), rtol=1e-5)
+
+
+def test_everything_that_is_trained_is_in_a_checkpoint():
+    method = make(ulwr="kendall", refine=0.5)
+    method.build()
+    kept = {id(v) for v in training._variables(method).values()}
+    assert {id(v) for v in method.trained_variables} <= kept
+    assert {id(v) for v in method.average.weights} <= kept
+    assert len(method.trained_variables) == len(method.network.trainable_variables) + 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"ulwr": "gradnorm"}, "ulwr='gradnorm'; expected one of .'original', 'entropy'"),
+        ({"ulwr": (1, 1)}, r"ulwr=\(1, 1\); expected one of .* three fixed weights"),
+        ({"ulwr": (0, 0, 1), "teacher_channels": None}, "not all 0"),
+        ({"feature_loss": "l1"}, "feature_loss='l1'; expected 'normalised' or 'mse'"),
+        ({"refine": 2}, "refine=2; expected 0 to 1"),
+    ],
+)
+def test_a_setting_that_is_not_known_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        make(**settings)
+
+
+def test_dynamic_weights_need_the_number_of_steps(batch):
+    method = make(ulwr="dwa")
+    method.total_steps = None
+    with pytest.raises(ValueError, match="method.total_steps"):
+        method.train_step(batch)

@@ -1,0 +1,47 @@
+"""What of the SAM2 and YOLO side needs no PyTorch: geometry, and what a user is told."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from keras_meduda.teachers import sam2, yolo
+from keras_meduda.teachers.sam2 import undo_letter_box
+from keras_meduda.teachers.targets import merge
+
+
+def letter_boxed(image, size):
+    """An image at the top left of a square, as SAM2 is shown it."""
+    scale = size / max(image.shape)
+    rows, columns = (round(n * scale) for n in image.shape)
+    y = np.clip(((np.arange(rows) + 0.5) / scale).astype(int), 0, image.shape[0] - 1)
+    x = np.clip(((np.arange(columns) + 0.5) / scale).astype(int), 0, image.shape[1] - 1)
+    square = np.zeros((size, size))
+    square[:rows, :columns] = image[np.ix_(y, x)]
+    return square
+
+
+@pytest.mark.parametrize("shape", [(256, 256), (300, 512), (512, 300), (61, 97), (33, 257)])
+def test_a_box_drawn_in_the_letter_box_comes_back_where_it_was(shape):
+    box = np.zeros(shape)
+    top, left = shape[0] // 4, shape[1] // 3
+    box[top : top + shape[0] // 3, left : left + shape[1] // 2] = 1
+    back = merge(undo_letter_box(letter_boxed(box, 256), shape)[None], [1], shape).probability
+    wrong = (back > 0.5) != (box > 0)
+    edge = 2 * (shape[0] // 3 + shape[1] // 2) * max(1, max(shape) / 256)
+    assert wrong.sum() <= 0.5 * edge
+    assert wrong[top + 2 : top + 4, left + 2 : left + 4].sum() == 0
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: sam2.sam2("sam2_t.pt"),
+        lambda: yolo.train("data.yaml", "out"),
+        lambda: yolo.detect(__import__("pandas").DataFrame({"case": []}), "best.pt"),
+    ],
+)
+def test_a_missing_ultralytics_says_how_to_get_it(monkeypatch, call):
+    monkeypatch.setitem(sys.modules, "ultralytics", None)
+    with pytest.raises(ImportError, match=r"pip install 'keras-meduda\[teacher\]'.*GrabCut"):
+        call()

@@ -1,0 +1,288 @@
+"""The scripts as a user runs them: in a process of their own, with a user's mistakes."""
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import keras_meduda as km
+from keras_meduda import cli, study
+from keras_meduda.data.cases import write_cases
+from keras_meduda.data.io import DataError
+from keras_meduda.methods import KLDistillation
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+
+
+def call(name, *flags, **env):
+    return subprocess.run(
+        [sys.executable, str(SCRIPTS / f"{name}.py"), *map(str, flags)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "160", **env},
+    )
+
+
+def call_here(name, *typed, monkeypatch, capsys):
+    """The script in this process, to save the time of loading; (exit code, stderr)."""
+    specification = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+    script = importlib.util.module_from_spec(specification)
+    monkeypatch.setitem(sys.modules, name, script)
+    specification.loader.exec_module(script)
+    flags_type = next(v for k, v in vars(script).items() if k.endswith("Flags") and k != "Flags")
+    monkeypatch.setattr(sys, "argv", [name, *map(str, typed)])
+    with pytest.raises(SystemExit) as end:
+        cli.run_script(script.main, flags_type)
+    return end.value.code, " ".join(capsys.readouterr().err.split())
+
+
+def flags(tmp_path, **settings):
+    return cli.Flags(out=tmp_path / "run", smoke=True, batch_size=2, size=32, **settings)
+
+
+def adapt(flags):
+    """The same path as a training script, in this process and with a tiny network."""
+    cases = study.read_study(flags)
+    preprocessing = km.Preprocessing(size=(32, 32), normalise="zero_one")
+
+    def network():
+        return km.models.AERUNet((32, 32, 3), cases.task.channels, (4, 8))
+
+    study.announce(cases, preprocessing, network(), flags, styles=1)
+    return study.run_study(
+        cases, flags, preprocessing, network, lambda n: KLDistillation(n, True, ema=0.9), styles=1
+    )
+
+
+@pytest.mark.parametrize("script", sorted(p.stem for p in SCRIPTS.glob("*.py")))
+def test_help(script):
+    done = call(script, "--help")
+    assert done.returncode == 0 and "usage:" in done.stdout, done.stderr
+
+
+def test_smoke_run_ends_in_one_table(tmp_path):
+    done = call("train_aerunet_kd", "--smoke", "--oracle", "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr[-3000:]
+    for text in ("source only", "adapted", "oracle", "gap closed", "on disk", "groups"):
+        assert text in done.stdout, done.stdout
+    out = tmp_path / "run"
+    for name in ("source_only", "adapted", "oracle", "adapted_on_source"):
+        summary = json.loads((out / "evaluation" / name / "summary.json").read_text())
+        assert set(summary["classes"]) == {"cup", "disc"} and summary["n"] > 0
+        assert (out / "evaluation" / name / "cases.csv").exists()
+    assert set(json.loads((out / "comparison.json").read_text())) == {"cup", "disc", "mean"}
+    assert {p.name for p in (out / "overlays").iterdir()} == {"best.png", "median.png", "worst.png"}
+    assert all(line.startswith("step ") and " left " in line for line in done.stderr.splitlines())
+
+
+@pytest.fixture
+def unlabelled(phantoms, tmp_path):
+    """The phantoms without any target label."""
+    cases = km.read_cases(phantoms)
+    cases.loc[cases["domain"] == "camera_b", "mask"] = ""
+    write_cases(cases, tmp_path / "cases.csv")
+    return tmp_path / "cases.csv"
+
+
+DOMAINS = {"source_domain": "camera_a", "target_domain": "camera_b"}
+
+
+def test_without_target_labels_the_run_ends_with_a_label_free_page(unlabelled, tmp_path, capsys):
+    adapt(flags(tmp_path, cases=unlabelled, **DOMAINS))
+    assert "no accuracy can be given" in " ".join(capsys.readouterr().out.split())
+    page = (tmp_path / "run" / "label_free.html").read_text()
+    assert "no accuracy can be given" in page and page.count("data:image/png") > 0
+    table = pd.read_csv(tmp_path / "run" / "label_free.csv")
+    assert table["disagreement"].between(0, 1).all() and table["entropy"].ge(0).all()
+    assert not (tmp_path / "run" / "evaluation").exists()
+
+
+def test_labels_of_the_targets_training_part_are_never_read(phantoms, tmp_path):
+    """They are replaced by files that cannot be read, and nobody notices."""
+    folder = tmp_path / "data"
+    shutil.copytree(phantoms.parent, folder)
+    cases = km.read_cases(folder / "cases.csv")
+    hidden = cases[(cases["domain"] == "camera_b") & (cases["split"] == "train")]
+    for path in hidden["mask"]:
+        Path(path).write_bytes(b"not an image")
+    run = adapt(flags(tmp_path, cases=folder / "cases.csv", **DOMAINS))
+    assert (run.path / "comparison.json").exists()
+    with pytest.raises(DataError) as error:
+        study.read_study(flags(tmp_path, cases=folder / "cases.csv", oracle=True, **DOMAINS))
+    assert len(error.value.problems) == len(hidden)
+
+
+def test_init_skips_the_training_on_the_source(phantoms, run, tmp_path):
+    settings = flags(tmp_path, cases=phantoms, init=run.path, **DOMAINS)
+    adapt(settings)
+    assert not (settings.out / "source_only").exists()
+
+
+def test_predict_writes_masks_in_the_inputs_size(run, phantoms, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    for i, (size, name) in enumerate(
+        [((50, 40), "a.png"), ((31, 64), "b.jpg"), ((64, 64), "c.tif")]
+    ):
+        noise = np.random.default_rng(i).integers(0, 256, (*size[::-1], 3), dtype="uint8")
+        Image.fromarray(noise).save(images / name)
+    (images / "notes.txt").write_text("not an image")
+    done = call(
+        "predict", "--run", run.path, "--images", images, "--out", tmp_path / "masks", "--overlays"
+    )
+    assert done.returncode == 0, done.stderr
+    for name, size in [("a.png", (50, 40)), ("b.png", (31, 64)), ("c.tif", (64, 64))]:
+        with Image.open(tmp_path / "masks" / name) as mask:
+            assert mask.size == size and set(np.unique(mask)) <= {0, 128, 255}
+    assert len(list((tmp_path / "masks" / "overlays").iterdir())) == 3
+
+
+def test_evaluate_prints_and_keeps_the_scores(run, phantoms, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run.path, copy)
+    done = call("evaluate", "--run", copy, "--cases", phantoms, "--domain", "camera_b")
+    assert done.returncode == 0, done.stderr
+    assert "cup" in done.stdout and "HD95, px" in done.stdout and "MedPy" in done.stdout
+    assert (copy / "evaluation" / "evaluation" / "summary.json").exists()
+
+
+def test_export_script(run, tmp_path):
+    done = call("export_savedmodel", "--run", run.path, "--out", tmp_path / "model" / "1")
+    assert done.returncode == 0 and "saved_model_cli show" in done.stdout, done.stderr
+    assert (tmp_path / "model" / "1" / "saved_model.pb").exists()
+
+
+MISTAKES = {  # what the user typed, and what the message says
+    "no such table": (
+        ["--cases", "nowhere.csv", "--source-domain", "a", "--target-domain", "b"],
+        "nowhere.csv",
+    ),
+    "table without domains": (["--cases", "{cases}"], "--cases needs --source-domain"),
+    "unknown domain": (
+        ["--cases", "{cases}", "--source-domain", "camera_a", "--target-domain", "canon"],
+        "no case of domain 'canon'; there are ['camera_a', 'camera_b']",
+    ),
+    "table and data set": (
+        ["--cases", "{cases}", "--source-dataset", "refuge"],
+        "expected one of them",
+    ),
+    "half a data set": (
+        ["--source-dataset", "refuge", "--source-root", "{tmp}"],
+        "--target-root together",
+    ),
+    "empty data set": (
+        [
+            "--source-dataset",
+            "refuge",
+            "--source-root",
+            "{tmp}",
+            "--target-dataset",
+            "refuge",
+            "--target-root",
+            "{tmp}",
+        ],
+        "found",
+    ),
+    "classes that make no sense": (
+        [
+            "--cases",
+            "{cases}",
+            "--source-domain",
+            "camera_a",
+            "--target-domain",
+            "camera_b",
+            "--classes",
+            "cup=white",
+        ],
+        "received 'cup=white', expected name=value,value",
+    ),
+    "a mask value that is not declared": (
+        [
+            "--cases",
+            "{cases}",
+            "--source-domain",
+            "camera_a",
+            "--target-domain",
+            "camera_b",
+            "--classes",
+            "cup=255",
+        ],
+        "128",
+    ),
+    "no such run to start from": (
+        [
+            "--cases",
+            "{cases}",
+            "--source-domain",
+            "camera_a",
+            "--target-domain",
+            "camera_b",
+            "--init",
+            "{tmp}/nothing",
+        ],
+        "expected a run folder with config.json",
+    ),
+    "an oracle without labels": (
+        [
+            "--cases",
+            "{unlabelled}",
+            "--source-domain",
+            "camera_a",
+            "--target-domain",
+            "camera_b",
+            "--oracle",
+        ],
+        "--oracle trains on the target's labels",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_ends_in_one_message(
+    mistake, phantoms, unlabelled, tmp_path, monkeypatch, capsys
+):
+    typed, message = MISTAKES[mistake]
+    names = {"cases": phantoms, "unlabelled": unlabelled, "tmp": tmp_path}
+    typed = [text.format(**names) for text in typed] + ["--smoke", "--out", tmp_path / "out"]
+    code, error = call_here("train_aerunet_kd", *typed, monkeypatch=monkeypatch, capsys=capsys)
+    assert code == 2 and message in error
+    assert not [p for p in (tmp_path / "out").rglob("*") if p.suffix in (".npz", ".image")]
+
+
+def test_a_mistake_shows_no_traceback(tmp_path):
+    done = call("predict", "--run", tmp_path, "--images", tmp_path)
+    assert done.returncode == 2 and done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1 and "expected a run folder" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("script", "typed", "message"),
+    [
+        ("predict", ["--run", "{tmp}", "--images", "{cases}"], "expected a run folder"),
+        ("predict", ["--run", "{run}", "--images", "{tmp}/no.png"], "no such file or folder"),
+        ("predict", ["--run", "{run}", "--images", "{tmp}/empty"], "no image files found"),
+        ("evaluate", ["--run", "{run}", "--cases", "{unlabelled}"], "no mask to compare with"),
+        (
+            "evaluate",
+            ["--run", "{run}", "--cases", "{cases}", "--split", "val"],
+            "no case of split 'val'; there are ['test', 'train']",
+        ),
+        ("export_savedmodel", ["--run", "{run}", "--out", "{tmp}/empty"], "exists; choose another"),
+    ],
+)
+def test_mistakes_with_a_trained_run(
+    script, typed, message, run, phantoms, unlabelled, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "empty").mkdir()
+    names = {"cases": phantoms, "unlabelled": unlabelled, "tmp": tmp_path, "run": run.path}
+    typed = [text.format(**names) for text in typed]
+    code, error = call_here(script, *typed, monkeypatch=monkeypatch, capsys=capsys)
+    assert code == 2 and message in error

@@ -1,0 +1,78 @@
+import functools
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_meduda.sliding import SlidingWindow, sliding_window
+
+WINDOWS = [
+    ((20, 31), SlidingWindow((8, 9), (5, 4))),
+    ((20, 31), SlidingWindow((8, 9), (5, 4), gaussian=True)),
+    ((10, 12, 9), SlidingWindow((4, 5, 6), gaussian=True)),
+    ((10, 12), SlidingWindow((40, 5))),
+]
+
+
+def picture(shape, channels=3):
+    return np.random.default_rng(0).normal(size=(2, *shape, channels)).astype("float32")
+
+
+def ramp(x):
+    """A network that answers by the place in its window."""
+    grids = np.meshgrid(*(np.arange(n) for n in x.shape[1:-1]), indexing="ij")
+    return x * np.float32(1 + sum((i + 1) * g for i, g in enumerate(grids)))[..., None]
+
+
+@pytest.mark.parametrize(("shape", "window"), WINDOWS)
+def test_weighted_mean_over_all_windows_of_a_pixel(shape, window):
+    x = picture(shape)
+    sides = [min(a, b) for a, b in zip(window.size, shape, strict=True)]
+    weight = functools.reduce(np.multiply.outer, [window.profile(side) for side in sides])
+    total, weights = np.zeros(x.shape), np.zeros(shape)
+    for corner in itertools.product(*window.starts(shape)):
+        part = tuple(slice(a, a + n) for a, n in zip(corner, sides, strict=True))
+        total[(slice(None), *part)] += weight[..., None] * ramp(x[(slice(None), *part)])
+        weights[part] += weight
+    expected = total / weights[..., None]
+    np.testing.assert_allclose(sliding_window(ramp, x, window), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("shape", "window"), WINDOWS)
+def test_a_pointwise_network_sees_no_windows(shape, window):
+    x = picture(shape)
+    signature = [tf.TensorSpec((None, *shape, 3))]
+    y = tf.function(lambda x: sliding_window(tf.sin, x, window), input_signature=signature)(x)
+    np.testing.assert_allclose(y, np.sin(x), atol=1e-5)
+
+
+def test_places_are_mmsegmentations():
+    assert SlidingWindow((256, 256), (170, 170)).starts((512, 512)) == [[0, 170, 256]] * 2
+
+
+@pytest.mark.parametrize("length", range(1, 30))
+@pytest.mark.parametrize(("side", "stride"), [(1, 1), (5, 3), (7, 7), (8, 1)])
+def test_windows_cover_every_pixel_and_stay_inside(length, side, stride):
+    (starts,) = SlidingWindow((side,), (stride,)).starts((length,))
+    side = min(side, length)
+    assert sorted({p for a in starts for p in range(a, a + side)}) == list(range(length))
+    assert len(set(starts)) == len(starts)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (((0, 8),), r"size \(0, 8\), stride \(0, 4\); expected a positive whole number"),
+        (((8, 8), (4,)), r"size \(8, 8\), stride \(4,\); expected"),
+        (((8, 8), (9, 4)), r"stride \(9, 4\) leaves gaps between windows \(8, 8\)"),
+    ],
+)
+def test_windows_that_cannot_be(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        SlidingWindow(*arguments)
+
+
+def test_a_window_of_another_rank():
+    with pytest.raises(ValueError, match=r"size \(8, 8\) for an image of shape \(8, 8, 8\)"):
+        SlidingWindow((8, 8)).starts((8, 8, 8))

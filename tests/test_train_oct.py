@@ -1,0 +1,102 @@
+"""`scripts/train_oct.py`: its presets, one path of each kind, and a user's mistakes."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import keras_meduda as km
+from keras_meduda.losses import cross_entropy, focal_loss, joint_dice_loss
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "train_oct.py"
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("train_oct", SCRIPT)
+    module = sys.modules["train_oct"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("preset", "steps", "crop", "loss", "aux", "optimizer", "l2"),
+    [
+        ("steps_200", 200, None, cross_entropy, 0.4, "SGDWithL2", 5e-4),
+        ("crop_192", 400, 192, cross_entropy, 0.4, "SGDWithL2", 5e-4),
+        ("dice", 400, 320, joint_dice_loss, 1.0, "SGDWithL2", 5e-4),
+        ("focal", 400, 320, focal_loss, 1.0, "SGDWithL2", 5e-4),
+        ("adam", 400, 320, cross_entropy, 0.4, "AdamWithL2", 5e-4),
+        ("best", 400, 320, cross_entropy, 0.4, "SGDWithL2", 1e-4),
+    ],
+)
+def test_presets_are_the_rows_of_the_table(script, preset, steps, crop, loss, aux, optimizer, l2):
+    plan = script.published_plan(script.PUBLISHED[preset])
+    assert (plan.steps, plan.batch_size, plan.loss) == (steps, 2, loss)
+    assert plan.aux_weights == {"aux_1": aux}
+    made = plan.optimizer(plan.steps)
+    assert (type(made).__name__, made.l2) == (optimizer, l2)
+    cut = plan.batches["crop"]
+    assert cut is None if crop is None else (cut.size, cut.max_share) == ((crop, crop), 0.75)
+    assert plan.preprocessing.size == (512, 512)
+    assert plan.window.starts((512, 512)) == [[0, 170, 256]] * 2
+
+
+def test_the_published_network_is_normalised_as_mmsegmentation_does(script):
+    plan = script.published_plan(script.PUBLISHED["best"], size=4)
+    x = plan.preprocessing.apply(np.full((4, 4, 1), 200, "uint8"))
+    expected = (200 - np.array([123.675, 116.28, 103.53])) / [58.395, 57.12, 57.375]
+    np.testing.assert_allclose(x[0, 0], expected, rtol=1e-5)
+
+
+def flags(script, out, **changes):
+    return script.OCTFlags(out=out, smoke=True, size=32, **changes)
+
+
+def test_train_then_fine_tune_then_evaluate_a_checkpoint(script, tmp_path, capsys):
+    script.main(flags(script, tmp_path / "a"))
+    folder = tmp_path / "a" / "evaluation" / "test"
+    assert {p.name for p in folder.iterdir()} == {"cases.csv", "summary.json", "totals.json"}
+    assert set(json.loads((folder / "totals.json").read_text())["dice"]) == {"background", "fluid"}
+    table = tmp_path / "a" / "phantoms" / "cases.csv"
+    start = {"init": tmp_path / "a", "cases": table}
+    script.main(flags(script, tmp_path / "b", train="decoder", **start))
+    out = capsys.readouterr().out
+    assert "parameters train (decoder); batch norm frozen outside of it" in out
+    a, b = (km.load(tmp_path / name).network for name in "ab")
+    moved = [not np.array_equal(x, y) for x, y in zip(a.weights, b.weights, strict=True)]
+    assert not moved[0] and moved[-1]
+    script.main(flags(script, tmp_path / "c", initial_inference=True, **start))
+    assert (tmp_path / "c" / "evaluation" / "initial" / "totals.json").exists()
+    assert not (tmp_path / "c" / "network.keras").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"root": Path("a"), "cases": Path("b")}, "both --root and --cases"),
+        ({"initial_inference": True}, "evaluates a checkpoint: name it with --init"),
+        ({"root": Path("nowhere")}, "nowhere: found no such folder, expected Subject_<n>.mat"),
+        ({"init": Path("nowhere.keras")}, "nowhere.keras: no such checkpoint"),
+        ({"train": "bottleneck"}, "no layer of 'bottleneck'; expected one of encoder, decoder"),
+    ],
+)
+def test_mistakes(script, tmp_path, changes, message):
+    with pytest.raises((ValueError, OSError), match=message):
+        script.main(flags(script, tmp_path, **changes))
+
+
+def test_a_crop_larger_than_the_image(script, tmp_path):
+    from dataclasses import replace
+
+    from keras_meduda.data.augment import RandomCrop
+    from keras_meduda.data.phantoms import write_oct
+
+    plan = script.published_plan(script.PUBLISHED["best"], size=32)
+    plan = replace(plan, batches={"crop": RandomCrop((40, 40))})
+    cases = km.read_cases(write_oct(tmp_path, 1, 1, size=32))
+    with pytest.raises(ValueError, match=r"crop \(40, 40\) is larger than .* images \(32, 32\)"):
+        script.train(plan, cases, km.Task(("fluid",)), tmp_path / "run")
