@@ -28,7 +28,7 @@ def AERUNet(input_shape, channels, filters=(32, 64, 128, 256, 512), name="aerune
 
     Example:
         >>> AERUNet((64, 64, 3), channels=2, filters=(8, 16, 32)).count_params()
-        31138
+        32014
     """
     rank = len(input_shape) - 1
 
