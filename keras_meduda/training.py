@@ -162,6 +162,7 @@ def fit(
             "task": to_json(train_data.task),
             "preprocessing": to_json(train_data.preprocessing),
             "method": type(method).__name__,
+            "settings": method.settings,
             "network": method.network.name,
             "steps": steps,
             "batch_size": getattr(train_data, "batch_size", None),

@@ -5,7 +5,7 @@ Paper: UDA_CLR (MICCAI 2022, arXiv 2207.03684).
 python scripts/train_uda_clr.py --oracle                     (phantoms)
 python scripts/train_uda_clr.py --source-dataset refuge --source-root REFUGE \
     --target-dataset drishti_gs --target-root Drishti-GS1 --weights imagenet
-python scripts/train_uda_clr.py --method beal                (or posal, mean_teacher)
+python scripts/train_uda_clr.py --method beal                (or posal, mean_teacher, source_only)
 """
 
 from dataclasses import dataclass
@@ -24,10 +24,10 @@ class UDACLRFlags(Flags):
     """Of Adam; a fifth of it after a fifth of the steps. The discriminators' is 2.5e-5."""
     adapt_learning_rate: float = 1e-3
     """The same for the adaptation."""
-    method: Literal["category_regularization", "beal", "posal", "mean_teacher"] = (
+    method: Literal["category_regularization", "beal", "posal", "mean_teacher", "source_only"] = (
         "category_regularization"
     )
-    """The method, or one to compare it with."""
+    """The method, or one to compare it with (source_only trains on with its source loss)."""
     backbone: Literal["mobilenetv2", "resnet50"] = "mobilenetv2"
     """Of the network; the original has mobilenetv2."""
     weights: str | None = None
@@ -55,6 +55,7 @@ def main(flags):
         "beal": clr.BEAL,
         "posal": clr.POSAL,
         "mean_teacher": clr.MEAN_TEACHER,
+        "source_only": clr.SOURCE_ONLY,
     }
 
     def network():

@@ -182,6 +182,11 @@ def test_other_settings_in_the_same_folder_are_refused(whole, batches):
         km.fit(build(), batches, steps=7, run_dir=whole.path)
 
 
+def test_another_setting_of_the_method_is_refused_too(whole, batches):
+    with pytest.raises(ValueError, match="settings: .*'ema': 0.9.* there, .*'ema': 0.5.* now"):
+        km.fit(build(ema=0.5), batches, steps=STEPS, run_dir=whole.path)
+
+
 def test_resume_false_starts_over(batches, tmp_path):
     km.fit(build(), batches, steps=2, run_dir=tmp_path)
     km.fit(build(), batches, steps=3, run_dir=tmp_path, resume=False)

@@ -1,5 +1,7 @@
 """Method: the gradient step, its scaling and reductions, nothing else."""
 
+import inspect
+
 import keras
 import tensorflow as tf
 from keras import ops
@@ -82,6 +84,14 @@ class Method(keras.Model):
     def discriminator_variables(self):
         """What the discriminators' optimiser moves."""
         return [v for d in self.discriminators.values() for v in d.trainable_variables]
+
+    @property
+    def settings(self):
+        """Numbers and words kept under the names of the constructor's arguments, for the run."""
+        names = inspect.signature(type(self).__init__).parameters
+        kept = {name: getattr(self, name) for name in names if hasattr(self, name)}
+        plain = (str, int, float, tuple, type(None))
+        return {name: value for name, value in kept.items() if isinstance(value, plain)}
 
     @property
     def progress(self):
