@@ -1,7 +1,8 @@
 """Fundus: what adaptation closes of the gap between source only and the oracle, on real cameras.
 
-MEDUDA_DATA=… python benchmarks/fundus.py            (completes fundus.csv, then writes fundus.md)
-MEDUDA_DATA=… python benchmarks/fundus.py --page     (writes fundus.md from what fundus.csv holds)
+MEDUDA_DATA=… python benchmarks/fundus.py                   (completes fundus.csv and fundus.md)
+MEDUDA_DATA=… python benchmarks/fundus.py refuge_camera     (only shifts to these targets)
+MEDUDA_DATA=… python benchmarks/fundus.py --page            (writes fundus.md from fundus.csv)
 
 AERUNet with filters 16…256 at 192 × 192, 600 steps of 8 (a domain), weights of the last step. Each
 run is a set of rows; one that is complete is not repeated, so the command may be stopped at any
@@ -148,22 +149,23 @@ def rows(source, target, method, seed):
                 )
 
 
-def complete():
-    """Makes what is missing, every shift with seed 0 first."""
+def complete(targets):
+    """Makes what is missing of the shifts to some targets, every one with seed 0 first."""
     wanted = [
         (*shift, method, seed)
         for seed in (0, 1, 2)
         for shift in SHIFTS
+        if shift[1] in targets
         for method in METHODS
         if seed == 0 or method != "kl_distillation_marginal"
     ]
     for source, target, method, seed in wanted:
-        table = read()
-        mine = table[["source", "target", "method", "seed"]].astype(str).agg(tuple, axis=1)
+        mine = read()[["source", "target", "method", "seed"]].astype(str).agg(tuple, axis=1)
         if (source, target, method, str(seed)) in set(mine):
             continue
         print(f"{source} → {target}, {method}, seed {seed}", flush=True)
         new = list(rows(source, target, method, seed))
+        table = read()  # again: another call may have completed other targets meanwhile
         with replacing(TABLE) as unfinished, open(unfinished, "w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
@@ -249,4 +251,4 @@ def _spread(values, digits=3):
 
 
 if __name__ == "__main__":
-    page() if "--page" in sys.argv else complete()
+    page() if "--page" in sys.argv else complete(sys.argv[1:] or [to for _, to in SHIFTS])
