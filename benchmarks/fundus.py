@@ -1,25 +1,29 @@
 """Fundus: what adaptation closes of the gap between source only and the oracle, on real cameras.
 
 MEDUDA_DATA=… python benchmarks/fundus.py                   (completes fundus.csv and fundus.md)
-MEDUDA_DATA=… python benchmarks/fundus.py refuge_camera     (only shifts to these targets)
+MEDUDA_DATA=… python benchmarks/fundus.py aerunet refuge_camera     (only this network, target)
 MEDUDA_DATA=… python benchmarks/fundus.py --page            (writes fundus.md from fundus.csv)
 
-AERUNet with filters 16…256 at 192 × 192, 600 steps of 8 (a domain), weights of the last step. Each
-run is a set of rows; one that is complete is not repeated, so the command may be stopped at any
-time. Target labels are read by the evaluation, and by the oracle, alone.
+AERUNet with filters 16…256 at 192 × 192, 600 steps of 8 (a domain); DeepLabV3+ with MobileNetV2,
+from scratch (no ImageNet weights were at hand) at 128 × 128, 400 steps of 8 (a domain). Weights of
+the last step. Each run is a set of rows; one that is complete is not repeated, so the command may
+be stopped at any time. Target labels are read by the evaluation, and by the oracle, alone.
 """
 
 import csv
+import itertools
 import os
 import sys
 import time
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 import keras
 import numpy as np
 import pandas as pd
+from train_uda_clr import augmentation, compile_method
 
 import keras_meduda as km
 from keras_meduda.data import catalog
@@ -27,21 +31,34 @@ from keras_meduda.data.cases import without_masks
 from keras_meduda.data.io import read_image, replacing, write_picture
 from keras_meduda.data.phantoms import camera
 from keras_meduda.data.pipeline import Batches, add_styles, prepare
-from keras_meduda.methods import KLDistillation, Supervised
+from keras_meduda.methods import CategoryRegularization, KLDistillation, Supervised
+from keras_meduda.methods.category_regularization import BEAL, MEAN_TEACHER, SOURCE_ONLY
 
 HERE = Path(__file__).parent
 TABLE = HERE / "fundus.csv"
 COMMAND = "python benchmarks/fundus.py"
 WORK = HERE.parent / "runs" / "fundus_benchmark"
 COLUMNS = "network source target split method seed class metric value unit minutes command".split()
-STEPS, BATCH, SIZE, FILTERS = 600, 8, 192, (16, 32, 64, 128, 256)
+STORE, BATCH = WORK / "prepared", 8
 SHIFTS = {  # source, target: name of the target's split
     ("refuge", "refuge_camera"): "subject",
     ("drishti_gs", "refuge"): "subject",
     ("refuge", "drishti_gs"): "official",
 }
-METHODS = ("source_only", "oracle", "kl_distillation_style", "kl_distillation_marginal")
-PREPROCESSING = km.Preprocessing(size=(SIZE, SIZE), intensity=("clahe",), normalise="zero_one")
+REGULARISATION = {  # settings of CategoryRegularization
+    "source_only": SOURCE_ONLY,
+    "oracle": SOURCE_ONLY,
+    "beal": BEAL,
+    "mean_teacher": MEAN_TEACHER,
+    "category_regularization": {},
+    "category_regularization_without_alignment": {"alignment": 0.0},
+    "category_regularization_without_discriminative": {"discriminative": 0.0},
+    "category_regularization_without_consistency": {"consistency": 0.0},
+}
+METHODS = {
+    "aerunet": ("source_only", "oracle", "kl_distillation_style", "kl_distillation_marginal"),
+    "deeplabv3plus_mobilenetv2": tuple(REGULARISATION),
+}
 
 
 def domain(name):
@@ -66,20 +83,58 @@ def part(cases, name):
     return cases[cases["split"] == name]
 
 
-def train(folder, seed, method, start=None, learning_rate=1e-3, **halves):
-    """One training; returns the run and its minutes, over all calls that it took."""
+def halves(source_name, target_name, method, preprocessing):
+    """What `Batches` takes: the oracle's source is the target with its labels."""
+    (source, task), (target, target_task) = domain(source_name), domain(target_name)
+    target = part(target, "train")
+    if method == "oracle":
+        return {"source": prepare(target, target_task, preprocessing, STORE, labels=True)}
+    if {source_name, target_name} == {"refuge", "refuge_camera"} or source_name == "drishti_gs":
+        source = part(source, "train")  # the rest of REFUGE is what is scored
+    labelled = {"source": prepare(source, task, preprocessing, STORE, labels=True)}
+    if method == "source_only":
+        return labelled
+    target = prepare(without_masks(target), target_task, preprocessing, STORE, labels=False)
+    return {**labelled, "target": target}
+
+
+def aerunet(source, target, method, seed):
+    """Source only and oracle; KL distillation goes on from source only for as many steps."""
+    preprocessing = km.Preprocessing(size=(192, 192), intensity=("clahe",), normalise="zero_one")
+    data = halves(source, target, method, preprocessing)
+    adapts = "target" in data
+    start = aerunet(source, target, "source_only", seed)[0] if adapts else None
+    if method == "kl_distillation_style":
+        data["target"] = add_styles(data["target"], data["source"], STORE, seed=seed)
     with km.setup(seed=seed):
-        network = (
-            km.load(start.path).network
-            if start
-            else km.models.AERUNet((SIZE, SIZE, 3), channels=2, filters=FILTERS)
-        )
-        model = method(network)
-        schedule = keras.optimizers.schedules.CosineDecay(learning_rate, STEPS)
-        model.compile(keras.optimizers.Adam(schedule))
+        if method == "kl_distillation_style":
+            model = KLDistillation(km.load(start.path).network, overlapping=True, ema=0.99)
+        elif method == "kl_distillation_marginal":
+            model = KLDistillation(km.load(start.path).network, overlapping=True, mode="marginal")
+        else:
+            network = km.models.AERUNet((192, 192, 3), 2, filters=(16, 32, 64, 128, 256))
+            model = Supervised(network, overlapping=True)
+        rate = keras.optimizers.schedules.CosineDecay(5e-4 if adapts else 1e-3, 600)
+        model.compile(keras.optimizers.Adam(rate))
+    return timed(WORK / f"{source}-{target}" / f"{method}-{seed}", model, 600, seed, **data)
+
+
+def deeplab(source, target, method, seed):
+    """Every method from scratch and for as many steps, with the augmentation of UDA_CLR."""
+    data = halves(source, target, method, km.Preprocessing(size=(128, 128)))
+    with km.setup(seed=seed):
+        network = km.models.DeepLabV3Plus((128, 128, 3), channels=2)
+        model = CategoryRegularization(network, overlapping=True, **REGULARISATION[method])
+        compile_method(model, 1e-3, 400)
+    folder = WORK / f"{source}-{target}" / f"deeplab-{method}-{seed}"
+    return timed(folder, model, 400, seed, boundary=True, **augmentation(), **data)
+
+
+def timed(folder, model, steps, seed, **batches):
+    """One training; returns the run and its minutes, over all calls that it took."""
     spent, begin = folder / "minutes.txt", time.perf_counter()
     try:
-        run = km.fit(model, Batches(BATCH, seed, **halves), steps=STEPS, run_dir=folder)
+        run = km.fit(model, Batches(BATCH, seed, **batches), steps=steps, run_dir=folder)
     finally:
         before = float(spent.read_text()) if spent.exists() else 0.0
         minutes = before + (time.perf_counter() - begin) / 60
@@ -87,49 +142,9 @@ def train(folder, seed, method, start=None, learning_rate=1e-3, **halves):
     return run, minutes
 
 
-def make(source_name, target_name, method, seed):
-    """The run of one row set and its minutes."""
-    store = WORK / "prepared"
-    (source_cases, task), (target_cases, target_task) = domain(source_name), domain(target_name)
-    if {source_name, target_name} == {"refuge", "refuge_camera"} or source_name == "drishti_gs":
-        source_cases = part(source_cases, "train")  # the rest of REFUGE is what is scored
-    target_train = part(target_cases, "train")
-    folder = WORK / f"{source_name}-{target_name}" / f"{method}-{seed}"
-
-    def supervised(network):
-        return Supervised(network, overlapping=True)
-
-    if method == "oracle":
-        labelled = prepare(target_train, target_task, PREPROCESSING, store, labels=True)
-        return train(folder, seed, supervised, source=labelled)
-    source = prepare(source_cases, task, PREPROCESSING, store, labels=True)
-    if method == "source_only":
-        return train(folder, seed, supervised, source=source)
-    start, _ = make(source_name, target_name, "source_only", seed)
-    target = prepare(without_masks(target_train), target_task, PREPROCESSING, store, labels=False)
-    if method == "kl_distillation_marginal":
-        return train(
-            folder,
-            seed,
-            lambda network: KLDistillation(network, overlapping=True, mode="marginal"),
-            start,
-            5e-4,
-            source=source,
-            target=target,
-        )
-    return train(
-        folder,
-        seed,
-        lambda network: KLDistillation(network, overlapping=True, ema=0.99),
-        start,
-        5e-4,
-        source=source,
-        target=add_styles(target, source, store, seed=seed),
-    )
-
-
-def rows(source, target, method, seed):
+def rows(network, source, target, method, seed):
     """The row set of one run: every metric of every class, means over the test cases."""
+    make = aerunet if network == "aerunet" else deeplab
     run, minutes = make(source, target, method, seed)
     cases, task = domain(target)
     frame = km.evaluate(run, part(cases, "test"), task)
@@ -139,33 +154,38 @@ def rows(source, target, method, seed):
         for metric, unit in units.items():
             if scores[metric].notna().any():
                 value = f"{scores[metric].mean():.6f}"
-                yield dict(
-                    zip(
-                        COLUMNS,
-                        ("aerunet", source, target, SHIFTS[source, target], method, seed, name)
-                        + (metric, value, unit, f"{minutes:.1f}", COMMAND),
-                        strict=True,
-                    )
-                )
+                cells = (network, source, target, SHIFTS[source, target], method, seed, name)
+                cells += (metric, value, unit, f"{minutes:.1f}", COMMAND)
+                yield dict(zip(COLUMNS, cells, strict=True))
 
 
-def complete(targets):
-    """Makes what is missing of the shifts to some targets, every one with seed 0 first."""
-    wanted = [
-        (*shift, method, seed)
-        for seed in (0, 1, 2)
-        for shift in SHIFTS
-        if shift[1] in targets
-        for method in METHODS
-        if seed == 0 or method != "kl_distillation_marginal"
-    ]
-    for source, target, method, seed in wanted:
-        mine = read()[["source", "target", "method", "seed"]].astype(str).agg(tuple, axis=1)
-        if (source, target, method, str(seed)) in set(mine):
+def wanted():
+    """Row sets in the order in which they are made, every shift with seed 0 first.
+
+    The marginal mode and the ablation are single runs; so is UDA_CLR but for DRISHTI-GS → REFUGE,
+    to which the ablation keeps.
+    """
+    for seed, network in itertools.product((0, 1, 2), METHODS):
+        for shift, method in itertools.product(SHIFTS, METHODS[network]):
+            ablation = "_without_" in method
+            narrow = network != "aerunet" and shift != ("drishti_gs", "refuge")
+            if ablation and narrow:
+                continue
+            if seed and (narrow or ablation or method == "kl_distillation_marginal"):
+                continue
+            yield network, *shift, method, str(seed)
+
+
+def complete(words):
+    """Makes what is missing, of the networks and targets that are named if any are."""
+    for key in wanted():
+        there = read()[["network", "source", "target", "method", "seed"]].agg(tuple, axis=1)
+        if key in set(there) or not set(words) <= {key[0], key[2]}:
             continue
-        print(f"{source} → {target}, {method}, seed {seed}", flush=True)
-        new = list(rows(source, target, method, seed))
-        table = read()  # again: another call may have completed other targets meanwhile
+        print(*key, flush=True)
+        network, source, target, method, seed = key
+        new = list(rows(network, source, target, method, int(seed)))
+        table = read()  # again: another call may have completed others meanwhile
         with replacing(TABLE) as unfinished, open(unfinished, "w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
@@ -181,7 +201,6 @@ def read():
 def page():
     """Writes fundus.md."""
     table = read()
-    table = table[table["network"] == "aerunet"]
     table["value"] = table["value"].astype(float)
     lines = [
         "# Fundus: optic cup and disc across cameras",
@@ -192,55 +211,57 @@ def page():
         "Mean over seeds, ± half the range between them where there are several; gap closed = "
         "(adapted − source only) / (oracle − source only) of the mean Dice of cup and disc, by "
         "seed. HD95 is MedPy's (95th percentile of the pooled surface distances), in px of the "
-        "512 × 512 images.",
+        "512 × 512 images. Minutes are wall time, with other jobs on the two cores.",
     ]
-    for (source, target), split in SHIFTS.items():
-        shift = table[(table["source"] == source) & (table["target"] == target)]
-        if shift.empty:
-            continue
-        lines += [
-            "",
-            f"## {source} → {target} ({split} split)",
-            "",
-            "| method | seeds | Dice cup | Dice disc | mean Dice | gap closed | HD95 cup | "
-            "HD95 disc | vCDR error | minutes |",
-            "|---|---|---|---|---|---|---|---|---|---|",
-        ]
-        wide = shift.pivot_table(
-            index=["method", "seed"], columns=["class", "metric"], values="value"
-        )
-        mean = (wide["cup", "dice"] + wide["disc", "dice"]) / 2
-        for method in METHODS:
-            if method not in wide.index.get_level_values("method"):
-                continue
-            own, seeds = wide.loc[method], mean.loc[method].index
-            closed = [
-                (mean[method, s] - mean["source_only", s])
-                / (mean["oracle", s] - mean["source_only", s])
-                for s in seeds
-                if ("oracle", s) in mean.index and ("source_only", s) in mean.index
-            ]
-            minutes = shift[shift["method"] == method]["minutes"].astype(float).mean()
-            cells = [
-                method,
-                ", ".join(seeds),
-                _spread(own["cup", "dice"]),
-                _spread(own["disc", "dice"]),
-                _spread(mean.loc[method]),
-                "–"
-                if not closed or method in ("source_only", "oracle")
-                else _spread(100 * np.array(closed), 0) + " %",
-                _spread(own["cup", "hd95"], 1),
-                _spread(own["disc", "hd95"], 1),
-                _spread(own["cup", "vcdr_error"]),
-                f"{minutes:.0f}",
-            ]
-            lines.append("| " + " | ".join(cells) + " |")
+    for network, methods in METHODS.items():
+        for (source, target), split in SHIFTS.items():
+            own = table["network"] == network
+            shift = table[own & (table["source"] == source) & (table["target"] == target)]
+            if len(shift):
+                lines += ["", f"## {network}: {source} → {target} ({split} split)", ""]
+                lines += shift_table(shift, methods)
     notes = HERE / "fundus_notes.md"
     if notes.exists():
         lines += ["", notes.read_text().strip()]
     with replacing(HERE / "fundus.md") as unfinished:
         unfinished.write_text("\n".join(lines) + "\n")
+
+
+def shift_table(shift, methods):
+    """The Markdown table of one network and shift."""
+    wide = shift.pivot_table(index=["method", "seed"], columns=["class", "metric"], values="value")
+    mean = (wide["cup", "dice"] + wide["disc", "dice"]) / 2
+    yield (
+        "| method | seeds | Dice cup | Dice disc | mean Dice | gap closed | HD95 cup | HD95 disc "
+        "| vCDR error | minutes |"
+    )
+    yield "|---|---|---|---|---|---|---|---|---|---|"
+    for method in methods:
+        if method not in wide.index.get_level_values("method"):
+            continue
+        own, seeds = wide.loc[method], mean.loc[method].index
+        closed = [
+            100
+            * (mean[method, s] - mean["source_only", s])
+            / (mean["oracle", s] - mean["source_only", s])
+            for s in seeds
+            if ("oracle", s) in mean.index and ("source_only", s) in mean.index
+        ]
+        reference = method in ("source_only", "oracle") or not closed
+        minutes = shift[shift["method"] == method]["minutes"].astype(float).mean()
+        cells = [
+            method,
+            ", ".join(seeds),
+            _spread(own["cup", "dice"]),
+            _spread(own["disc", "dice"]),
+            _spread(mean.loc[method]),
+            "–" if reference else _spread(closed, 0) + " %",
+            _spread(own["cup", "hd95"], 1),
+            _spread(own["disc", "hd95"], 1),
+            _spread(own["cup", "vcdr_error"]),
+            f"{minutes:.0f}",
+        ]
+        yield "| " + " | ".join(cells) + " |"
 
 
 def _spread(values, digits=3):
@@ -251,4 +272,4 @@ def _spread(values, digits=3):
 
 
 if __name__ == "__main__":
-    page() if "--page" in sys.argv else complete(sys.argv[1:] or [to for _, to in SHIFTS])
+    page() if "--page" in sys.argv else complete(sys.argv[1:])

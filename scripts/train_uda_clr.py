@@ -36,14 +36,43 @@ class UDACLRFlags(Flags):
     """The paper's (stretched axes, quarter turns, elastic, speckle, eraser), or small moves."""
 
 
-def main(flags):
-    """Trains, adapts and evaluates."""
+def augmentation(name="original"):
+    """How `Batches` augments: the paper's moves and spoiling, or `Batches`' own small moves."""
+    from keras_meduda.data.augment import Deformation, Degradation, Photometry
+
+    strong = Photometry(
+        brightness=0.2, contrast=0.2, gamma=0, colour=0, saturation=0.3, hue=0.11, grey=0.2,
+        blur=1.1, noise=0)  # fmt: skip
+    if name == "mild":
+        return {"photometry": strong}
+    spoilt = Degradation()
+    return {
+        "photometry": strong,
+        "geometry": Deformation(),
+        "source_photometry": spoilt,
+        "target_photometry": spoilt,
+    }
+
+
+def compile_method(method, learning_rate, steps):
+    """Adam, a fifth of its rate after a fifth of the steps; SGD for the discriminators."""
     import keras
 
-    import keras_meduda as km
-    from keras_meduda.data.augment import Deformation, Degradation, Photometry
-    from keras_meduda.methods import category_regularization as clr
     from keras_meduda.optimizers import SGDWithL2
+
+    rate = keras.optimizers.schedules.PiecewiseConstantDecay(
+        [steps // 5], [learning_rate, 0.2 * learning_rate]
+    )
+    method.compile(
+        keras.optimizers.Adam(rate, beta_2=0.99, epsilon=1e-8),
+        discriminator_optimizer=SGDWithL2(2.5e-5, momentum=0.99, l2=5e-4),
+    )
+
+
+def main(flags):
+    """Trains, adapts and evaluates."""
+    import keras_meduda as km
+    from keras_meduda.methods import category_regularization as clr
     from keras_meduda.study import announce, read_study, run_study
 
     if flags.smoke:
@@ -68,23 +97,6 @@ def main(flags):
             trained, study.task.overlapping, **settings[flags.method]
         )
 
-    def compile_method(method, learning_rate, steps):
-        rate = keras.optimizers.schedules.PiecewiseConstantDecay(
-            [steps // 5], [learning_rate, 0.2 * learning_rate]
-        )
-        method.compile(
-            keras.optimizers.Adam(rate, beta_2=0.99, epsilon=1e-8),
-            discriminator_optimizer=SGDWithL2(2.5e-5, momentum=0.99, l2=5e-4),
-        )
-
-    strong = Photometry(
-        brightness=0.2, contrast=0.2, gamma=0, colour=0, saturation=0.3, hue=0.11, grey=0.2,
-        blur=1.1, noise=0)  # fmt: skip
-    batches = {"boundary": True, "photometry": strong}
-    if flags.augmentation == "original":
-        spoilt = Degradation()
-        batches |= {"geometry": Deformation(), "source_photometry": spoilt,
-                    "target_photometry": spoilt}  # fmt: skip
     announce(study, preprocessing, network(), flags, styles=0)
     run_study(
         study,
@@ -93,7 +105,7 @@ def main(flags):
         network,
         method,
         compile_method=compile_method,
-        batches=batches,
+        batches={"boundary": True, **augmentation(flags.augmentation)},
     )
 
 
