@@ -10,19 +10,17 @@ the last step. Each run is a set of rows; one that is complete is not repeated, 
 be stopped at any time. Target labels are read by the evaluation, and by the oracle, alone.
 """
 
-import csv
 import itertools
 import os
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 import keras
-import numpy as np
-import pandas as pd
+from tables import complete, mean_scores, read, spread, timed
 from train_uda_clr import augmentation, compile_method
 
 import keras_meduda as km
@@ -38,7 +36,6 @@ HERE = Path(__file__).parent
 TABLE = HERE / "fundus.csv"
 COMMAND = "python benchmarks/fundus.py"
 WORK = HERE.parent / "runs" / "fundus_benchmark"
-COLUMNS = "network source target split method seed class metric value unit minutes command".split()
 STORE, BATCH = WORK / "prepared", 8
 SHIFTS = {  # source, target: name of the target's split
     ("refuge", "refuge_camera"): "subject",
@@ -116,7 +113,7 @@ def aerunet(source, target, method, seed):
             model = Supervised(network, overlapping=True)
         rate = keras.optimizers.schedules.CosineDecay(5e-4 if adapts else 1e-3, 600)
         model.compile(keras.optimizers.Adam(rate))
-    return timed(WORK / f"{source}-{target}" / f"{method}-{seed}", model, 600, seed, **data)
+    return fit(WORK / f"{source}-{target}" / f"{method}-{seed}", model, 600, seed, **data)
 
 
 def deeplab(source, target, method, seed):
@@ -127,43 +124,31 @@ def deeplab(source, target, method, seed):
         model = CategoryRegularization(network, overlapping=True, **REGULARISATION[method])
         compile_method(model, 1e-3, 400)
     folder = WORK / f"{source}-{target}" / f"deeplab-{method}-{seed}"
-    return timed(folder, model, 400, seed, boundary=True, **augmentation(), **data)
+    return fit(folder, model, 400, seed, boundary=True, **augmentation(), **data)
 
 
-def timed(folder, model, steps, seed, **batches):
-    """One training; returns the run and its minutes, over all calls that it took."""
-    spent, begin = folder / "minutes.txt", time.perf_counter()
-    try:
-        run = km.fit(model, Batches(BATCH, seed, **batches), steps=steps, run_dir=folder)
-    finally:
-        before = float(spent.read_text()) if spent.exists() else 0.0
-        minutes = before + (time.perf_counter() - begin) / 60
-        spent.write_text(str(minutes))
-    return run, minutes
+def fit(folder, model, steps, seed, **batches):
+    """One training; returns the run and its minutes."""
+    batches = Batches(BATCH, seed, **batches)
+    return timed(folder, lambda: km.fit(model, batches, steps=steps, run_dir=folder))
 
 
-def rows(network, source, target, method, seed):
-    """The row set of one run: every metric of every class, means over the test cases."""
+def scored(network, source, target, method, seed):
+    """Every metric of every class, means over the test cases, and the minutes of the training."""
     make = aerunet if network == "aerunet" else deeplab
     run, minutes = make(source, target, method, seed)
     cases, task = domain(target)
     frame = km.evaluate(run, part(cases, "test"), task)
     frame.to_csv(run.path / "cases.csv", index=False)
-    units = {"dice": "1", "iou": "1", "hd95": "px", "assd": "px", "vcdr_error": "1"}
-    for name, scores in frame.groupby("class", sort=False):
-        for metric, unit in units.items():
-            if scores[metric].notna().any():
-                value = f"{scores[metric].mean():.6f}"
-                cells = (network, source, target, SHIFTS[source, target], method, seed, name)
-                cells += (metric, value, unit, f"{minutes:.1f}", COMMAND)
-                yield dict(zip(COLUMNS, cells, strict=True))
+    return mean_scores(frame), minutes
 
 
-def wanted():
+def wanted(words):
     """Row sets in the order in which they are made, every shift with seed 0 first.
 
-    The marginal mode and the ablation are single runs; so is UDA_CLR but for DRISHTI-GS → REFUGE,
-    to which the ablation keeps.
+    All of them, or those of the networks and targets that are named. The marginal mode and the
+    ablation are single runs; so is UDA_CLR but for DRISHTI-GS → REFUGE, to which the ablation
+    keeps.
     """
     for seed, network in itertools.product((0, 1, 2), METHODS):
         for shift, method in itertools.product(SHIFTS, METHODS[network]):
@@ -173,35 +158,15 @@ def wanted():
                 continue
             if seed and (narrow or ablation or method == "kl_distillation_marginal"):
                 continue
-            yield network, *shift, method, str(seed)
-
-
-def complete(words):
-    """Makes what is missing, of the networks and targets that are named if any are."""
-    for key in wanted():
-        there = read()[["network", "source", "target", "method", "seed"]].agg(tuple, axis=1)
-        if key in set(there) or not set(words) <= {key[0], key[2]}:
-            continue
-        print(*key, flush=True)
-        network, source, target, method, seed = key
-        new = list(rows(network, source, target, method, int(seed)))
-        table = read()  # again: another call may have completed others meanwhile
-        with replacing(TABLE) as unfinished, open(unfinished, "w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(table.to_dict("records") + new)
-        page()
-
-
-def read():
-    """The table so far."""
-    return pd.read_csv(TABLE, dtype=str) if TABLE.exists() else pd.DataFrame(columns=COLUMNS)
+            if not set(words) <= {network, shift[1]}:
+                continue
+            key = (network, *shift, SHIFTS[shift], method, str(seed))
+            yield key, partial(scored, network, *shift, method, seed)
 
 
 def page():
     """Writes fundus.md."""
-    table = read()
-    table["value"] = table["value"].astype(float)
+    table = read(TABLE).astype({"value": float})
     lines = [
         "# Fundus: optic cup and disc across cameras",
         "",
@@ -252,24 +217,20 @@ def shift_table(shift, methods):
         cells = [
             method,
             ", ".join(seeds),
-            _spread(own["cup", "dice"]),
-            _spread(own["disc", "dice"]),
-            _spread(mean.loc[method]),
-            "–" if reference else _spread(closed, 0) + " %",
-            _spread(own["cup", "hd95"], 1),
-            _spread(own["disc", "hd95"], 1),
-            _spread(own["cup", "vcdr_error"]),
+            spread(own["cup", "dice"]),
+            spread(own["disc", "dice"]),
+            spread(mean.loc[method]),
+            "–" if reference else spread(closed, 0) + " %",
+            spread(own["cup", "hd95"], 1),
+            spread(own["disc", "hd95"], 1),
+            spread(own["cup", "vcdr_error"]),
             f"{minutes:.0f}",
         ]
         yield "| " + " | ".join(cells) + " |"
 
 
-def _spread(values, digits=3):
-    values = np.asarray(values, float)
-    half = (values.max() - values.min()) / 2
-    text = f"{values.mean():.{digits}f}"
-    return text if len(values) == 1 else f"{text} ± {half:.{digits}f}"
-
-
 if __name__ == "__main__":
-    page() if "--page" in sys.argv else complete(sys.argv[1:])
+    words = [word for word in sys.argv[1:] if word != "--page"]
+    if "--page" not in sys.argv:
+        complete(TABLE, wanted(words), COMMAND)
+    page()

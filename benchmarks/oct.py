@@ -5,16 +5,16 @@ MEDUDA_DATA=… python benchmarks/oct.py --page     (writes oct.md from what oct
 MEDUDA_DATA=… python benchmarks/oct.py --choose   (completes oct_choice.csv: which recipe)
 
 Every run is a plan of scripts/train_oct.py and makes one set of rows; one that is complete is not
-repeated, and an interrupted run continues. A recipe is chosen by leaving two subjects out of the 88
-training images, 300 steps each; the 22 test images are read by the final evaluation alone.
+repeated, and an interrupted run continues. A recipe is chosen within the 88 training images: it is
+trained on one half of the subjects and scored on the other, and vice versa, 300 steps each. The 22
+test images are read by the final evaluation alone.
 """
 
-import csv
 import itertools
 import os
 import sys
-import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 import matplotlib
 import numpy as np
 import pandas as pd
+from tables import complete, read, spread, timed
 from train_oct import (
     PUBLISHED,
     evaluate_by_subject,
@@ -41,10 +42,19 @@ from keras_meduda.evaluation.statistics import summarise
 HERE = Path(__file__).parent
 COMMAND = "python benchmarks/oct.py"
 WORK = HERE.parent / "runs" / "oct_benchmark"
-COLUMNS = "network source target split method seed class metric value unit minutes command".split()
-KEY = ["network", "source", "split", "method", "seed"]
-FOLDS, TRANSFER_STEPS, CHOICE_STEPS = range(5), 300, 300
+TRANSFER_STEPS, CHOICE_STEPS = 300, 300
 PARTS = {"scratch": "all", "head": "head", "partial": "decoder", "full": "all"}
+HALVES = [[f"subject_{n}" for n in half] for half in (range(0, 10, 2), range(1, 10, 2))]
+CANDIDATES = {  # what each changes of our recipe
+    "own": {},
+    "strong": {
+        "batches": {
+            "geometry": Geometry(rotation=20.0, scale=0.5, shift=0.1),
+            "source_photometry": Photometry(blur=1.0),
+        }
+    },
+    "unet": {"network": lambda: km.models.UNet((256, 256, 1), 2, (16, 32, 64, 128, 256))},
+}
 DISC = km.Task(("disc",), values={"disc": (128, 255)})
 
 
@@ -55,26 +65,18 @@ def cases_of(split, fold=0):
     return cases[cases["split"] == "train"], cases[cases["split"] == "test"], task
 
 
-def timed(folder, *arguments, **settings):
-    """One training; returns the run and its minutes, over all calls that it took."""
-    spent, begin = folder / "minutes.txt", time.perf_counter()
+def fit(folder, *arguments, **settings):
+    """One training; returns the run and its minutes."""
     if (folder / "network.keras").exists():
-        return km.load(folder), float(spent.read_text())
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        run = train(*arguments, folder, store=WORK / "prepared", **settings)
-    finally:
-        before = float(spent.read_text()) if spent.exists() else 0.0
-        minutes = before + (time.perf_counter() - begin) / 60
-        spent.write_text(str(minutes))
-    return run, minutes
+        return timed(folder, lambda: km.load(folder))
+    return timed(folder, lambda: train(*arguments, folder, store=WORK / "prepared", **settings))
 
 
 def discs():
     """A network that was trained on the optic discs of REFUGE, in grey, by the same recipe."""
     cases, _ = catalog.refuge(Path(os.environ["MEDUDA_DATA"]) / "fundus" / "refuge")
     plan = replace(own_plan(), steps=TRANSFER_STEPS)
-    run, _ = timed(WORK / "discs", plan, cases[cases["split"] == "train"], DISC)
+    run, _ = fit(WORK / "discs", plan, cases[cases["split"] == "train"], DISC)
     return run
 
 
@@ -82,23 +84,23 @@ def published():
     """The best row of the published table, from scratch: its checkpoint is not at hand."""
     cases, test, task = cases_of("published")
     plan = published_plan(PUBLISHED["best"])
-    run, minutes = timed(WORK / "unet_s5_d16_psp", plan, cases, task)
+    run, minutes = fit(WORK / "unet_s5_d16_psp", plan, cases, task)
     return [(run, test)], minutes
 
 
 def recipe(seed):
     """Our recipe on the published split."""
     cases, test, task = cases_of("published")
-    run, minutes = timed(WORK / f"own-{seed}", own_plan(), cases, task, seed=seed)
+    run, minutes = fit(WORK / f"own-{seed}", own_plan(), cases, task, seed=seed)
     return [(run, test)], minutes
 
 
 def left_out():
     """Our recipe once for every two subjects that are left out; scored together."""
     runs, total = [], 0.0
-    for fold in FOLDS:
+    for fold in range(5):
         cases, test, task = cases_of("subject", fold)
-        run, minutes = timed(WORK / f"subject-{fold}", own_plan(), cases, task)
+        run, minutes = fit(WORK / f"subject-{fold}", own_plan(), cases, task)
         runs.append((run, test))
         total += minutes
     return runs, total
@@ -112,80 +114,60 @@ def transfer(method, count):
     init = None if method == "scratch" else discs().path
     plan = replace(own_plan(), steps=TRANSFER_STEPS)
     folder = WORK / f"{method}_{count}"
-    run, minutes = timed(folder, plan, cases, task, init=init, part=PARTS[method])
+    run, minutes = fit(folder, plan, cases, task, init=init, part=PARTS[method])
     return [(run, test)], minutes
 
 
-def candidate(name, fold):
-    """A candidate recipe, two subjects left out of the training images."""
-    changes = {
-        "own": {},
-        "strong": {
-            "batches": {
-                "geometry": Geometry(rotation=20.0, scale=0.5, shift=0.1),
-                "source_photometry": Photometry(blur=1.0),
-            }
-        },
-        "unet": {"network": lambda: km.models.UNet((256, 256, 1), 2, (16, 32, 64, 128, 256))},
-        "small_batches": {"batch_size": 4},
-    }
-    cases, _, task = cases_of("published")
-    pair = [f"subject_{2 * fold}", f"subject_{2 * fold + 1}"]
-    out = cases["subject"].isin(pair)
-    plan = replace(own_plan(), steps=CHOICE_STEPS, **changes[name])
-    run, minutes = timed(WORK / f"choice-{name}-{fold}", plan, cases[~out], task)
-    return run, cases[out], minutes
-
-
 def choice(name):
-    """A candidate on all folds, scored together."""
-    folds = [candidate(name, fold) for fold in FOLDS]
-    return [(run, test) for run, test, _ in folds], sum(minutes for *_, minutes in folds)
+    """A candidate recipe, trained on one half of the subjects at a time, scored on the other."""
+    cases, _, task = cases_of("published")
+    plan = replace(own_plan(), steps=CHOICE_STEPS, **CANDIDATES[name])
+    runs, total = [], 0.0
+    for half in HALVES:
+        out = cases["subject"].isin(half)
+        folder = WORK / f"choice-{name}-{half[0]}"
+        run, minutes = fit(folder, plan, cases[~out], task)
+        runs.append((run, cases[out]))
+        total += minutes
+    return runs, total
 
 
 def wanted():
-    """Row sets in the order in which they are made: their key and the function that makes them."""
-    yield ("unet_s5_d16_psp", "-", "published", "scratch", "0"), published
+    """Row sets in the order in which they are made."""
+    yield key("unet_s5_d16_psp", "published", "scratch"), published
     for seed in (0, 1, 2):
-        key = ("aerunet", "-", "published", "scratch", str(seed))
-        yield key, lambda seed=seed: recipe(seed)
-    yield ("aerunet", "-", "subject", "scratch", "0"), left_out
+        yield key("aerunet", "published", "scratch", seed), partial(recipe, seed)
+    yield key("aerunet", "subject", "scratch"), left_out
     for count, method in itertools.product((8, 88), PARTS):
         source = "-" if method == "scratch" else "refuge"
-        key = ("aerunet", source, "published", f"{method}_{count}", "0")
-        yield key, lambda method=method, count=count: transfer(method, count)
+        row_set = key("aerunet", "published", f"{method}_{count}", source=source)
+        yield row_set, partial(transfer, method, count)
 
 
 def candidates():
     """Row sets of the choice of a recipe."""
-    for name in ("own", "strong", "unet", "small_batches"):
-        network = "unet" if name == "unet" else "aerunet"
-        key = (network, "-", "subject", f"recipe_{name}", "0")
-        yield key, lambda name=name: choice(name)
+    for name in CANDIDATES:
+        yield key("unet" if name == "unet" else "aerunet", "subject", name), partial(choice, name)
 
 
-def complete(table, row_sets):
-    """Makes what is missing of a table, one row set after the other."""
-    for key, make in row_sets:
-        there = read(table)
-        if key in set(there[KEY].agg(tuple, axis=1)) if len(there) else False:
-            continue
-        print(*key, flush=True)
-        runs, minutes = make()
-        new = list(rows(key, runs, minutes))
-        with replacing(table) as unfinished, open(unfinished, "w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(there.to_dict("records") + new)
+def key(network, split, method, seed=0, source="-"):
+    """Which row set it is."""
+    return network, source, "chiu", split, method, str(seed)
 
 
-def rows(key, runs, minutes):
-    """The row set of runs that are scored together."""
+def scored(row_sets):
+    """The row sets with scores instead of runs, those that belong together scored together."""
+    for row_set, make in row_sets:
+        yield row_set, lambda make=make: scores(*make())
+
+
+def scores(runs, minutes):
+    """Totals over all pixels, as published, and by B-scan."""
     frame = pd.concat([evaluate_by_subject(run, test) for run, test in runs])
     pairs = itertools.chain.from_iterable(label_pairs(run, test) for run, test in runs)
     totals = km.metrics.totals(pairs, ["fluid"])
     fluid = summarise(frame)["classes"]["fluid"]
-    values = [
+    return [
         ("all", "mdice", totals["mdice"], "1"),
         ("all", "miou", totals["miou"], "1"),
         ("fluid", "dice_total", totals["dice"]["fluid"], "1"),
@@ -196,23 +178,15 @@ def rows(key, runs, minutes):
         ("fluid", "iou", fluid["iou"]["mean"], "1"),
         ("fluid", "hd95", fluid["hd95"]["mean"], "px"),
         ("fluid", "assd", fluid["assd"]["mean"], "px"),
-    ]
-    network, source, split, method, seed = key
-    for name, metric, value, unit in values:
-        cells = (network, source, "chiu", split, method, seed, name, metric, f"{value:.6f}", unit)
-        yield dict(zip(COLUMNS, (*cells, f"{minutes:.1f}", COMMAND), strict=True))
-
-
-def read(table):
-    """A table so far."""
-    return pd.read_csv(table, dtype=str) if table.exists() else pd.DataFrame(columns=COLUMNS)
+    ], minutes
 
 
 def page():
     """Writes oct.md and the picture of the transfer."""
     table = read(HERE / "oct.csv").astype({"value": float, "minutes": float})
-    wide = table.pivot_table(index=KEY, columns="metric", values="value")
-    minutes = table.groupby(KEY)["minutes"].first()
+    key = ["network", "source", "split", "method", "seed"]
+    wide = table.pivot_table(index=key, columns="metric", values="value")
+    minutes = table.groupby(key)["minutes"].first()
     lines = [
         "# OCT fluid: Chiu 2015",
         "",
@@ -246,8 +220,8 @@ def page():
             network,
             split,
             ", ".join(own.index),
-            *(_spread(own[metric], 4) for metric in ("mdice", "miou", "dice_total")),
-            f"{_spread(own['dice'])} ({low:.3f} to {high:.3f})",
+            *(spread(own[metric], 4) for metric in ("mdice", "miou", "dice_total")),
+            f"{spread(own['dice'])} ({low:.3f} to {high:.3f})",
             f"{spent.sum() if split == 'subject' else spent.mean():.0f}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
@@ -304,17 +278,10 @@ def picture(moved):
     pyplot.close(figure)
 
 
-def _spread(values, digits=3):
-    values = np.asarray(values, float)
-    half = (values.max() - values.min()) / 2
-    text = f"{values.mean():.{digits}f}"
-    return text if len(values) == 1 else f"{text} ± {half:.{digits}f}"
-
-
 if __name__ == "__main__":
     if "--choose" in sys.argv:
-        complete(HERE / "oct_choice.csv", candidates())
+        complete(HERE / "oct_choice.csv", scored(candidates()), f"{COMMAND} --choose")
     else:
         if "--page" not in sys.argv:
-            complete(HERE / "oct.csv", wanted())
+            complete(HERE / "oct.csv", scored(wanted()), COMMAND)
         page()
