@@ -154,10 +154,10 @@ def page():
         __doc__.split("\n\n")[2].replace("\n", " "),
         "Means over the 60 images of the last block, and over seeds ± half their range. HD95 is "
         "MedPy's, in px of the 256 × 256 images. A teacher sees a box, around the mask itself or "
-        "moved: both are upper figures for what a detector would give. Minutes are wall time, with "
-        "other jobs on the two cores.",
+        "moved: both are upper figures for what a detector would give. CPU ms is that of an image, "
+        "reading included; minutes are wall time, with other jobs on the two cores.",
         "",
-        "| who teaches | method | seeds | Dice | of the oracle | HD95 | CPU ms an image | minutes |",
+        "| who teaches | method | seeds | Dice | of the oracle | HD95 | CPU ms | minutes |",
         "|---|---|---|---|---|---|---|---|",
     ]
     best = wide.loc[("-", "oracle"), "dice"].mean() if ("-", "oracle", "0") in wide.index else None
