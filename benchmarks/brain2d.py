@@ -51,7 +51,8 @@ BOXES = {"masks": 0, "jitter": 4}
 
 def blocks():
     """The case table, split by blocks of ids, and its task."""
-    cases, task = catalog.folders(Path(os.environ["MEDUDA_DATA"]) / "brain2d_cheng")
+    task = km.Task(("tumour",), overlapping=True, values={"tumour": (255,)})
+    cases, _ = catalog.folders(Path(os.environ["MEDUDA_DATA"]) / "brain2d_cheng", task)
     cases = cases.sort_values("case", key=lambda names: names.str.extract(r"(\d+)")[0].astype(int))
     cases["split"] = [name for name, count in BLOCKS for _ in range(count)]
     return cases, task
