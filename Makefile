@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: setup demo test check lint clean
+.PHONY: setup demo test check lint docs clean
 
 setup: $(VENV)/.installed
 
@@ -25,6 +25,9 @@ check: setup  ## everything that CI runs
 
 lint: setup
 	$(BIN)/ruff check .
+
+docs: setup  ## the pages under docs/ as a site in build/site; a dead link is an error
+	$(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info .pytest_cache .ruff_cache

@@ -13,6 +13,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["keras_meduda", "keras_meduda.*"]),
+    package_data={"keras_meduda.evaluation.report": ["templates/*"]},
     python_requires=">=3.11",
     install_requires=[  # lower bounds: the oldest versions that passed the tests
         "tensorflow>=2.21",
@@ -25,7 +26,9 @@ setup(
         "imageio>=2.36",
         "pandas>=2.2",
         "scipy>=1.14",
-        "matplotlib>=3.9",
+        "matplotlib>=3.10",
+        "jinja2>=3.1",  # the report's template
+        "itables>=2.9",  # DataTables for the report, MIT, without a network
         "tyro>=0.9",  # command-line flags from one dataclass
         "rich>=13.9",  # progress bars and tables
         "tensorboard>=2.19",
@@ -33,13 +36,25 @@ setup(
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.21"],
         "teacher": ["ultralytics>=8.4", "torch>=2.4", "torchvision>=0.19"],  # AGPL-3.0; YOLO, SAM2
-        "notebook": ["jupyterlab>=4.2", "nbclient>=0.10"],
+        "notebook": ["jupyterlab>=4.2"],
+        "docs": ["mkdocs-material>=9.8", "mkdocstrings[python]>=1.0"],
+        "serving": ["tensorflow-serving-api>=2.21"],  # warm-up requests, gRPC client
+        "export": ["onnx>=1.23", "tf2onnx>=1.17", "onnxruntime>=1.31", "ai-edge-litert>=2.3"],
         "bench": [
             "monai>=1.4",
+            "einops>=0.8",  # for MONAI's UNETR
             "segmentation-models-pytorch>=0.4",
             "surface-distance-based-measures>=0.1",
             "medicai>=0.0.3",
         ],
-        "test": ["pytest>=8.3", "ruff>=0.9"],
+        "test": [
+            "pytest>=8.3",
+            "selenium>=4.40",  # with Debian's chromium and chromium-driver
+            "ruff>=0.9",
+            "jax>=0.10",  # the other backend that networks run on
+            "nbclient>=0.11",
+            "ipykernel>=7.4",
+            "keras-meduda[docs,serving,export]",
+        ],
     },
 )

@@ -23,6 +23,8 @@ _NAMES = {
     "predict": "keras_meduda.evaluation.predict",
     "evaluate": "keras_meduda.evaluation.predict",
     "export": "keras_meduda.saved_model",
+    "export_network": "keras_meduda.exchange",
+    "weights": "keras_meduda.released",
 }
 __all__ = sorted({*_MODULES, *_ALIASES, *_NAMES})
 

@@ -10,7 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-DATASETS = Literal["refuge", "drishti_gs", "rim_one_dl", "rim_one_r3", "fundus_rois", "folders"]
+from keras_meduda.progress import peak_memory
+
+DATASETS = Literal[
+    "refuge", "drishti_gs", "rim_one_dl", "rim_one_r3", "fundus_rois", "brats", "folders"
+]
 
 
 @dataclass
@@ -30,7 +34,7 @@ class Flags:
     source_root: Path | None = None
     """Folder of the labelled data set."""
     target_dataset: DATASETS | None = None
-    """Layout of --target-root."""
+    """Layout of --target-root; may be left out for two domains of one data set."""
     target_root: Path | None = None
     """Folder of the unlabelled data set."""
     out: Path = Path("runs/latest")
@@ -52,7 +56,7 @@ class Flags:
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     """Arithmetic of the network."""
     strategy: Literal["none", "mirrored", "multiworker"] = "none"
-    """Distribution over devices."""
+    """Over all GPUs of this machine (mirrored), or all machines of TF_CONFIG (multiworker)."""
     init: Path | None = None
     """Run folder whose network is adapted, instead of training one on the source."""
     oracle: bool = False
@@ -77,7 +81,10 @@ def run_script(script: Callable, flags_type: type, keras: bool = True) -> None:
     try:
         if keras:
             _import_quietly()
+        if getattr(flags, "strategy", "none") == "multiworker":
+            _join_cluster()
         script(flags)
+        print(f"peak memory {peak_memory() / 1e9:.2f} GB", file=sys.stderr)
     except KeyboardInterrupt:
         sys.exit(130)
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
@@ -85,6 +92,13 @@ def run_script(script: Callable, flags_type: type, keras: bool = True) -> None:
             raise
         print(error, file=sys.stderr)
         sys.exit(2)
+
+
+def _join_cluster():
+    """Collective operations are set up before TensorFlow computes anything."""
+    from keras_meduda import distribution
+
+    distribution.strategy("multiworker")
 
 
 def _import_quietly():

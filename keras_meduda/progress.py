@@ -1,5 +1,6 @@
 """Progress of long work: a bar on a terminal, a few lines elsewhere."""
 
+import resource
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -20,13 +21,18 @@ class StepBar:
     """Progress of a training: terms of the loss, rate and time left.
 
     On a terminal a bar; elsewhere one line after ten steps and at every tenth of the way.
+
+    Args:
+        steps: of the whole training.
+        first: steps that are done already.
+        show: whether anything is printed; of several workers one does.
     """
 
-    def __init__(self, steps: int, first: int):
-        self.steps, self.first, self.start = steps, first, None
-        self.terms, self.next_line = "", first + 10
+    def __init__(self, steps: int, first: int, show: bool = True):
+        self.steps, self.shown, self.start = steps, show, None
+        self.next_line = first + 10
         self.bar = None
-        if sys.stderr.isatty():
+        if show and sys.stderr.isatty():
             self.bar = Progress(
                 TextColumn("step"),
                 MofNCompleteColumn(),
@@ -60,11 +66,17 @@ class StepBar:
         rate = done / (time.perf_counter() - self.start[1]) if done else 0.0
         if self.bar:
             self.bar.update(self.task, text=f"{rate:.2f} steps/s  {terms}")
-        elif step >= self.next_line or step == self.steps:
+        elif self.shown and step >= min(self.next_line, self.steps):
             left = duration((self.steps - step) / rate) if rate else "?"
             line = f"step {step}/{self.steps}  {rate:.2f} steps/s  {left} left  {terms}"
             print(line, file=sys.stderr, flush=True)
             self.next_line = step + max(1, self.steps // 10)
+
+
+def peak_memory() -> int:
+    """The most memory that this process has held so far, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def duration(seconds: float) -> str:

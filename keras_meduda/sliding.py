@@ -1,5 +1,6 @@
 """Sliding-window inference: a network goes over an image that is larger than it was trained on."""
 
+import functools
 import itertools
 from dataclasses import dataclass
 from numbers import Integral
@@ -66,9 +67,9 @@ class SlidingWindow:
 def sliding_window(network, images, window):
     """Weighted mean of what a network gives in all windows that a pixel lies in.
 
-    y(x) = Σ_k w(x − x_k) y_k(x − x_k) / Σ_k w(x − x_k). Windows form a grid and their weights are
-    products of one factor an axis, so that the sums are done one axis after the other. Windows go
-    through the network one after the other; only their logits are held together.
+    y(x) = Σ_k w(x − x_k) y_k(x − x_k) / Σ_k w(x − x_k). Windows go through the network one after
+    the other; a row of them is added up before the next begins, then the rows of a slice, so that
+    few logits are held beside the result.
 
     Args:
         network: function of `(batch, *window, in)` that gives logits `(batch, *window, channels)`.
@@ -87,34 +88,46 @@ def sliding_window(network, images, window):
         >>> bool(np.allclose(y, 2 * images, atol=1e-6))
         True
     """
+    images = ops.convert_to_tensor(images)
     shape = tuple(images.shape[1:-1])
     sides = [min(side, n) for side, n in zip(window.size, shape, strict=True)]
     starts = window.starts(shape)
-    windows = ops.stack(
-        [
-            images[(slice(None), *(slice(a, a + n) for a, n in zip(corner, sides, strict=True)))]
-            for corner in itertools.product(*starts)
-        ]
-    )
-    y = ops.cast(ops.map(network, windows), "float32")
-    counts = [len(firsts) for firsts in starts]
-    y = ops.reshape(y, (*counts, -1, *sides, y.shape[-1]))
-    for axis in reversed(range(len(shape))):  # (n_0, …, n_axis, batch, w_0, …, w_axis, …)
-        y = _overlap_add(y, axis, 2 * axis + 2, starts[axis], shape[axis], window)
-    return y
+    profiles = [window.profile(side) for side in sides]
+    size = (ops.shape(images)[0], *sides, images.shape[-1])
+
+    def sum_from(corner):
+        """The weighted sum of all windows whose first pixel begins with these coordinates."""
+        axis = len(corner)
+        if axis == len(shape):
+            y = ops.cast(network(ops.slice(images, ops.stack([0, *corner, 0]), size)), "float32")
+            return y * _product(profiles) if window.gaussian else y
+        firsts = ops.convert_to_tensor(starts[axis], "int32")
+        parts = ops.map(lambda first: sum_from((*corner, first)), firsts)
+        return _overlap_add(parts, starts[axis], axis + 1)
+
+    totals = [
+        sum(np.pad(profile, (first, n - first - side)) for first in firsts)
+        for profile, firsts, n, side in zip(profiles, starts, shape, sides, strict=True)
+    ]
+    return sum_from(()) / _product(totals)
 
 
-def _overlap_add(y, grid_axis, axis, starts, length, window):
-    """Lays windows along one axis: `grid_axis` is summed away, the axis grows to `length`."""
-    axis -= 1  # of one window, without the grid axis
-    side = y.shape[axis + 1]
-    profile, total = window.profile(side), np.zeros(length, "float32")
-    column = (-1,) + (1,) * (len(y.shape) - 2 - axis)
-    result = 0.0
-    for number, start in enumerate(starts):
-        total[start : start + side] += profile
-        part = ops.take(y, number, axis=grid_axis) * np.reshape(profile, column)
-        pad = [(0, 0)] * len(part.shape)
-        pad[axis] = (start, length - start - side)
-        result = result + ops.pad(part, pad)
-    return result / np.reshape(total, column)
+def _product(vectors):
+    """Their outer product, with an axis for the channels."""
+    return functools.reduce(np.multiply.outer, vectors)[..., None]
+
+
+def _overlap_add(parts, starts, axis):
+    """Sum of `parts[k]`, each laid down at `starts[k]` along an axis.
+
+    Between two starts or ends the same parts overlap: each such piece is added up, then all are
+    joined, which touches every value once and pads nothing.
+    """
+    side = parts.shape[axis + 1]
+    pieces = []
+    for low, high in itertools.pairwise(sorted({*starts, *(first + side for first in starts)})):
+        here = [k for k, first in enumerate(starts) if first <= low and high <= first + side]
+        before = (slice(None),) * axis
+        cut = [parts[(k, *before, slice(low - starts[k], high - starts[k]))] for k in here]
+        pieces.append(sum(cut[1:], cut[0]))
+    return ops.concatenate(pieces, axis)

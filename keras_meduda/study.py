@@ -1,11 +1,12 @@
 """A domain adaptation study: which cases take which part, and the order of its stages.
 
-Source only → adapted → oracle (on request) → evaluation, or a label-free page where the target has
-no labels.
+Source only → adapted → oracle (on request) → evaluation and report; a report without accuracies
+where the target has no labels.
 """
 
 import shutil
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,20 +14,27 @@ import keras
 import numpy as np
 import pandas as pd
 from rich.console import Console
-from rich.table import Table
+from rich.filesize import decimal
+from rich.table import Column, Table
 
 from keras_meduda.data import catalog
-from keras_meduda.data.augment import Photometry
+from keras_meduda.data.augment import Intensity, Photometry
 from keras_meduda.data.cases import read_cases, split_cases, validate, without_masks
-from keras_meduda.data.io import DataError, read_mask
+from keras_meduda.data.io import DataError, is_volume
 from keras_meduda.data.phantoms import write_fundus
 from keras_meduda.data.pipeline import Batches, add_styles, prepare, prepared_bytes
+from keras_meduda.distribution import is_chief, strategy
+from keras_meduda.evaluation.label_free import label_free, reference_shares
 from keras_meduda.evaluation.predict import evaluate
 from keras_meduda.evaluation.report import (
+    about_run,
+    about_session,
     compare,
+    print_comparison,
+    score,
     write_evaluation,
-    write_label_free_page,
-    write_overlays,
+    write_label_free_report,
+    write_report,
 )
 from keras_meduda.methods import Supervised
 from keras_meduda.task import Task
@@ -49,6 +57,22 @@ class Study:
     def labelled(self) -> bool:
         """Whether every test case of the target has a mask."""
         return len(self.target_test) > 0 and (self.target_test["mask"] != "").all()
+
+    @property
+    def parts(self) -> list[dict]:
+        """Which cases take which part: `part, cases, groups` and `use`, that of their labels."""
+        uses = [
+            ("source, train", self.source, "training"),
+            ("source, test", self.source_test, "evaluation"),
+            ("target, train", self.target, "nothing"),
+            ("target, test", self.target_test, "evaluation" if self.labelled else "none there"),
+            ("target, train", self.oracle, "oracle"),
+        ]
+        return [
+            {"part": part, "cases": len(cases), "groups": cases["group"].nunique(), "use": use}
+            for part, cases, use in uses
+            if len(cases)
+        ]
 
 
 def read_study(flags) -> Study:
@@ -77,9 +101,10 @@ def read_study(flags) -> Study:
         oracle=oracle,
     )
     labelled = pd.concat([study.source, study.source_test])
-    problems = validate(labelled, task, read_masks=[True] * len(labelled), channels=3)
+    channels = 1 if is_volume(source["image"].iloc[0]) else 3
+    problems = validate(labelled, task, read_masks=[True] * len(labelled), channels=channels)
     target = oracle if flags.oracle else study.target
-    problems += validate(pd.concat([target, study.target_test]), target_task, channels=3)
+    problems += validate(pd.concat([target, study.target_test]), target_task, channels=channels)
     for problem in problems:
         if problem.severity == "warning":
             print(problem, file=sys.stderr)
@@ -93,7 +118,8 @@ def _read_domains(flags):
     _check_data_flags(flags)
     if flags.source_dataset:
         source, task = _dataset(flags.source_dataset, flags.source_root, flags.source_domain)
-        target, target_task = _dataset(flags.target_dataset, flags.target_root, flags.target_domain)
+        other = flags.target_dataset or flags.source_dataset, flags.target_root or flags.source_root
+        target, target_task = _dataset(*other, flags.target_domain)
         if target_task.classes != task.classes:
             raise ValueError(
                 f"source has the classes {task.classes}, target {target_task.classes}."
@@ -105,22 +131,17 @@ def _read_domains(flags):
         if not table.exists():
             count = 12 if flags.smoke else 72
             write_fundus(table.parent, cases_per_domain=count, seed=flags.seed)
-    cases, task = read_cases(table), _task(flags.classes)
+    cases = read_cases(table)
+    task = _task(flags.classes, "mm" if is_volume(cases["image"].iloc[0]) else "px")
     return *(_domain(cases, name, table) for name in names), task, task
 
 
 def announce(study: Study, preprocessing, network, flags, styles: int) -> None:
     """Prints cases, groups, disk and memory before anything is written."""
-    table = Table("part", "cases", "groups", "labels used for", title=None)
-    for name, part, use in [
-        ("source, train", study.source, "training"),
-        ("source, test", study.source_test, "evaluation"),
-        ("target, train", study.target, "nothing"),
-        ("target, test", study.target_test, "evaluation" if study.labelled else "– (none there)"),
-        ("target, train", study.oracle, "oracle"),
-    ]:
-        if len(part):
-            table.add_row(name, str(len(part)), str(part["group"].nunique()), use)
+    table = Table("part", *(Column(name, justify="right") for name in ("cases", "groups")))
+    table.add_column("labels used for")
+    for row in study.parts:
+        table.add_row(*map(str, row.values()))
     disk = prepared_bytes(study.source, preprocessing, styles if flags.augment_source else 0)
     disk += prepared_bytes(study.target, preprocessing, styles)
     weights = network.count_params()
@@ -130,13 +151,16 @@ def announce(study: Study, preprocessing, network, flags, styles: int) -> None:
     console = Console()
     console.print(table)
     console.print(
-        f"{network.name}: {weights:,} parameters; {flags.steps} steps of "
-        f"{flags.batch_size} a domain; prepared data {_gb(disk)} on disk ({_gb(free)} "
-        f"free); memory about {_gb(memory + 1e9)}",
+        f"{network.name}: {weights:,} parameters; {_steps(flags)} steps of {flags.batch_size} "
+        "a domain\n"
+        f"prepared data: {decimal(disk)} on disk ({decimal(free)} free); "
+        f"memory: about {decimal(int(memory + 1e9))}",
         highlight=False,
     )
     if disk > free:
-        raise ValueError(f"{flags.out}: the prepared data need {_gb(disk)}, {_gb(free)} are free.")
+        raise ValueError(
+            f"{flags.out}: the prepared data need {decimal(disk)}, {decimal(free)} are free."
+        )
 
 
 def _layers(network):
@@ -150,8 +174,8 @@ def _size(outputs):
     return sum(int(np.prod(o.shape[1:])) for o in outputs if None not in o.shape[1:])
 
 
-def _gb(count):
-    return f"{count / 1e9:.2f} GB"
+def _steps(flags):
+    return 12 if flags.smoke else flags.steps
 
 
 def _existing(path):
@@ -166,15 +190,19 @@ def _check_data_flags(flags):
         raise ValueError(
             "Received both --cases and --source-dataset/--target-dataset; expected one of them."
         )
-    if any(by_name) and not all(by_name):
+    domains = flags.source_domain, flags.target_domain
+    two_of_one = all(by_name[:2]) and not any(by_name[2:]) and all(domains)
+    if any(by_name) and not (all(by_name) or two_of_one):
         raise ValueError(
-            "Expected --source-dataset, --source-root, --target-dataset and --target-root together."
+            "Expected --source-dataset, --source-root, --target-dataset and --target-root "
+            "together; the last two may be left out where --source-domain and --target-domain are "
+            "two of one data set."
         )
     if flags.cases and not (flags.source_domain and flags.target_domain):
         raise ValueError("--cases needs --source-domain and --target-domain.")
 
 
-def _task(classes):
+def _task(classes, unit):
     values = {}
     for text in classes:
         name, _, numbers = text.partition("=")
@@ -185,7 +213,8 @@ def _task(classes):
                 f"--classes: received {text!r}, expected name=value,value such as disc=128,255."
             ) from None
     counts = [v for numbers in values.values() for v in numbers]
-    return Task(classes=tuple(values), overlapping=len(set(counts)) < len(counts), values=values)
+    overlapping = len(set(counts)) < len(counts)
+    return Task(classes=tuple(values), overlapping=overlapping, values=values, unit=unit)
 
 
 def _domain(cases, name, where):
@@ -217,6 +246,7 @@ def run_study(
     styles: int = 0,
     compile_method=compile_with_adam,
     batches: dict | None = None,
+    window=None,
 ):
     """Trains source only, adapts, trains the oracle on request, evaluates, and prints one table.
 
@@ -230,22 +260,24 @@ def run_study(
         compile_method: function of a method, its learning rate and the number of steps that gives
             the method its optimisers. Default Adam with a cosine.
         batches: settings of `Batches` for every stage, such as the augmentation. Default its own.
+        window: `km.SlidingWindow` in which a network that trains on patches predicts.
 
     Returns:
         The adapted run.
     """
+    began = time.perf_counter()
     runs = {"source_only": load(flags.init)} if flags.init else {}
-    steps = 12 if flags.smoke else flags.steps
+    steps = _steps(flags)
     store, rate = flags.out / "prepared", flags.learning_rate
     source = prepare(study.source, study.task, preprocessing, store, labels=True)
 
     def train(name, folder, build, learning_rate, **halves):
-        Console().print(f"[bold]{name}[/bold] → {folder}", highlight=False)
+        _say(f"{name} → {folder}", bold=True)
         with setup(flags.strategy, flags.precision, flags.seed):
             method = build()
             compile_method(method, learning_rate, steps)
         data = Batches(flags.batch_size, flags.seed, **{**(batches or {}), **halves})
-        return fit(method, data, steps=steps, run_dir=folder, resume=flags.resume)
+        return fit(method, data, steps=steps, run_dir=folder, resume=flags.resume, window=window)
 
     def supervised():
         return Supervised(build_network(), study.task.overlapping)
@@ -262,65 +294,91 @@ def run_study(
         halves["target"] = add_styles(target, source, store, styles, seed=flags.seed)
     if flags.augment_source:
         halves["source"] = add_styles(source, target, store, max(styles, 1), seed=flags.seed)
-        halves["source_photometry"] = Photometry()
+        halves["source_photometry"] = Intensity() if preprocessing.zscored else Photometry()
     runs["adapted"] = train("adapted", flags.out, adapting, flags.adapt_learning_rate, **halves)
     if flags.oracle:
         labelled = prepare(study.oracle, study.target_task, preprocessing, store, labels=True)
         runs["oracle"] = train("oracle", flags.out / "oracle", supervised, rate, source=labelled)
+    if not is_chief(strategy(flags.strategy)):
+        return runs["adapted"]  # one worker evaluates and writes
     if study.labelled:
-        _evaluate(study, flags, runs)
+        _evaluate(study, flags, runs, began)
     else:
-        labels = [read_mask(cell, study.task) for cell in study.source["mask"]]
         cases = study.target_test if len(study.target_test) else study.target
-        page = write_label_free_page(flags.out, runs["source_only"], runs["adapted"], cases, labels)
-        Console().print(
-            "The target has no labels, so no accuracy can be given. What the adaptation "
-            f"changed: {page}",
-            highlight=False,
+        frame = label_free({name: runs[name] for name in ("source_only", "adapted")}, cases)
+        write_label_free_report(
+            title=f"Adaptation without target labels: {_route(study)}",
+            frame=frame,
+            cases=cases,
+            source_shares=reference_shares(study.source, study.task),
+            **_about(study, flags, runs, began),
         )
+        _say("The target has no labels, so no accuracy can be given.")
+    _say(f"report: {flags.out / 'report.html'}")
     return runs["adapted"]
 
 
-def _evaluate(study, flags, runs):
+def _evaluate(study, flags, runs, began):
     """Scores every run on the target's test cases, and the first two on the source's as well."""
-    frames = {
-        name: evaluate(run, study.target_test, study.target_task) for name, run in runs.items()
-    }
-    for name, frame in frames.items():
-        write_evaluation(flags.out, name, frame)
+    frames, calibration = {}, {}
+    for name, run in runs.items():
+        frames[name], calibration[name] = score(run, study.target_test, study.target_task)
+        write_evaluation(flags.out, name, frames[name])
+    parts = {"target, test": frames}
     if len(study.source_test):
-        for name in ("source_only", "adapted"):
-            frame = evaluate(runs[name], study.source_test, study.task)
+        parts["source, test"] = {
+            name: evaluate(runs[name], study.source_test, study.task)
+            for name in ("source_only", "adapted")
+        }
+        for name, frame in parts["source, test"].items():
             write_evaluation(flags.out, f"{name}_on_source", frame)
-    pictures = write_overlays(
-        flags.out, runs, study.target_test, study.target_task, frames["adapted"]
+    comparison = compare(flags.out, frames)
+    write_report(
+        title=f"Adaptation: {_route(study)}",
+        parts=parts,
+        cases=study.target_test,
+        task=study.target_task,
+        calibration=calibration,
+        comparison=comparison,
+        **_about(study, flags, runs, began),
     )
-    print_comparison(compare(flags.out, frames), frames["adapted"], study.task.unit)
-    Console().print(f"pictures: {', '.join(str(p) for p in pictures)}", highlight=False)
+    print_comparison(comparison, frames["adapted"], study.task.unit)
 
 
-def print_comparison(comparison: dict, adapted: pd.DataFrame, unit: str) -> None:
-    """One table: Dice of every run on the target's test cases, and the gap closed."""
-    names = list(comparison["mean"]["dice"])
-    cases, groups = adapted["case"].nunique(), adapted["group"].nunique()
-    table = Table(
-        "Dice, %",
-        *(name.replace("_", " ") for name in names),
-        "gap closed",
-        "p",
-        title=f"target test: {cases} cases of {groups} groups",
-    )
-    for row, result in comparison.items():
-        closed, p = result["gap_closed"], result["adapted_vs_source_only"]["p_value"]
-        table.add_row(
-            row,
-            *(f"{100 * result['dice'][name]:.1f}" for name in names),
-            "–" if closed is None else f"{100 * closed:.0f} %",
-            "–" if p is None else f"{p:.2g}",
+def _about(study, flags, runs, began):
+    """What every report of a study holds: where it goes, its runs and what was run."""
+    oracle = " The oracle is trained on them: it is the upper end of the comparison, no more."
+    trained = f"adapted (source only is {flags.init})" if flags.init else "source only and adapted"
+    table = flags.cases or "phantoms of this library"
+    data = f"{table}: {_route(study)}"
+    if flags.source_dataset:
+        data = f"{flags.source_dataset} in {flags.source_root} → " + (
+            f"{flags.target_dataset} in {flags.target_root}"
+            if flags.target_dataset
+            else f"{flags.target_domain}, the same data set"
         )
-    Console().print(table)
+    return {
+        "path": flags.out / "report.html",
+        "runs": runs,
+        "trainings": {name.replace("_", " "): run.path for name, run in runs.items()},
+        "data": study.parts,
+        "facts": {
+            "Data": data,
+            "Target labels": "Labels of the target were not read in training or selection of "
+            f"{trained}.{oracle if len(study.oracle) else ''}",
+            **about_run(runs["adapted"]),
+            **about_session(began),
+        },
+    }
+
+
+def _route(study):
+    domains = (", ".join(cases["domain"].unique()) for cases in (study.source, study.target))
+    return " → ".join(domains)
+
+
+def _say(text, bold=False):
+    """One line that a terminal may break but we do not: paths stay whole when copied."""
     Console().print(
-        "p: Wilcoxon signed-rank test of adapted against source only, on group means. "
-        f"HD95 (MedPy's definition, {unit}), ASSD and areas per case: evaluation/",
-        highlight=False,
+        text, style="bold" if bold else None, highlight=False, markup=False, soft_wrap=True
     )

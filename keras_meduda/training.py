@@ -1,7 +1,6 @@
 """The one training loop: set-up, checkpoints, resume, the run folder."""
 
 import contextlib
-import csv
 import dataclasses
 import functools
 import json
@@ -9,7 +8,6 @@ import math
 import os
 import signal
 import threading
-import zipfile
 from pathlib import Path
 
 import keras
@@ -17,11 +15,12 @@ import numpy as np
 import tensorflow as tf
 
 from keras_meduda import (
+    distribution,
     losses,
     models,  # noqa: F401 (registers the layers that saved networks name)
 )
-from keras_meduda.data.io import replacing
 from keras_meduda.progress import StepBar
+from keras_meduda.run_folder import RunFolder
 from keras_meduda.sliding import SlidingWindow, sliding_window
 from keras_meduda.task import Preprocessing, Task, to_json
 
@@ -33,10 +32,14 @@ def setup(strategy: str = "none", precision: str = "float32", seed: int = 0):
     """Seeds, dtype policy and distribution scope for building and compiling a method.
 
     Args:
-        strategy: `"none"`, `"mirrored"` (all GPUs of this machine) or `"multiworker"`
-            (`TF_CONFIG`).
+        strategy: `"none"`, `"mirrored"` (all GPUs of this machine; without any, all logical CPUs)
+            or `"multiworker"` (all machines of `TF_CONFIG`, see docs/scaling.md). The batch size is
+            that of all replicas together, and the same batches make the same network.
         precision: `"float32"`, `"mixed_bfloat16"` or `"mixed_float16"`.
         seed: of weights, dropout and everything else that is random.
+
+    Raises:
+        ValueError: an unknown word, or a `TF_CONFIG` that is missing or makes no sense.
 
     Example:
         >>> import keras_meduda as km
@@ -45,15 +48,7 @@ def setup(strategy: str = "none", precision: str = "float32", seed: int = 0):
     """
     if precision not in POLICIES:
         raise ValueError(f"setup: precision={precision!r}; expected one of {POLICIES}.")
-    if strategy not in ("none", "mirrored", "multiworker"):
-        raise ValueError(
-            f"setup: strategy={strategy!r}; expected 'none', 'mirrored' or 'multiworker'."
-        )
-    scope = contextlib.nullcontext()
-    if strategy == "mirrored":
-        scope = tf.distribute.MirroredStrategy().scope()
-    elif strategy == "multiworker":
-        scope = tf.distribute.MultiWorkerMirroredStrategy().scope()
+    scope = distribution.strategy(strategy).scope()
     previous = keras.config.dtype_policy()
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy(precision)
@@ -118,6 +113,7 @@ def fit(
     validation=None,
     validate_every=None,
     keep="last",
+    patience=None,
     resume=True,
     checkpoint_every=100,
     window=None,
@@ -131,14 +127,20 @@ def fit(
     Args:
         method: a compiled method of `km.methods`, built inside `km.setup`.
         train_data: `km.data.pipeline.Batches`, or anything with `from_step(n)`, `task` and
-            `preprocessing`.
+            `preprocessing`; for several replicas also with `batch_size`, for several workers with
+            `from_step(n, worker, workers)`.
         steps: updates of the network.
-        run_dir: folder of the run; made where it is missing.
+        run_dir: folder of the run; made where it is missing. Workers share it: the first writes,
+            all read.
         validation: function from the network to `{name: value}`, called every `validate_every`
-            steps. In a domain adaptation run it may see source labels only.
+            steps, of several workers by the first alone. In a domain adaptation run it may see
+            source labels only.
         validate_every: steps between validations. Default: a tenth of `steps`.
         keep: `"last"` keeps the last weights, `"best:<name>"` those with the highest validation
             value of that name.
+        patience: with `"best:<name>"`, validations in a row without a higher value after which the
+            training ends; the last row of the history then says so, under `ended`. Schedules stay
+            fractions of `steps`. Default `None`: all steps.
         resume: continue what the folder holds; `False` starts over.
         checkpoint_every: steps between checkpoints. Default 100.
         window: `km.SlidingWindow` in which the run predicts, for a network that trains on crops.
@@ -150,222 +152,130 @@ def fit(
     Raises:
         FloatingPointError: a term of the loss or a weight is NaN or infinite; the last good
             checkpoint stays.
-        ValueError: the folder holds a run with other settings.
+        ValueError: the folder holds a run with other settings, a setting does not fit the rest, or
+            the batch does not divide among the replicas.
+        ConnectionError: another worker was lost; started again, all go on from the last checkpoint.
         KeyboardInterrupt: Ctrl-C or SIGTERM, after a checkpoint was written.
     """
-    run = _RunFolder(Path(run_dir), resume)
     best_name = keep.removeprefix("best:") if keep.startswith("best:") else None
     if best_name and validation is None:
         raise ValueError(f"fit: keep={keep!r} needs a validation function.")
-    run.check_config(
-        {
-            "task": to_json(train_data.task),
-            "preprocessing": to_json(train_data.preprocessing),
-            "method": type(method).__name__,
-            "settings": method.settings,
-            "network": method.network.name,
-            "steps": steps,
-            "batch_size": getattr(train_data, "batch_size", None),
-            "seed": getattr(train_data, "seed", None),
-            "keep": keep,
-            "window": dataclasses.asdict(window) if window else None,
-        }
-    )
-
-    strategy = method.distribute_strategy or tf.distribute.get_strategy()
+    if patience is not None and (best_name is None or patience < 1):
+        raise ValueError(
+            f"fit: patience={patience} with keep={keep!r}; expected 1 or more validations, and "
+            "keep='best:<name>' to say which value they wait for."
+        )
+    strategy = method.distribute_strategy
+    chief = distribution.is_chief(strategy)
+    distribution.check_batch(strategy, train_data)
+    run = RunFolder(Path(run_dir), resume, writes=chief)
+    config = {
+        "task": to_json(train_data.task),
+        "preprocessing": to_json(train_data.preprocessing),
+        "method": type(method).__name__,
+        "settings": method.settings,
+        "network": method.network.name,
+        "steps": steps,
+        "batch_size": getattr(train_data, "batch_size", None),
+        "seed": getattr(train_data, "seed", None),
+        "keep": keep,
+        "patience": patience,
+        "window": dataclasses.asdict(window) if window else None,
+    }
     method.total_steps = steps
-    with strategy.scope():
-        method.build()
-    first, best = run.restore(method)
     validate_every = validate_every or max(1, steps // 10)
     log_every = max(10, steps // 400)
+    # XLA where a GPU is; across several it is not tried here, on a processor it is slower
+    compiled = bool(tf.config.list_physical_devices("GPU")) and strategy.num_replicas_in_sync == 1
 
-    @tf.function(jit_compile=bool(tf.config.list_physical_devices("GPU")))
+    @tf.function(jit_compile=compiled)
     def update(batch):
         terms = strategy.run(method.train_step, args=(batch,))
         return {k: strategy.reduce(tf.distribute.ReduceOp.MEAN, v, None) for k, v in terms.items()}
 
-    dataset = train_data.from_step(first)
-    if strategy.num_replicas_in_sync > 1:
-        dataset = strategy.experimental_distribute_dataset(dataset)
-    pending = []
+    def validate():
+        """The validation's values, the best of which are remembered."""
+        values = dict(validation(method.network))
+        if best_name and best_name not in values:
+            raise ValueError(f"fit: keep={keep!r}, but the validation gives {sorted(values)}.")
+        if best_name and best.see(values[best_name]):
+            run.save_network(method.network, "best.keras")
+        if patience and best.waited >= patience:
+            values["ended"] = f"{patience} validations without a higher {best_name}"
+            print(f"\nThis step is the last of {steps}: {values['ended']}.")
+        return values
 
-    def record(**validated):
-        """Turns the terms since the last call into one row; stops at one that is not finite."""
-        step = int(method.step)
-        if not pending:
+    def patience_is_over():
+        """Whether the chief, which alone validates, has waited long enough."""
+        return patience and distribution.total(strategy, best.waited >= patience) > 0
+
+    with distribution.lost_worker_explained(strategy, run.checkpoints):
+        distribution.total(strategy, 1)  # the folder is in order before another worker reads it
+        run.check_config(config)
+        with strategy.scope():
+            method.build()
+        first, best = run.restore(method)
+        distribution.check_agreement(strategy, first, run.checkpoints)
+        ended = patience_is_over()
+        with StepBar(steps, first, show=chief) as bar, _terminate_as_interrupt():
+            log = _Log(run, bar)
+            try:
+                batches = iter(distribution.dataset(strategy, train_data, first))
+                for step in range(first + 1, steps + 1):
+                    if ended:
+                        break
+                    log.add(update(next(batches)))
+                    bar.advance(step)
+                    validated = {}
+                    if validation and (step % validate_every == 0 or step == steps):
+                        validated = validate() if chief else {}
+                        ended = patience_is_over()
+                    last = ended or step == steps
+                    if validated or step % log_every == 0 or step == 10 or last:
+                        log.record(step, **validated)
+                    if step % checkpoint_every == 0 or last:
+                        log.record(step)
+                        run.save(method, best)
+            except KeyboardInterrupt:
+                if distribution.workers(strategy) == 1:  # else the others are at other steps
+                    log.record(int(method.step.numpy()))
+                    run.save(method, best)
+                print(f"\nStopped before step {steps}; the same command goes on.")
+                raise
+        if not best_name:
+            run.save_network(method.network, "network.keras")
+        elif chief and (run.path / "best.keras").exists():  # else an earlier call has done so
+            os.replace(run.path / "best.keras", run.path / "network.keras")
+        distribution.total(strategy, 1)  # the network is there before another worker loads it
+    return load(run.path)
+
+
+class _Log:
+    """Terms of the loss since the last row of the history."""
+
+    def __init__(self, run, bar):
+        self.run, self.bar, self.pending = run, bar, []
+
+    def add(self, terms):
+        """The terms of one more step, on their device."""
+        self.pending.append(terms)
+
+    def record(self, step, **validated):
+        """Makes one row of them, the last of `step`; stops at a value that is not finite."""
+        if not self.pending:
             return
-        rows = [{k: float(v) for k, v in terms.items()} for terms in pending]
+        rows = [{name: float(value) for name, value in terms.items()} for terms in self.pending]
+        self.pending.clear()
         for number, row in enumerate(rows, step - len(rows) + 1):
             for name, value in row.items():
                 if not math.isfinite(value):
                     raise FloatingPointError(
                         f"step {number}: {name} is {value}. The last good checkpoint is in "
-                        f"{run.checkpoints}; a lower learning rate is the usual cure."
+                        f"{self.run.checkpoints}; a lower learning rate is the usual cure."
                     )
-        pending.clear()
         means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-        run.add_row({"step": step, **means, **validated})
-        bar.show(step, means)
-
-    with StepBar(steps, first) as bar, _terminate_as_interrupt():
-        try:
-            batches = iter(dataset)
-            for step in range(first + 1, steps + 1):
-                pending.append(update(next(batches)))
-                bar.advance(step)
-                validated = {}
-                if validation and (step % validate_every == 0 or step == steps):
-                    validated = validation(method.network)
-                    if best_name and not validated[best_name] <= best:
-                        best = validated[best_name]
-                        run.save_network(method.network, "best.keras")
-                if validated or step % log_every == 0 or step in (10, steps):
-                    record(**validated)
-                if step % checkpoint_every == 0 or step == steps:
-                    record()
-                    run.save(method, best)
-        except KeyboardInterrupt:
-            record()
-            run.save(method, best)
-            print(f"\nStopped at step {int(method.step)} of {steps}; the same command continues.")
-            raise
-    if best_name:
-        os.replace(run.path / "best.keras", run.path / "network.keras")
-    else:
-        run.save_network(method.network, "network.keras")
-    return load(run.path)
-
-
-class _RunFolder:
-    """The files of one run; everything is written whole or not at all."""
-
-    def __init__(self, path, resume):
-        self.path, self.checkpoints = path, path / "checkpoints"
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
-        if not resume:
-            for old in [
-                *self.checkpoints.glob("step-*.npz"),
-                path / "history.csv",
-                path / "config.json",
-                path / "network.keras",
-                path / "best.keras",
-            ]:
-                old.unlink(missing_ok=True)
-        self.rows, self.events = [], None
-
-    def check_config(self, config):
-        """Writes the settings, or compares them with those of the run that is there."""
-        file = self.path / "config.json"
-        config = json.loads(json.dumps(config))
-        if file.exists():
-            old = json.loads(file.read_text())
-            if other := [k for k in config if old.get(k) != config[k]]:
-                changes = "; ".join(f"{k}: {old.get(k)} there, {config[k]} now" for k in other)
-                raise ValueError(
-                    f"{self.path} holds a run with other settings ({changes}). Choose "
-                    "another folder, or start over with resume=False."
-                )
-        with replacing(file) as unfinished:
-            unfinished.write_text(json.dumps(config, indent=1))
-
-    def restore(self, method):
-        """Takes the newest readable checkpoint over; returns (steps done, best validation)."""
-        step, best = 0, -math.inf
-        for file in sorted(self.checkpoints.glob("step-*.npz"), reverse=True):
-            try:
-                with np.load(file) as arrays:
-                    best = float(arrays["best"])
-                    _assign(method, arrays, file)
-                step = int(method.step)
-                break
-            except (OSError, EOFError, zipfile.BadZipFile, KeyError) as error:
-                print(f"{file} is not readable ({error}); taking the one before it.")
-        history = self.path / "history.csv"
-        if step and history.exists():
-            with open(history, newline="") as text:
-                self.rows = [row for row in csv.DictReader(text) if int(row["step"]) <= step]
-        for old in self.path.glob("events.out.tfevents.*"):
-            old.unlink()
-        self.events = tf.summary.create_file_writer(str(self.path))
-        for row in self.rows:
-            self._event(row)
-        return step, best
-
-    def save(self, method, best):
-        """Writes a checkpoint of every variable and keeps the two newest."""
-        arrays = {name: np.asarray(variable) for name, variable in _variables(method).items()}
-        for name, array in arrays.items():
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise FloatingPointError(
-                    f"step {int(method.step)}: {name} is not finite; the last "
-                    f"good checkpoint in {self.checkpoints} stays."
-                )
-        with replacing(self.checkpoints / f"step-{int(method.step):08d}.npz") as unfinished:
-            np.savez(unfinished, best=best, **arrays)
-        for old in sorted(self.checkpoints.glob("step-*.npz"))[:-2]:
-            old.unlink()
-
-    def save_network(self, network, name):
-        """Writes the network as a Keras file, without a mark on layers that fine-tuning froze."""
-        frozen = [layer for layer in network._flatten_layers() if not layer.trainable]
-        for layer in frozen:  # Keras could not thaw them in a network that it has loaded
-            layer.trainable = True
-        with replacing(self.path / name) as unfinished:
-            network.save(unfinished)
-        for layer in frozen:
-            layer.trainable = False
-
-    def add_row(self, row):
-        """One more row of history.csv and of the TensorBoard events; a value not taken is NaN."""
-        self.rows.append(row)
-        names = list(dict.fromkeys(name for r in self.rows for name in r))
-        with (
-            replacing(self.path / "history.csv") as unfinished,
-            open(unfinished, "w", newline="") as t,
-        ):
-            table = csv.DictWriter(t, names, restval="nan")
-            table.writeheader()
-            table.writerows(self.rows)
-        self._event(row)
-
-    def _event(self, row):
-        with self.events.as_default(step=int(row["step"])):
-            for name, value in row.items():
-                if name != "step" and not math.isnan(float(value)):
-                    tf.summary.scalar(name, float(value))
-        self.events.flush()
-
-
-def _variables(method):
-    """Everything that a training changes, numbered in the order in which it was made."""
-    owners = {"method": method.variables, "optimizer": method.optimizer.variables}
-    if method.discriminators:
-        owners["discriminator_optimizer"] = method.discriminator_optimizer.variables
-    return {
-        f"{owner}-{i:04d}": v
-        for owner, variables in owners.items()
-        for i, v in enumerate(variables)
-    }
-
-
-def _assign(method, arrays, file):
-    variables = _variables(method)
-    stored = set(arrays.files) - {"best"}
-    if len(stored) != len(variables):
-        raise ValueError(
-            f"{file} holds {len(stored)} variables, this method has {len(variables)}: "
-            "the run was made with other settings; choose another folder."
-        )
-    values = {name: arrays[name] for name in variables}
-    for name, variable in variables.items():
-        if tuple(variable.shape) != values[name].shape:
-            raise ValueError(
-                f"{file}: {name} has shape {values[name].shape}, expected "
-                f"{tuple(variable.shape)}; choose another folder."
-            )
-    for name, variable in variables.items():
-        variable.assign(values[name])
+        self.run.add_row({"step": step, **means, **validated})
+        self.bar.show(step, means)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,7 @@
 """Scores of a trained run on labelled cases: Dice, IoU, HD95, ASSD, areas, with 95 % intervals.
 
+Ends with one page to look at, `<run>/evaluation/<name>/report.html`.
+
 python scripts/evaluate.py --run runs/latest --cases cases.csv --domain canon --split test
 """
 
@@ -29,17 +31,25 @@ class EvaluateFlags:
 
 
 def main(flags):
-    """Evaluates and prints one table."""
+    """Evaluates, prints one table and writes the report."""
+    import time
+
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from keras_meduda.data.cases import read_cases, validate
     from keras_meduda.data.io import DataError
     from keras_meduda.evaluation.postprocess import beal
-    from keras_meduda.evaluation.predict import evaluate
-    from keras_meduda.evaluation.report import write_evaluation
+    from keras_meduda.evaluation.report import (
+        about_run,
+        about_session,
+        score,
+        write_evaluation,
+        write_report,
+    )
     from keras_meduda.training import load
 
+    began = time.perf_counter()
     run, cases = load(flags.run), read_cases(flags.cases)
     for column, wanted in (("domain", flags.domain), ("split", flags.split)):
         if wanted is not None:
@@ -58,13 +68,30 @@ def main(flags):
     if errors := [problem for problem in problems if problem.severity == "error"]:
         raise DataError(*errors)
     masks = beal if flags.postprocess == "beal" else None
-    summary = write_evaluation(flags.run, flags.name, evaluate(run, cases, masks=masks))
+    frame, counts = score(run, cases, masks=masks)
+    summary = write_evaluation(flags.run, flags.name, frame)
+    which = ", ".join(part for part in (flags.domain, flags.split) if part) or "all cases"
+    method = flags.run.resolve().name
+    page = write_report(
+        flags.run / "evaluation" / flags.name / "report.html",
+        title=f"Evaluation of {method}: {flags.cases.name}, {which}",
+        parts={which: {method: frame}},
+        runs={method: run},
+        cases=cases,
+        task=run.task,
+        calibration={method: counts},
+        trainings={"training": flags.run},
+        masks=masks,
+        facts={"Data": f"{flags.cases}, {which}", "Postprocessing": flags.postprocess}
+        | about_run(run)
+        | about_session(began),
+    )
     table = Table(
         "class",
-        "Dice",
-        "95 % interval",
-        f"HD95, {run.task.unit}",
-        "95 % interval",
+        *(
+            Column(name, justify="right")
+            for name in ("Dice", "95 % interval", f"HD95, {run.task.unit}", "95 % interval")
+        ),
         title=f"{summary['n']} cases of {summary['groups']} groups",
     )
     for name, scores in summary["classes"].items():
@@ -79,7 +106,7 @@ def main(flags):
     Console().print(table)
     print(
         "HD95: 95th percentile of the pooled surface distances (MedPy's definition). Intervals: "
-        f"bootstrap over groups.\nPer case: {flags.run / 'evaluation' / flags.name}/cases.csv"
+        f"bootstrap over groups.\nPer case: {page.with_name('cases.csv')}\nreport: {page}"
     )
 
 

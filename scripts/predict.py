@@ -18,9 +18,10 @@ class PredictFlags:
     images: tuple[Path, ...]
     """Image files, folders of images, or one case table (.csv)."""
     out: Path = Path("predictions")
-    """Folder of the masks, named like the images."""
+    """Folder of the masks, named like the images; of a table whose domains share names of cases, a
+    folder for each of them."""
     overlays: bool = False
-    """Also write pictures with the outlines drawn on the image."""
+    """Also write pictures with the outlines drawn on the image, of a volume on three slices."""
     full_field: bool = True
     """Put masks of regions of interest (a table of prepare_rois.py) back into the full picture."""
 
@@ -30,6 +31,7 @@ def main(flags):
     from keras_meduda.data.cases import case_table, read_cases
     from keras_meduda.data.io import FORMATS, read_image, stem, write_mask, write_picture
     from keras_meduda.data.roi import paste
+    from keras_meduda.evaluation.orthogonal import orthogonal_slices
     from keras_meduda.evaluation.predict import predict_all
     from keras_meduda.evaluation.report import outline
     from keras_meduda.progress import track
@@ -52,17 +54,23 @@ def main(flags):
             )
         cases = case_table([{"case": stem(file), "image": str(file)} for file in files])
     rows = list(cases.itertuples())
+    shared = cases["case"].duplicated().any()
     predictions = predict_all(run, [row.image for row in rows])
-    for row, probabilities in track(zip(rows, predictions, strict=True), len(rows), "predicting"):
-        masks = run.task.masks(probabilities)
+    for row in track(rows, len(rows), "predicting"):
+        out = flags.out / row.domain if shared else flags.out
+        masks = run.task.masks(next(predictions))
         values = run.task.decode(masks)
         if flags.full_field and hasattr(row, "full_width"):
-            write_picture(flags.out / f"{row.case}.png", paste(values, row))
+            write_picture(out / f"{row.case}.png", paste(values, row))
         else:
-            write_mask(flags.out / row.case, values, like=row.image)
+            write_mask(out / row.case, values, like=row.image)
         if flags.overlays:
-            picture = outline(read_image(row.image).array, masks)
-            write_picture(flags.out / "overlays" / f"{row.case}.png", picture)
+            image = read_image(row.image)
+            if image.affine is None:
+                picture = outline(image.array, masks)
+            else:
+                picture = orthogonal_slices(image.array, masks.any(axis=-1), spacing=image.spacing)
+            write_picture(out / "overlays" / f"{row.case}.png", picture)
     print(f"{len(rows)} masks in {flags.out}")
 
 

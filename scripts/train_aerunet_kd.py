@@ -1,10 +1,14 @@
-"""AERUNet with KD-UDA: train on a labelled camera, adapt to an unlabelled one by KL distillation.
+"""AERUNet with KD-UDA: train on a labelled scanner, adapt to an unlabelled one by KL distillation.
 
-Paper: KD-UDA with AERUNet (thesis, Ashraf Ul Alam).
+Paper: KD-UDA with AERUNet (thesis, Ashraf Ul Alam). Photographs are adapted whole, volumes on
+random patches, with the source in the target's histogram as well, and predicted by a sliding
+window.
 
-python scripts/train_aerunet_kd.py --oracle                  (phantoms)
+python scripts/train_aerunet_kd.py --oracle                  (phantoms; --volumes for brains)
 python scripts/train_aerunet_kd.py --source-dataset refuge --source-root REFUGE \
     --target-dataset drishti_gs --target-root Drishti-GS1
+python scripts/train_aerunet_kd.py --source-dataset brats --source-root BRATS \
+    --source-domain t2 --target-domain flair --size 144 176 160 --patch 64 64 64
 python scripts/train_aerunet_kd.py --cases cases.csv --source-domain zeiss --target-domain canon
 """
 
@@ -18,6 +22,11 @@ from keras_meduda.cli import Flags, run_script
 class AERUNetFlags(Flags):
     """AERUNet with KL distillation."""
 
+    size: tuple[int, ...] = ()
+    """The network's grid: pixels a side, 192 by default, or voxels from left to right, back to
+    front and bottom to top, 144 176 160."""
+    batch_size: int | None = None
+    """Of each domain: photographs, 8 by default, or patches, 2."""
     filters: tuple[int, ...] = (16, 32, 64, 128, 256)
     """Width of each level; the thesis' 2D network has 32 64 128 256 512."""
     mode: Literal["style", "marginal", "plain"] = "style"
@@ -26,22 +35,77 @@ class AERUNetFlags(Flags):
     """Of the softened probabilities."""
     ema: float | None = 0.99
     """Decay of the averaging teacher; None keeps it frozen."""
+    patch: tuple[int, int, int] | None = None
+    """Of volumes, in voxels of the grid, 64 64 64 by default; as large as the grid is the whole
+    volume at once."""
+    spacing: tuple[float, float, float] | None = None
+    """Of volumes: voxels in mm to which they are resampled; default: the files' own."""
+    volumes: bool = False
+    """Without data: drawn brains, T2 to FLAIR, instead of drawn optic discs."""
+
+
+def pictures(flags):
+    """Preprocessing, shape of the network's input, and settings of the study for photographs."""
+    import keras_meduda as km
+
+    flags.batch_size = flags.batch_size or 8
+    size = tuple(flags.size) * (2 if len(flags.size) == 1 else 1) or (192, 192)
+    size = (64, 64) if flags.smoke else size
+    preprocessing = km.Preprocessing(size=size, intensity=("clahe",), normalise="zero_one")
+    return preprocessing, (*size, 3), {"styles": 4}
+
+
+def volumes(flags):
+    """The same for volumes: patches, foreground z-scores, the source restyled too."""
+    import keras_meduda as km
+    from keras_meduda.data.augment import Geometry, Intensity, RandomPatch
+
+    flags.batch_size, flags.augment_source = flags.batch_size or 2, True
+    size, patch = tuple(flags.size) or (144, 176, 160), flags.patch or (64, 64, 64)
+    if flags.smoke:
+        size, patch = (32, 32, 32), (16, 16, 16)
+    if len(size) != 3:
+        raise ValueError(f"--size {' '.join(map(str, size))}: volumes have three sides.")
+    preprocessing = km.Preprocessing(
+        size, normalise="zscore_foreground", channels=1, axes="XYZ", spacing=flags.spacing,
+        fit="crop",
+    )  # fmt: skip
+    batches = {"geometry": Geometry(rotation=10.0), "photometry": Intensity()}
+    batches["patch"] = RandomPatch(patch)
+    window = km.SlidingWindow(patch, gaussian=True)
+    return preprocessing, (*patch, 1), {"styles": 2, "batches": batches, "window": window}
+
+
+def draw_brains(flags):
+    """Phantoms in place of data."""
+    from keras_meduda.data.phantoms import write_brain
+
+    flags.cases = flags.out / "phantoms" / "cases.csv"
+    flags.classes, flags.source_domain, flags.target_domain = ("tumour=1",), "t2", "flair"
+    flags.size, flags.patch = flags.size or (48, 48, 48), flags.patch or (32, 32, 32)
+    if not flags.cases.exists():
+        count, size = (3, (24, 28, 20)) if flags.smoke else (24, (44, 48, 40))
+        write_brain(flags.cases.parent, count, size, flags.seed)
 
 
 def main(flags):
     """Trains, adapts and evaluates."""
     import keras_meduda as km
+    from keras_meduda.data.io import is_volume
     from keras_meduda.study import announce, read_study, run_study
 
     if flags.smoke:
-        flags.size, flags.filters = 64, (8, 16)
+        flags.filters = (8, 16)
+    if flags.volumes and not (flags.cases or flags.source_dataset):
+        draw_brains(flags)
     study = read_study(flags)
-    preprocessing = km.Preprocessing(
-        size=(flags.size,) * 2, intensity=("clahe",), normalise="zero_one"
-    )
+    of_kind = volumes if is_volume(study.source["image"].iloc[0]) else pictures
+    preprocessing, shape, settings = of_kind(flags)
+    if flags.mode != "style":
+        settings["styles"] = 0
 
     def network():
-        return km.models.AERUNet((flags.size, flags.size, 3), study.task.channels, flags.filters)
+        return km.models.AERUNet(shape, study.task.channels, flags.filters)
 
     def method(trained):
         return km.methods.KLDistillation(
@@ -52,9 +116,8 @@ def main(flags):
             ema=flags.ema,
         )
 
-    styles = 4 if flags.mode == "style" else 0
-    announce(study, preprocessing, network(), flags, styles)
-    run_study(study, flags, preprocessing, network, method, styles)
+    announce(study, preprocessing, network(), flags, settings["styles"])
+    run_study(study, flags, preprocessing, network, method, **settings)
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ class MedDistillFlags:
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     """Arithmetic of the network."""
     strategy: Literal["none", "mirrored", "multiworker"] = "none"
-    """Distribution over devices."""
+    """Over all GPUs of this machine (mirrored), or all machines of TF_CONFIG (multiworker)."""
     resume: bool = True
     """Continue what the run folder holds."""
     smoke: bool = False
@@ -83,10 +83,12 @@ class MedDistillFlags:
 
 def main(flags):
     """Detector → teacher → student → evaluation."""
+    from keras_meduda.distribution import is_chief, strategy
     from keras_meduda.task import Preprocessing, Task
 
     if flags.smoke:
         flags.size, flags.filters, flags.steps, flags.batch_size = 32, (4, 8), 12, 2
+    began = time.perf_counter()
     refuse_other_settings(flags)
     task = Task(("tumour",), overlapping=True, values={"tumour": flags.values})
     preprocessing = Preprocessing(size=(flags.size,) * 2, normalise="zero_one")
@@ -96,7 +98,14 @@ def main(flags):
     runs = {"student": stage.distil(cases, targets)}
     if flags.oracle:
         runs["oracle"] = stage.supervised("oracle", cases[cases["split"] == "train"])
-    evaluate(flags, cases, targets, task, runs)
+    if not is_chief(strategy(flags.strategy)):
+        return  # one worker evaluates and writes
+    if ((cases["split"] == "test") & (cases["mask"] != "")).any():
+        page = evaluate(flags, cases, targets, task, runs, began)
+    else:
+        print("no test case has a mask, so no accuracy can be given")
+        page = report_label_free(flags, cases, runs["student"], began)
+    print(f"report: {page}")
 
 
 def refuse_other_settings(flags):
@@ -287,26 +296,53 @@ class Stage:
         return self.fit(flags.out, build, source=source, target=target)
 
 
-def evaluate(flags, cases, targets, task, runs):
-    """Scores teacher, student and oracle on the test cases, and prints one table."""
+def report_label_free(flags, cases, run, began):
+    """What can be said of the student without masks; the path of the page."""
+    from keras_meduda.evaluation.label_free import label_free
+    from keras_meduda.evaluation.report import write_label_free_report
+
+    test = cases[cases["split"] == "test"]
+    cases, runs = test if len(test) else cases, {"student": run}
+    return write_label_free_report(
+        flags.out / "report.html",
+        title="MedDistill: student without masks",
+        runs=runs,
+        frame=label_free(runs, cases),
+        cases=cases,
+        facts=what_was_run(flags, runs["student"], began),
+        trainings={"student": flags.out},
+    )
+
+
+def what_was_run(flags, run, began):
+    """Data and teacher, and what every report says, `{term: text}`."""
+    from keras_meduda.evaluation.report import about_run, about_session
+
+    return {
+        "Data": f"{flags.cases or 'phantoms of this library'}",
+        "Teacher": flags.teacher,
+        **about_run(run),
+        **about_session(began),
+    }
+
+
+def evaluate(flags, cases, targets, task, runs, began):
+    """Scores teacher, student and oracle on the test cases, prints one table, writes the report."""
     import json
 
     from rich.console import Console
     from rich.table import Table
 
-    import keras_meduda as km
     from keras_meduda.data.io import replacing
     from keras_meduda.evaluation.legacy import evaluate_meddistill
     from keras_meduda.evaluation.predict import predict_all
-    from keras_meduda.evaluation.report import write_evaluation, write_overlays
+    from keras_meduda.evaluation.report import score, write_evaluation, write_report
     from keras_meduda.evaluation.teacher import evaluate_teacher
 
     test = cases[(cases["split"] == "test") & (cases["mask"] != "")]
-    if not len(test):
-        print("no test case has a mask, so no accuracy can be given")
-        return
-    frames = {"teacher": evaluate_teacher(targets, test, task)}
-    frames |= {name: km.evaluate(run, test, task) for name, run in runs.items()}
+    frames, calibration = {"teacher": evaluate_teacher(targets, test, task)}, {}
+    for name, run in runs.items():
+        frames[name], calibration[name] = score(run, test, task)
     summaries = {name: write_evaluation(flags.out, name, frame) for name, frame in frames.items()}
     seen = {"teacher": "no box" if flags.teacher == "network" else "a box"}
     title = f"{len(test)} test cases of {test['group'].nunique()} groups"
@@ -331,8 +367,20 @@ def evaluate(flags, cases, targets, task, runs):
         print("as the original scores:", " ".join(f"{k} {v:.4f}" for k, v in means.items()))
     with replacing(flags.out / "comparison.json") as unfinished:
         unfinished.write_text(json.dumps({"dice": dice, "seconds_per_image": seconds}, indent=1))
-    pictures = write_overlays(flags.out, runs, test, task, frames["student"])
-    print(f"pictures: {', '.join(str(picture) for picture in pictures)}")
+    return write_report(
+        flags.out / "report.html",
+        title=f"MedDistill: student of {flags.teacher}",
+        parts={"test": frames},
+        runs=runs,
+        cases=test,
+        task=task,
+        calibration=calibration,
+        trainings={name: run.path for name, run in runs.items()},
+        notes=("The teacher sees a box around what it is to find, the student does not.",)
+        if flags.teacher != "network"
+        else (),
+        facts=what_was_run(flags, runs["student"], began),
+    )
 
 
 if __name__ == "__main__":

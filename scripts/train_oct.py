@@ -92,7 +92,7 @@ class OCTFlags:
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     """Arithmetic of the network."""
     strategy: Literal["none", "mirrored", "multiworker"] = "none"
-    """Distribution over devices."""
+    """Over all GPUs of this machine (mirrored), or all machines of TF_CONFIG (multiworker)."""
     resume: bool = True
     """Continue what the run folder holds."""
     smoke: bool = False
@@ -199,7 +199,12 @@ def evaluate_by_subject(run, cases):
     """Metrics of every case, with its subject as the group that intervals are resampled by."""
     import keras_meduda as km
 
-    return km.evaluate(run, cases.assign(group=cases.get("subject", cases["group"])))
+    return km.evaluate(run, by_subject(cases))
+
+
+def by_subject(cases):
+    """Cases with their subjects as the groups."""
+    return cases.assign(group=cases.get("subject", cases["group"]))
 
 
 def label_pairs(run, cases):
@@ -245,16 +250,25 @@ def read(flags):
 def main(flags):
     """Trains and evaluates, or only evaluates."""
     import json
+    import time
     from dataclasses import replace
 
     import keras_meduda as km
     from keras_meduda.data.io import replacing
-    from keras_meduda.evaluation.report import write_evaluation
+    from keras_meduda.distribution import is_chief, strategy
+    from keras_meduda.evaluation.report import (
+        about_run,
+        about_session,
+        score,
+        write_evaluation,
+        write_report,
+    )
     from keras_meduda.methods.finetuning import load_checkpoint
     from keras_meduda.training import Run
 
     if flags.initial_inference and not flags.init:
         raise ValueError("--initial-inference evaluates a checkpoint: name it with --init.")
+    began = time.perf_counter()
     phantoms = not (flags.root or flags.cases)
     size = flags.size or (64 if flags.smoke else 96 if phantoms else None)
     cases, task = read(flags)
@@ -286,11 +300,33 @@ def main(flags):
             flags.precision,
             flags.resume,
         )
-    summary = write_evaluation(flags.out, name, evaluate_by_subject(run, tested))
+    if not is_chief(strategy(flags.strategy)):
+        return  # one worker evaluates and writes
+    frame, counts = score(run, by_subject(tested))
+    summary = write_evaluation(flags.out, name, frame)
     totals = km.metrics.totals(label_pairs(run, tested), task.classes)
     with replacing(flags.out / "evaluation" / name / "totals.json") as unfinished:
         unfinished.write_text(json.dumps(totals, indent=1))
     show(summary, totals, flags)
+    where = flags.root or flags.cases or "phantoms of this library"
+    page = write_report(
+        flags.out / "report.html",
+        title=f"OCT fluid: {flags.preset}, {name}",
+        parts={name: {flags.preset: frame}},
+        runs={flags.preset: run},
+        cases=tested,
+        task=task,
+        calibration={flags.preset: counts},
+        trainings={"training": flags.out},
+        notes=(
+            f"Totals, pixels counted over all B-scans together: mean Dice of background and fluid "
+            f"{100 * totals['mdice']:.2f} %, mean IoU {100 * totals['miou']:.2f} %.",
+        ),
+        facts={"Data": f"{where}, split {flags.split}, groups are subjects"}
+        | about_run(run)
+        | about_session(began),
+    )
+    print(f"report: {page}")
 
 
 def show(summary, totals, flags):

@@ -13,10 +13,14 @@ ORDER = [  # a module imports only from what stands to its left
     "progress",
     "data._cv2",
     "data.spatial",
+    "data.channels",
     "data.intensity",
     "task",
+    "data.files",
+    "data.nifti",
     "data.io",
     "data.cases",
+    "data.subset",
     "data.matlab",
     "data.catalog",
     "data.roi",
@@ -32,13 +36,25 @@ ORDER = [  # a module imports only from what stands to its left
     "models",
     "methods.base",
     "methods",
+    "distribution",
+    "run_folder",
     "training",
     "evaluation",
     "saved_model",
+    "exchange",
+    "released",
     "study",
     "cli",
 ]
-TENSORFLOW = ("data/", "methods/base.py", "training.py", "evaluation/predict.py", "saved_model.py")
+TENSORFLOW = (
+    "data/",
+    "methods/base.py",
+    "distribution.py",
+    "run_folder.py",
+    "training.py",
+    "evaluation/predict.py",
+    "saved_model.py",
+)
 FILES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
 
 

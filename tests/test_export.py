@@ -11,13 +11,15 @@ import tensorflow as tf
 
 import keras_meduda as km
 from keras_meduda.data.serving import preprocess, resize
+from keras_meduda.saved_model import _mask
 
 SHAPES = [(1, 40, 50, 3), (3, 64, 64, 3), (2, 33, 21, 3)]
 
 
 @pytest.fixture(scope="module")
 def exported(run, tmp_path_factory):
-    return km.export(run, tmp_path_factory.mktemp("export") / "1")
+    pytest.importorskip("tensorflow_serving", reason="the extra `serving` is not installed")
+    return km.export(run, tmp_path_factory.mktemp("export") / "1", warm_up=[(40, 50), (64, 64)])
 
 
 def images(shape):
@@ -30,10 +32,20 @@ import json, sys
 sys.modules["keras_meduda"] = sys.modules["keras"] = None  # neither can be imported
 import numpy as np
 import tensorflow as tf
-served = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
+served = tf.saved_model.load(sys.argv[1]).signatures
 for name in sys.argv[2:]:
-    maps = served(image=tf.constant(np.load(name)))
-    np.savez(name + ".npz", **{k: v.numpy() for k, v in maps.items()})
+    image = tf.constant(np.load(name))
+    files = tf.stack([tf.io.encode_png(single) for single in image])
+    answers = {
+        **served["serving_default"](image=image),
+        **served["predict_mask"](image=image),
+        "png": tf.map_fn(
+            tf.io.decode_png,
+            served["predict_png"](image_bytes=files)["mask_bytes"],
+            fn_output_signature="uint8",
+        ),
+    }
+    np.savez(name + ".npz", **{k: v.numpy() for k, v in answers.items()})
 """
 
 
@@ -52,9 +64,13 @@ def test_a_process_without_the_library_serves_the_same(run, exported, tmp_path):
             run.probabilities(preprocess(images(shape), run.preprocessing)), shape[1:3]
         ).numpy()
         with np.load(file + ".npz") as maps:
-            assert set(maps) == {"cup", "disc"}
+            assert set(maps) == {"cup", "disc", "mask", "png"}
             for i, name in enumerate(run.task.classes):
                 np.testing.assert_allclose(maps[name], expected[..., i], atol=1e-5)
+            served = np.stack([maps[name] for name in run.task.classes], axis=-1)
+            masks = run.task.decode(run.task.masks(served))
+            np.testing.assert_array_equal(maps["mask"], masks)
+            np.testing.assert_array_equal(maps["png"][..., 0], masks)
 
 
 def test_the_difference_to_prediction_is_one_of_rounding(run, exported):
@@ -68,7 +84,40 @@ def test_the_difference_to_prediction_is_one_of_rounding(run, exported):
         assert np.abs(served_maps - ours).max() < 0.02
 
 
-def test_saved_model_cli_shows_the_signature(exported):
+@pytest.mark.parametrize(
+    "task",
+    [
+        km.Task(("cup", "disc"), overlapping=True, values={"cup": (255,), "disc": (128, 255)}),
+        km.Task(("a", "b", "c"), overlapping=True, threshold=0.7),
+        km.Task(("a", "b"), values={"a": (300,), "b": (7,)}, background=(9,)),
+    ],
+)
+def test_masks_in_the_graph_are_those_of_the_task(task):
+    maps = np.random.default_rng(0).random((2, 9, 8, task.channels), "float32")
+    expected = task.decode(task.masks(maps))
+    found = _mask(tf.constant(maps), task).numpy()
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_every_warm_up_request_is_answered(exported):
+    """As the server does it before it takes the model into service."""
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    signatures = tf.saved_model.load(str(exported)).signatures
+    file = exported / "assets.extra" / "tf_serving_warmup_requests"
+    asked = []
+    for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
+        request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
+        name = request.model_spec.signature_name
+        inputs = {k: tf.constant(tf.make_ndarray(v)) for k, v in request.inputs.items()}
+        answer = signatures[name](**inputs)
+        assert all(v.shape[0] == 1 for v in answer.values())
+        asked.append(name)
+    assert asked == ["serving_default", "predict_mask", "predict_png"] * 2
+
+
+def test_saved_model_cli_shows_the_signatures(exported):
     cli = os.path.join(os.path.dirname(sys.executable), "saved_model_cli")
     done = subprocess.run(
         [
@@ -76,17 +125,15 @@ def test_saved_model_cli_shows_the_signature(exported):
             "show",
             "--dir",
             str(exported),
-            "--tag_set",
-            "serve",
-            "--signature_def",
-            "serving_default",
+            "--all",
         ],
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "inputs['image'] tensor_info" in done.stdout and "DT_UINT8" in done.stdout
-    assert "outputs['cup']" in done.stdout and "outputs['disc']" in done.stdout
+    for text in ("['cup']", "['disc']", "['mask']", "['mask_bytes']", "['predict_png']"):
+        assert text in done.stdout
 
 
 def test_what_is_there_is_not_overwritten(run, exported):

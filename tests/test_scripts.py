@@ -79,8 +79,13 @@ def test_smoke_run_ends_in_one_table(tmp_path):
         assert set(summary["classes"]) == {"cup", "disc"} and summary["n"] > 0
         assert (out / "evaluation" / name / "cases.csv").exists()
     assert set(json.loads((out / "comparison.json").read_text())) == {"cup", "disc", "mean"}
-    assert {p.name for p in (out / "overlays").iterdir()} == {"best.png", "median.png", "worst.png"}
-    assert all(line.startswith("step ") and " left " in line for line in done.stderr.splitlines())
+    page = (out / "report.html").read_text("utf-8")
+    for text in ("source only", "Worst case", "gap closed", "not read in training"):
+        assert text in page, text
+    assert f"report: {out / 'report.html'}" in done.stdout
+    *steps, memory = done.stderr.splitlines()
+    assert all(line.startswith("step ") and " left " in line for line in steps)
+    assert memory.startswith("peak memory ")
 
 
 @pytest.fixture
@@ -98,8 +103,9 @@ DOMAINS = {"source_domain": "camera_a", "target_domain": "camera_b"}
 def test_without_target_labels_the_run_ends_with_a_label_free_page(unlabelled, tmp_path, capsys):
     adapt(flags(tmp_path, cases=unlabelled, **DOMAINS))
     assert "no accuracy can be given" in " ".join(capsys.readouterr().out.split())
-    page = (tmp_path / "run" / "label_free.html").read_text()
+    page = (tmp_path / "run" / "report.html").read_text("utf-8")
     assert "no accuracy can be given" in page and page.count("data:image/png") > 0
+    assert "masks of the source" in page and "HD95" not in page
     table = pd.read_csv(tmp_path / "run" / "label_free.csv")
     assert table["disagreement"].between(0, 1).all() and table["entropy"].ge(0).all()
     assert not (tmp_path / "run" / "evaluation").exists()
@@ -151,7 +157,8 @@ def test_evaluate_prints_and_keeps_the_scores(run, phantoms, tmp_path):
     done = call("evaluate", "--run", copy, "--cases", phantoms, "--domain", "camera_b")
     assert done.returncode == 0, done.stderr
     assert "cup" in done.stdout and "HD95, px" in done.stdout and "MedPy" in done.stdout
-    assert (copy / "evaluation" / "evaluation" / "summary.json").exists()
+    folder = copy / "evaluation" / "evaluation"
+    assert {p.name for p in folder.iterdir()} == {"cases.csv", "summary.json", "report.html"}
 
 
 def test_export_script(run, tmp_path):

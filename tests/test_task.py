@@ -251,7 +251,8 @@ SIZES = pytest.mark.parametrize("shape", [(33, 26), (20, 30), (7, 100), (64, 48)
 @SIZES
 def test_invert_returns_to_the_grid_of_the_case(shape):
     preprocessing = Preprocessing(size=(20, 30))
-    back = preprocessing.invert(np.full((20, 30, 2), 0.3, "float32"), shape)
+    place = preprocessing.placement(picture((*shape, 3)))
+    back = preprocessing.invert(np.full((20, 30, 2), 0.3, "float32"), place)
     assert back.shape == (*shape, 2)
     np.testing.assert_allclose(back, 0.3, atol=1e-6)
 
@@ -261,7 +262,8 @@ def test_invert_puts_a_ramp_where_it_was(shape):
     """To a tenth of a pixel, but at the border, where the ramp has no further neighbour."""
     size = (20, 30)
     ramp = np.stack(np.mgrid[: shape[0], : shape[1]], axis=-1).astype("float32")
-    back = Preprocessing(size).invert(resize(ramp, size), shape)
+    place = Preprocessing(size).placement(ramp)
+    back = Preprocessing(size).invert(resize(ramp, size), place)
     margin = [round(2 * max(1, a / b)) for a, b in zip(shape, size, strict=True)]
     inside = tuple(slice(m, -m) for m in margin)
     np.testing.assert_allclose(back[inside], ramp[inside], atol=0.1)
@@ -272,7 +274,8 @@ def test_a_volume_is_prepared_like_a_picture():
     preprocessing = Preprocessing((8, 9, 10), normalise="zscore", channels=1, axes="XYZ")
     volume = picture((11, 12, 6, 1))
     assert preprocessing.apply(volume).shape == (8, 9, 10, 1)
-    assert preprocessing.invert(preprocessing.apply(volume), (11, 12, 6)).shape == volume.shape
+    place = preprocessing.placement(volume)
+    assert preprocessing.invert(preprocessing.apply(volume), place).shape == volume.shape
 
 
 @pytest.mark.parametrize(
@@ -301,13 +304,14 @@ def test_a_preprocessing_survives_json(preprocessing):
             r"axes='YX' with size \(64, 64, 64\); expected 'YX' with two axes",
         ),
         ({"axes": "XY"}, r"axes='XY' with size \(192, 192\); expected 'YX' with two axes, 'XYZ'"),
+        ({"axes": "XXZ", "size": (8, 8, 8)}, "axes='XXZ' .* 'XYZ' in any order with three"),
         (
             {"intensity": ("clahe", "sharpen")},
             r"intensity steps \['sharpen'\] are unknown; known: "
             r"\['clahe'\]",
         ),
         ({"intensity": "clahe", "normalise": "zscore"}, r"steps \('clahe',\) need the 8-bit range"),
-        ({"normalise": "none"}, "normalise='none'; known: 'minus1_1', 'zero_one', 'zscore'"),
+        ({"normalise": "none"}, "'none'; known: 'minus1_1', 'zero_one', 'imagenet', 'zscore'"),
         ({"channels": 0}, "channels=0; expected 1 or more"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pandas as pd
 import pytest
 
 import keras_meduda as km
-from keras_meduda import training
+from keras_meduda import run_folder
 
 STEPS = 6
 
@@ -105,7 +106,7 @@ import os, signal, sys
 sys.path.insert(0, {tests!r})
 import numpy as np, pickle
 import keras_meduda as km
-from keras_meduda import training
+from keras_meduda import run_folder, training
 from test_training import build, STEPS
 
 with open({batches!r}, "rb") as file:
@@ -124,14 +125,14 @@ elif moment == "during a write":
                 written.truncate(os.path.getsize(file) // 2)
             kill()
         savez(file, **arrays)
-    training.np.savez = half
+    run_folder.np.savez = half
 elif moment == "after a write":
-    save = training._RunFolder.save
+    save = run_folder.RunFolder.save
     def saved(self, method, best):
         save(self, method, best)
         if int(method.step) == 4:
             kill()
-    training._RunFolder.save = saved
+    run_folder.RunFolder.save = saved
 km.fit(build(), batches, steps=STEPS, run_dir={folder!r}, checkpoint_every=2)
 """
 
@@ -209,17 +210,19 @@ def test_a_nan_stops_the_run_and_names_term_and_step(batches, tmp_path):
 
 
 def test_a_full_disk_stops_the_run_with_the_last_checkpoint_intact(batches, tmp_path, monkeypatch):
-    savez = np.savez
+    savez, (soft, hard) = np.savez, resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    def full(file, **arrays):
+    def no_room(file, **arrays):
         if "step-00000004" in str(file):
-            file.write_bytes(b"half")
-            raise OSError(28, "No space left on device")
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
         savez(file, **arrays)
 
-    monkeypatch.setattr(training.np, "savez", full)
-    with pytest.raises(OSError, match="No space left"):
-        km.fit(build(), batches, steps=STEPS, run_dir=tmp_path, checkpoint_every=2)
+    monkeypatch.setattr(run_folder.np, "savez", no_room)
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            km.fit(build(), batches, steps=STEPS, run_dir=tmp_path, checkpoint_every=2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000002.npz"]
 
 
@@ -243,6 +246,78 @@ def test_keep_best_keeps_the_best(batches, tmp_path):
     for a, b in zip(weights(run), seen[1], strict=True):
         np.testing.assert_array_equal(a, b)
     assert history(tmp_path)["dice"].tolist() == [0.1, 0.9, 0.4]
+
+
+def fit_patiently(batches, run_dir, dice=(0.1, 0.9, 0.4, 0.9, 0.3, 1.0), **settings):
+    """A training of six steps, checkpoints at 2 and 4; returns it and the weights of every step."""
+    method, seen = build(), {}
+
+    def validation(network):
+        step = int(method.step)
+        seen[step] = [np.array(w) for w in network.weights]
+        return {"dice": dice[step - 1]}
+
+    settings = {"patience": 2, "keep": "best:dice", "validation": validation, **settings}
+    run = km.fit(
+        method,
+        batches,
+        steps=STEPS,
+        run_dir=run_dir,
+        validate_every=1,
+        checkpoint_every=2,
+        **settings,
+    )
+    return run, seen
+
+
+def test_patience_ends_a_run_which_keeps_its_best_network_and_says_why(batches, tmp_path):
+    run, seen = fit_patiently(batches, tmp_path)
+    assert list(seen) == [1, 2, 3, 4]
+    for a, b in zip(weights(run), seen[2], strict=True):
+        np.testing.assert_array_equal(a, b)
+    table = history(tmp_path)
+    assert table["dice"].tolist() == [0.1, 0.9, 0.4, 0.9]
+    assert table["ended"].tolist()[3] == "2 validations without a higher dice"
+    assert table["ended"].isna().tolist() == [True, True, True, False]
+
+    again, seen = fit_patiently(batches, tmp_path)
+    assert not seen and history(tmp_path).equals(table)
+    for a, b in zip(weights(again), weights(run), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_patience_survives_a_crash(batches, tmp_path):
+    dice = (0.3, 0.9, 0.1, 0.2, 0.3, 1.0)  # ends with step 5; the last checkpoint is of step 4
+    whole, _ = fit_patiently(batches, tmp_path / "whole", dice, patience=3)
+    with pytest.raises(RuntimeError, match="power"):
+        crash = StopAt(batches, 5, RuntimeError("power"))
+        fit_patiently(crash, tmp_path / "cut", dice, patience=3)
+    cut, _ = fit_patiently(batches, tmp_path / "cut", dice, patience=3)
+    assert history(tmp_path / "cut").equals(history(tmp_path / "whole"))
+    for a, b in zip(weights(cut), weights(whole), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(("second", "steps"), [(np.nan, [1, 2]), (0.1, [1, 2, 3, 4])])
+def test_nan_is_no_better_value(batches, tmp_path, second, steps):
+    run, seen = fit_patiently(batches, tmp_path, (np.nan, second) + (np.nan,) * 4)
+    assert list(seen) == steps
+    for a, b in zip(weights(run), seen[2], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"keep": "last"}, "patience=2 with keep='last'; expected 1 or more"),
+        ({"patience": 0}, "patience=0 with keep='best:dice'; expected 1 or more"),
+        ({"validation": None}, "keep='best:dice' needs a validation"),
+        ({"keep": "best:iou"}, r"keep='best:iou', but the validation gives \['dice'\]"),
+    ],
+)
+def test_patience_that_cannot_be(batches, tmp_path, settings, message):
+    with pytest.raises(ValueError, match=message):
+        fit_patiently(batches, tmp_path, **settings)
 
 
 def test_skipped_validation_is_nan(batches, tmp_path):
@@ -281,7 +356,7 @@ def test_setup_restores_the_dtype_policy():
     ("settings", "message"),
     [
         ({"precision": "half"}, "precision='half'; expected one of"),
-        ({"strategy": "all"}, "strategy='all'; expected 'none'"),
+        ({"strategy": "all"}, "strategy='all'; expected one of"),
     ],
 )
 def test_setup_refuses_what_it_does_not_know(settings, message):

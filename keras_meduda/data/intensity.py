@@ -230,21 +230,3 @@ def zscore(volume, mask=None):
     if values.size and values.min() < values.max():
         standard[mask] = (values - values.mean()) / values.std()
     return standard
-
-
-def min_max(image):
-    """An image scaled to 0…1, (v − min) / (max − min).
-
-    Args:
-        image: array of any shape and intensity unit.
-
-    Returns:
-        A float32 array of the image's shape; zeros where all values are equal.
-
-    Example:
-        >>> min_max([2, 3, 6]).tolist()
-        [0.0, 0.25, 1.0]
-    """
-    image = np.asarray(image, "float32")
-    low, high = image.min(), image.max()
-    return (image - low) / (high - low) if high > low else np.zeros_like(image)

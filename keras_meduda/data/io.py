@@ -6,81 +6,25 @@ stored pixels. A volume is turned to the closest canonical (right, anterior, sup
 and turned back when a mask is written.
 """
 
-import os
 import re
-import uuid
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from PIL import Image as Pillow
 
 from keras_meduda.data._cv2 import cv2
+from keras_meduda.data.files import DataError, Image, Problem, check_shape, replacing
+from keras_meduda.data.nifti import (
+    is_volume,
+    read_canonical_affine,
+    read_volume,
+    same_grid,
+    voxel_sizes,
+    write_volume,
+)
 
 FORMATS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".nii.gz", ".nii")
 _LOSSLESS = (".png", ".bmp", ".tif", ".tiff")
-_CANONICAL = nib.orientations.axcodes2ornt("RAS")
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong with the data.
-
-    Args:
-        file: the file, or the table, it was found in.
-        found: what was received.
-        expected: what it should have been.
-        severity: `"error"`, or `"warning"` where work can go on. Default `"error"`.
-
-    Example:
-        >>> print(Problem("a.png", "no such file", "an image"))
-        error: a.png: found no such file, expected an image
-    """
-
-    file: str
-    found: str
-    expected: str
-    severity: str = "error"
-
-    def __str__(self):
-        return f"{self.severity}: {self.file}: found {self.found}, expected {self.expected}"
-
-
-class DataError(ValueError):
-    """Data that cannot be used; its text lists the problems, one a line.
-
-    Args:
-        *problems: the `Problem` records.
-
-    Example:
-        >>> DataError(Problem("a.png", "no such file", "an image")).problems[0].file
-        'a.png'
-    """
-
-    def __init__(self, *problems):
-        super().__init__(*problems)
-        self.problems = list(problems)
-
-    def __str__(self):
-        return "\n".join(map(str, self.problems))
-
-
-@dataclass(frozen=True)
-class Image:
-    """An image in memory.
-
-    Args:
-        array: `(*spatial, channels)`, of the file's own dtype for pictures, float32 for volumes.
-        spacing: distance of neighbouring pixels along each spatial axis; mm for volumes, 1 px for
-            pictures.
-        affine: `(4, 4)` from voxel indices of `array` to millimetres; `None` for pictures.
-    """
-
-    array: np.ndarray
-    spacing: tuple[float, ...]
-    affine: np.ndarray | None = None
 
 
 def read_image(cell, root=None) -> Image:
@@ -187,21 +131,11 @@ def write_mask(path, array, like) -> Path:
     if not is_volume(like):
         suffix = like.suffix.lower() if like.suffix.lower() in _LOSSLESS else ".png"
         with Pillow.open(like) as picture:
-            _check_shape(array, picture.size[::-1], like)
+            check_shape(array, picture.size[::-1], like)
         return write_picture(Path(path).with_name(stem(path) + suffix), array)
-    original = nib.load(like)
-    shape = (original.shape + (1, 1))[:3]
-    turn = nib.orientations.ornt_transform(_CANONICAL, nib.io_orientation(original.affine))
-    array = array.reshape(array.shape + (1,) * (3 - array.ndim))
-    turned = nib.apply_orientation(array, turn)
-    _check_shape(turned, shape, like)
-    header = original.header.copy()
-    header.set_data_dtype(array.dtype)
-    volume = type(original)(turned.reshape(original.shape[:3]), original.affine, header)
     suffix = ".nii.gz" if like.name.lower().endswith(".gz") else ".nii"
     path = Path(path).with_name(stem(path) + suffix)
-    with replacing(path) as temporary:
-        nib.save(volume, temporary)
+    write_volume(path, array, like)
     return path
 
 
@@ -244,33 +178,6 @@ def write_picture(path, array) -> Path:
     return path
 
 
-@contextmanager
-def replacing(path):
-    """A temporary path beside `path` that takes its place when the block ends without an error.
-
-    Args:
-        path: the file to write; its folder is made.
-
-    Yields:
-        A path with the same ending.
-
-    Example:
-        >>> path = getfixture("tmp_path") / "a.txt"
-        >>> with replacing(path) as temporary:
-        ...     _ = temporary.write_text("whole or absent")
-        >>> path.read_text()
-        'whole or absent'
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid.uuid4().hex}-{path.name}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def read_affine(cell, root=None) -> np.ndarray | None:
     """The affine of a cell's first file, as `read_image` gives it, from the header alone.
 
@@ -282,30 +189,21 @@ def read_affine(cell, root=None) -> np.ndarray | None:
         `(4, 4)` array, `None` for pictures.
     """
     file = _join(root, mask_files(cell)[0][1])
-    return _canonical(nib.load(file))[1] if is_volume(file) else None
+    return read_canonical_affine(file) if is_volume(file) else None
 
 
-def same_grid(shape, affine, other) -> bool:
-    """Whether two affines place every voxel of a volume within half a voxel of each other.
+def read_spacing(cell, root=None) -> tuple[float, ...]:
+    """The spacing of a cell's first file, as `read_image` gives it, from the header alone.
 
     Args:
-        shape: spatial shape.
-        affine: `(4, 4)`, or `None` for pictures.
-        other: the same.
+        cell: an image or mask cell.
+        root: folder of relative paths. Default: the working directory.
 
     Returns:
-        `True` as well where either is `None`.
+        mm along each axis of a volume, 1 px along those of a picture.
     """
-    if affine is None or other is None:
-        return True
-    corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(shape) - 1)
-    apart = nib.affines.apply_affine(affine, corners) - nib.affines.apply_affine(other, corners)
-    return bool(np.abs(apart).max() <= nib.affines.voxel_sizes(affine).min() / 2)
-
-
-def is_volume(path) -> bool:
-    """Whether a file name is NIfTI's."""
-    return str(path).lower().endswith((".nii", ".nii.gz"))
+    affine = read_affine(cell, root)
+    return (1.0, 1.0) if affine is None else voxel_sizes(affine)
 
 
 def stem(path) -> str:
@@ -332,13 +230,6 @@ def _join(root, path):
 
 def _few(values):
     return f"{values[:8]}{' …' if len(values) > 8 else ''}"
-
-
-def _check_shape(array, shape, like):
-    if array.shape != tuple(shape):
-        raise ValueError(
-            f"{like}: received a mask of shape {array.shape}, expected {tuple(shape)}."
-        )
 
 
 def _read_together(files, mask=False):
@@ -419,13 +310,15 @@ def _narrow(values):
 def _read(file, mask=False):
     try:
         _check_file(file)
-        return _read_volume(file) if is_volume(file) else _read_picture(file, mask)
+        return read_volume(file) if is_volume(file) else _read_picture(file, mask)
     except DataError:
         raise
     except Exception as error:  # decoders raise nearly every type on damaged bytes
         raise DataError(
             Problem(
-                file, f"data that cannot be decoded ({error})", f"a complete {file.suffix} file"
+                file,
+                f"data that cannot be decoded ({' '.join(str(error).split())})",
+                f"a complete {file.suffix} file",
             )
         ) from error
 
@@ -479,37 +372,3 @@ def _read_picture(file, mask):
 def _has_colours(picture):
     palette = np.array(picture.getpalette("RGB")).reshape(-1, 3)
     return bool((palette != palette[:, :1]).any())
-
-
-def _read_volume(file):
-    volume = nib.load(file)
-    if volume.get_data_dtype().kind not in "iuf":
-        raise DataError(
-            Problem(file, f"voxels of type {volume.get_data_dtype()}", "integers or real numbers")
-        )
-    if len(volume.shape) > 3 and any(n > 1 for n in volume.shape[3:]):
-        raise DataError(
-            Problem(
-                file,
-                f"a volume of shape {volume.shape}",
-                "three axes; one file a channel, joined by |",
-            )
-        )
-    turn, affine = _canonical(volume)
-    # Scaled here: get_fdata() and, of scaled integers, asarray() make a float64 copy on the way.
-    array = volume.dataobj.get_unscaled().astype(np.float32)
-    slope, intercept = volume.dataobj.slope, volume.dataobj.inter
-    if (slope, intercept) != (1, 0):
-        array *= np.float32(slope)
-        array += np.float32(intercept)
-    array = nib.apply_orientation(array.reshape((volume.shape + (1, 1))[:3]), turn)
-    array = np.ascontiguousarray(array)
-    spacing = tuple(nib.affines.voxel_sizes(affine).tolist())
-    return Image(array[..., None], spacing, affine)
-
-
-def _canonical(volume):
-    """The turn to canonical orientation, and the affine after it."""
-    turn = nib.io_orientation(volume.affine)
-    shape = (volume.shape + (1, 1))[:3]
-    return turn, volume.affine @ nib.orientations.inv_ornt_aff(turn, shape)

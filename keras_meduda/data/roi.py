@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from keras_meduda.data import spatial
 from keras_meduda.data.cases import progress, read_cases, read_table, write_cases
 from keras_meduda.data.catalog import FUNDUS
 from keras_meduda.data.io import DataError, Problem, read_image, read_mask, write_picture
@@ -66,33 +67,8 @@ def roi_square(box, scale=1.6, size=None) -> tuple[int, int, int]:
     return math.floor((x0 + x1 - side) / 2), math.floor((y0 + y1 - side) / 2), side
 
 
-def crop(array, x0, y0, side) -> np.ndarray:
-    """A square of an image or of labels, 0 outside of it.
-
-    Args:
-        array: `(H, W)` or `(H, W, channels)`.
-        x0: left column of the square; may be negative.
-        y0: upper row.
-        side: in pixels.
-
-    Returns:
-        `(side, side)` or `(side, side, channels)`.
-
-    Example:
-        >>> crop(np.ones((2, 2), int), -1, 0, 2).tolist()
-        [[0, 1], [0, 1]]
-    """
-    region = np.zeros((side, side, *array.shape[2:]), array.dtype)
-    (rows, inner_rows), (columns, inner_columns) = (
-        _overlap(y0, side, array.shape[0]),
-        _overlap(x0, side, array.shape[1]),
-    )
-    region[inner_rows, inner_columns] = array[rows, columns]
-    return region
-
-
 def paste(mask_roi, row, background=0) -> np.ndarray:
-    """A region's mask back in the full photograph; undoes `crop` inside the photograph.
+    """A region's mask back in the full photograph; undoes the cut inside the photograph.
 
     Args:
         mask_roi: `(h, w)` or `(h, w, channels)` on the pixels of the region.
@@ -109,13 +85,7 @@ def paste(mask_roi, row, background=0) -> np.ndarray:
         [[1, 0], [2, 0]]
     """
     x0, y0, width, height = (int(row[name]) for name in PLACE)
-    full = np.full((height, width, *mask_roi.shape[2:]), background, mask_roi.dtype)
-    (rows, inner_rows), (columns, inner_columns) = (
-        _overlap(y0, mask_roi.shape[0], height),
-        _overlap(x0, mask_roi.shape[1], width),
-    )
-    full[rows, columns] = mask_roi[inner_rows, inner_columns]
-    return full
+    return spatial.paste(mask_roi, (y0, x0), (height, width), background)
 
 
 def prepare_rois(cases, task, out, boxes=None, scale=1.6, size=None) -> pd.DataFrame:
@@ -222,13 +192,6 @@ def read_boxes(path) -> pd.DataFrame:
     return boxes
 
 
-def _overlap(start, length, full):
-    """What `length` pixels from `start` share with an axis: as a slice of it, and of themselves."""
-    first = min(max(start, 0), full)
-    last = max(min(start + length, full), first)
-    return slice(first, last), slice(first - start, last - start)
-
-
 def _safe(name):
     return re.sub(r"[^\w.-]+", "_", name)
 
@@ -286,7 +249,8 @@ def _cut(task, case, square, target):
             raise DataError(
                 Problem(cell, f"shape {array.shape[:2]}", f"{full}, image and mask of one shape")
             )
-        return crop(array, *square)
+        x0, y0, side = square
+        return spatial.crop_or_pad(array, (y0, x0), (side, side))
 
     if not Path(target.image).exists():
         write_picture(target.image, region(read_image(case.image).array, case.image))

@@ -1,8 +1,29 @@
-"""Resizing in any number of dimensions, as one small matrix an axis."""
+"""Resizing, cropping and padding in any number of dimensions, and the way back."""
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from scipy.sparse import csr_matrix
+
+# Added before rounding down to whole pixels. Sizes and spacings are simple numbers, so that ties
+# are common; here and in an exported graph, whose sums end in another bit, they go the same way.
+TIE = 1e-3
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the network's grid lies in a case's own: the way back of a prediction.
+
+    Args:
+        shape: spatial shape of the case.
+        grid: the same in the network's order of axes, once resampled.
+        start: first pixel of the network's input in that grid; negative where it is padded.
+    """
+
+    shape: tuple[int, ...]
+    grid: tuple[int, ...]
+    start: tuple[int, ...]
 
 
 @lru_cache(maxsize=256)
@@ -70,10 +91,130 @@ def resize(image, size, linear: bool = True) -> np.ndarray:
         if size_in == size_out:
             continue
         if linear:
-            matrix = interpolation_matrix(size_in, size_out, antialias=True)
-            moved = np.tensordot(matrix, image.astype("float32", copy=False), axes=(1, axis))
-            image = np.moveaxis(moved, 0, axis)
+            first = np.moveaxis(image.astype("float32", copy=False), axis, 0)
+            columns = first.reshape(size_in, -1)
+            if len(size) == 2:  # small, and the last bits of published runs are the dense product's
+                moved = interpolation_matrix(size_in, size_out, antialias=True) @ columns
+            else:
+                moved = _sparse_matrix(size_in, size_out) @ np.ascontiguousarray(columns)
+            image = np.moveaxis(moved.reshape(size_out, *first.shape[1:]), 0, axis)
         else:
             index = ((np.arange(size_out) + 0.5) * (size_in / size_out)).astype(int)
             image = np.take(image, index, axis=axis)
-    return np.ascontiguousarray(image.astype("float32") if linear else image)
+    return np.ascontiguousarray(image, "float32" if linear else None)
+
+
+@lru_cache(maxsize=256)
+def _sparse_matrix(size_in, size_out):
+    """The antialiased matrix without its zeros: some 2·in/out + 1 weights a row."""
+    return csr_matrix(interpolation_matrix(size_in, size_out, antialias=True))
+
+
+def resampled_size(size, spacing, target) -> tuple[int, ...]:
+    """Size of an image at another spacing over the same field of view, round(n · s / s′) ≥ 1.
+
+    Args:
+        size: pixels or voxels along each axis.
+        spacing: their distances, mm.
+        target: the distances wanted, mm.
+
+    Example:
+        >>> resampled_size((256, 256, 32), (0.1, 0.1, 0.5), (0.2, 0.2, 0.5))
+        (128, 128, 32)
+    """
+    sizes = np.array(size) * np.array(spacing, "float64") / np.array(target, "float64")
+    return tuple(np.maximum(1, np.floor(sizes + 0.5 + TIE)).astype(int).tolist())
+
+
+def foreground_centre(foreground) -> tuple[float, ...] | None:
+    """Centre of the box around all foreground, in pixels from the array's border; `None` if empty.
+
+    Args:
+        foreground: boolean `(*spatial)`.
+
+    Example:
+        >>> foreground_centre(np.array([[False, True, True], [False, False, True]]))
+        (1.0, 2.0)
+    """
+    axes = range(foreground.ndim)
+    places = [np.flatnonzero(foreground.any(tuple(b for b in axes if b != a))) for a in axes]
+    if not len(places[0]):
+        return None
+    return tuple(float(place[0] + place[-1] + 1) / 2 for place in places)
+
+
+def window_start(size, window, centre=None) -> tuple[int, ...]:
+    """First pixel of a window in an image; negative where the image is the smaller and is padded.
+
+    Along a larger axis of the image the window lies around `centre`, moved inside where it would
+    leave the image; along a smaller one the image lies in the middle of the window.
+
+    Args:
+        size: of the image.
+        window: size of the window.
+        centre: in pixels from the image's border. Default: the image's own.
+
+    Example:
+        >>> window_start((240, 240, 155), (140, 170, 160))
+        (50, 35, -3)
+        >>> window_start((240, 240, 155), (140, 170, 160), centre=(100, 220, 10))
+        (30, 70, -3)
+    """
+    starts = []
+    for axis, (n, side) in enumerate(zip(size, window, strict=True)):
+        middle = n / 2 if centre is None or n <= side else centre[axis]
+        start = int(np.floor(middle - side / 2 + TIE))
+        starts.append(min(max(start, 0), n - side) if n > side else start)
+    return tuple(starts)
+
+
+def crop_or_pad(array, start, size, fill=0) -> np.ndarray:
+    """The window of an array that begins at `start`, which may reach over the array's border.
+
+    Args:
+        array: `(*spatial)` or `(*spatial, channels)`.
+        start: first pixel of the window along each spatial axis; may be negative.
+        size: of the window.
+        fill: value outside of the array, one or one a channel. Default 0.
+
+    Returns:
+        `(*size)` or `(*size, channels)`; the array itself where that is the window.
+
+    Example:
+        >>> crop_or_pad(np.arange(5), (-1,), (3,)).tolist()
+        [0, 0, 1]
+    """
+    return paste(array, tuple(-s for s in start), size, fill)
+
+
+def paste(part, start, size, fill=0) -> np.ndarray:
+    """An array of the given size with `part` at `start`; what lies outside of it is cut off.
+
+    Undoes `crop_or_pad` inside the window: the same `start`, and the size of the whole array.
+
+    Args:
+        part: `(*spatial)` or `(*spatial, channels)`.
+        start: where the part begins along each spatial axis; may be negative.
+        size: spatial size of the result.
+        fill: value around the part, one or one a channel. Default 0.
+
+    Returns:
+        `(*size)` or `(*size, channels)`; the part itself where it fills it.
+
+    Example:
+        >>> paste(np.array([7, 8]), (1,), (4,)).tolist()
+        [0, 7, 8, 0]
+    """
+    rank = len(size)
+    if part.shape[:rank] == tuple(size) and not any(start):
+        return part
+    whole = np.empty((*size, *part.shape[rank:]), part.dtype)
+    whole[...] = fill
+    here, there = [], []
+    for first, length, full in zip(start, part.shape, size, strict=False):
+        a = min(max(first, 0), full)
+        b = max(min(first + length, full), a)
+        here.append(slice(a, b))
+        there.append(slice(a - first, b - first))
+    whole[tuple(here)] = part[tuple(there)]
+    return whole

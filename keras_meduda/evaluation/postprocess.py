@@ -1,4 +1,7 @@
-"""Post-processing of the original releases, applied by name only: it changes the scores."""
+"""Post-processing of the original releases, applied by name only: it changes the scores.
+
+Each gives boolean masks; `km.evaluate(…, masks=…)` takes a function from probabilities to such.
+"""
 
 import numpy as np
 from scipy import ndimage
@@ -39,6 +42,41 @@ def beal(probabilities, thresholds=(0.75, 0.75)) -> np.ndarray:
         )
     masks = [_beal(probabilities[..., i] > t) for i, t in enumerate(thresholds)]
     return np.stack(masks, axis=-1)
+
+
+def islands_and_holes(masks, smallest=20) -> np.ndarray:
+    """Masks without small islands, then without small holes; each class by itself.
+
+    Pixels that touch, be it at a corner, are one component. A component of a class below `smallest`
+    is removed, and then one of what remains around it is added.
+
+    Args:
+        masks: boolean `(*spatial, classes)`.
+        smallest: number of pixels or voxels that stays. Default 20.
+
+    Returns:
+        Boolean masks of the same shape.
+
+    Source:
+        `lib/utils.py` of RatLesNetV2 (Valverde et al. 2020).
+
+    Example:
+        >>> masks = np.zeros((16, 16, 1), bool)
+        >>> masks[2:12, 2:12] = masks[15, 15] = True
+        >>> masks[6, 6] = False
+        >>> int(masks.sum()), int(islands_and_holes(masks).sum())
+        (100, 100)
+    """
+    masks = np.asarray(masks, bool)
+    cleaned = [_without_small(masks[..., i], smallest) for i in range(masks.shape[-1])]
+    return np.stack([~_without_small(~mask, smallest) for mask in cleaned], axis=-1)
+
+
+def _without_small(mask, smallest):
+    labels, _ = ndimage.label(mask, np.ones((3,) * mask.ndim))
+    stays = np.bincount(labels.ravel()) >= smallest
+    stays[0] = False  # what is outside of the mask
+    return stays[labels]
 
 
 def _beal(mask):

@@ -3,16 +3,17 @@
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from keras_meduda.data.io import read_image, read_mask
+from keras_meduda.data.io import DataError, Image, Problem, read_image, read_mask, read_spacing
 from keras_meduda.evaluation.metrics import case_metrics, vertical_cup_to_disc_ratio
 from keras_meduda.progress import track
 
-BATCH = 8  # images that go through the network together
+BATCH = 8  # pictures that go through the network together; volumes go alone
 MEDPY_BOX = 2**20  # pixels up to which MedPy itself makes the reported distances
 
 
@@ -21,7 +22,8 @@ def predict(run, image, window=None) -> np.ndarray:
 
     Args:
         run: what `km.load` or `km.fit` returns.
-        image: a path, or an array `(*spatial, channels)` as `km.data.io.read_image` gives it.
+        image: a path, what `km.data.io.read_image` gives, or its array `(*spatial, channels)`, of
+            whose voxels nothing is known but that they are as wide as deep: 1 mm.
         window: `km.SlidingWindow` instead of the run's own, for this call (it is compiled anew).
 
     Returns:
@@ -34,40 +36,60 @@ def predict(run, image, window=None) -> np.ndarray:
         >>> probabilities.shape
         (50, 40, 2)
     """
-    if isinstance(image, str | Path):
-        image = read_image(str(image)).array
     return next(predict_all(run, [image], window))
 
 
 def predict_all(run, images, window=None):
     """Probabilities of many images, each in its own grid, one after the other.
 
-    Images are read ahead in threads and go through the network in batches.
+    Pictures are read ahead in threads and go through the network in batches, volumes one by one, so
+    that memory holds one of them.
 
     Args:
         run: what `km.load` or `km.fit` returns.
-        images: paths (or table cells) and arrays, mixed as you like.
+        images: paths (or table cells), `Image`s and arrays, mixed as you like.
         window: `km.SlidingWindow` instead of the run's own; one as large as the network's grid is
             the whole image at once.
 
     Yields:
         float32 arrays `(*spatial, channels)`.
+
+    Raises:
+        DataError: an image that cannot be read, does not fit the run, or holds NaN.
     """
     run = replace(run, window=window) if window else run
+    batch = _batch(run)
+    invert = partial(run.preprocessing.invert, background=run.task.one_hot(0))
 
     def read(image):
-        array = image if isinstance(image, np.ndarray) else read_image(image).array
-        return run.preprocessing.apply(array), array.shape[:-1]
+        name = image if isinstance(image, str | Path) else "image"
+        if isinstance(image, str | Path):
+            image = read_image(image)
+        if not isinstance(image, Image):
+            image = Image(image, None)
+        if not np.isfinite(image.array).all():
+            raise DataError(Problem(name, "NaN or infinite values", "finite numbers"))
+        try:
+            x = run.preprocessing.apply(image.array, image.spacing)
+            place = run.preprocessing.placement(image.array, image.spacing)
+        except ValueError as error:
+            raise DataError(Problem(name, str(error), "one that fits the run")) from error
+        return x, place
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for first in range(0, len(images), BATCH):
-            inputs, shapes = zip(*pool.map(read, images[first : first + BATCH]), strict=True)
-            outputs = run.probabilities(np.stack(inputs)).numpy()
-            yield from pool.map(run.preprocessing.invert, outputs, shapes)
+        for first in range(0, len(images), batch):
+            inputs, places = zip(*pool.map(read, images[first : first + batch]), strict=True)
+            outputs = pool.map(invert, run.probabilities(np.stack(inputs)).numpy(), places)
+            del inputs  # as large as a volume, and the caller may take its time
+            yield from outputs
 
 
-def evaluate(run, cases: pd.DataFrame, task=None, window=None, masks=None) -> pd.DataFrame:
-    """Compares predictions with reference masks, in the grid and unit of the original images.
+def evaluate(
+    run, cases: pd.DataFrame, task=None, window=None, masks=None, observe=None
+) -> pd.DataFrame:
+    """Compares predictions with reference masks, in the grid of the original images.
+
+    Distances are in the task's unit: mm by the file's header, or pixels.
 
     Dice, IoU, HD95 (95th percentile of the pooled surface distances, MedPy's definition), ASSD,
     areas; for a task with the classes cup and disc the vertical cup-to-disc ratio on the rows of
@@ -81,6 +103,8 @@ def evaluate(run, cases: pd.DataFrame, task=None, window=None, masks=None) -> pd
         window: `km.SlidingWindow` instead of the run's own.
         masks: function from probabilities to boolean masks, such as `evaluation.postprocess.beal`.
             Default `task.masks`.
+        observe: called with the classes' probabilities and reference masks, `(*spatial, classes)`
+            both, of every case, in several threads; `calibration.reliability` counts them.
 
     Returns:
         One row per case and class: `case, domain, group, class, dice, iou, hd95, assd,
@@ -89,47 +113,51 @@ def evaluate(run, cases: pd.DataFrame, task=None, window=None, masks=None) -> pd
     """
     task = task or run.task
 
-    def score(item):
-        row, probabilities = item
-        image_spacing = read_spacing(row, probabilities)
-        prediction = (masks or task.masks)(probabilities)
-        reference = task.one_hot(read_mask(row.mask, task)).astype(bool)
-        reference = reference if task.overlapping else reference[..., 1:]
-        method = "medpy" if reference[..., 0].size <= MEDPY_BOX else "scipy"
+    def score(row, prediction, probabilities):
+        labels = read_mask(row.mask, task)
+        spacing = read_spacing(row.image) if task.unit == "mm" else (1.0,) * labels.ndim
+        reference = [
+            (labels >> i & 1).astype(bool) if task.overlapping else labels == i + 1
+            for i in range(len(task.classes))
+        ]
+        if observe:
+            observe(probabilities[..., -len(task.classes) :], np.stack(reference, axis=-1))
+        method = "medpy" if labels.size <= MEDPY_BOX else "scipy"
         rows = []
         for i, name in enumerate(task.classes):
-            p, r = prediction[..., i], reference[..., i]
+            p, r = prediction[..., i], reference[i]
             rows.append(
                 {
                     "case": row.case,
                     "domain": row.domain,
                     "group": row.group,
                     "class": name,
-                    **case_metrics(p, r, image_spacing, method),
+                    **case_metrics(p, r, spacing, method),
                     "prediction_empty": not p.any(),
                     "reference_empty": not r.any(),
                 }
             )
         if {"cup", "disc"} <= set(task.classes):
             cup, disc = task.classes.index("cup"), task.classes.index("disc")
-            vcdr, true = (
-                vertical_cup_to_disc_ratio(m[..., cup], m[..., disc])
-                for m in (prediction, reference)
-            )
+            vcdr = vertical_cup_to_disc_ratio(prediction[..., cup], prediction[..., disc])
+            true = vertical_cup_to_disc_ratio(reference[cup], reference[disc])
             rows[cup].update(vcdr=vcdr, vcdr_reference=true, vcdr_error=abs(vcdr - true))
         return rows
 
     rows = list(cases.itertuples())
     predictions = predict_all(run, [row.image for row in rows], window)
+    scored, waiting = [], 0 if _batch(run) == 1 else BATCH
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        scored = []
-        for item in track(zip(rows, predictions, strict=True), len(rows), "evaluating"):
-            scored.append(pool.submit(score, item))
+        for row in track(rows, len(rows), "evaluating"):
+            probabilities = next(predictions)
+            found = (masks or task.masks)(probabilities)
+            scored.append(pool.submit(score, row, found, probabilities if observe else None))
+            del probabilities, found  # before the next case is predicted
+            if len(scored) > waiting:
+                scored[-1 - waiting].result()
     return pd.DataFrame([line for future in scored for line in future.result()])
 
 
-def read_spacing(row, probabilities):
-    """Spacing of a case: 1 px a side for pictures, the header's for volumes."""
-    if probabilities.ndim == 3:
-        return (1.0, 1.0)
-    return read_image(row.image).spacing
+def _batch(run):
+    """Images that go through the network together."""
+    return BATCH if len(run.preprocessing.size) == 2 else 1

@@ -110,6 +110,19 @@ class Method(keras.Model):
             return x
         return context.all_reduce(tf.distribute.ReduceOp.SUM, x)
 
+    def overflowing_together(self, gradients):
+        """The gradients, all of them NaN if one has overflowed in any replica.
+
+        Loss scaling skips an update that is not finite, and each replica asks its own gradients: if
+        they disagreed, one would add its overflow to the others' weights, or wait for them forever.
+        """
+        context = tf.distribute.get_replica_context()
+        if context is None or context.num_replicas_in_sync == 1:
+            return gradients
+        zero_or_nan = sum(ops.sum(0.0 * ops.cast(g, "float32")) for g in gradients if g is not None)
+        zero_or_nan = self.global_sum(zero_or_nan)
+        return [g if g is None else g + ops.cast(zero_or_nan, g.dtype) for g in gradients]
+
     def build(self, input_shape=None):
         """Makes the optimisers' variables, so that a checkpoint finds all of them."""
         self.optimizer.build(self.trained_variables)
@@ -128,6 +141,8 @@ class Method(keras.Model):
             share = loss / tf.distribute.get_strategy().num_replicas_in_sync
             scaled = self.optimizer.scale_loss(share)
         gradients = tape.gradient(scaled, variables)
+        if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+            gradients = self.overflowing_together(gradients)
         monitored = self.monitored(batch, outputs)
         self.optimizer.apply(gradients, variables)
         if self.discriminators:

@@ -76,11 +76,11 @@ def load_checkpoint(network, path) -> None:
         network.load_weights(received)
 
 
-def train_only(network, part, freeze_batch_norm=False) -> int:
+def train_only(network, part, freeze_batch_norm=False, moving_statistics=False) -> int:
     """Chooses which layers of a network train, and says how many parameters these hold.
 
-    A frozen layer keeps everything, its batch-norm statistics too (PyTorch's `requires_grad=False`
-    would let those move). Choose before the method is compiled.
+    A frozen layer keeps everything, its batch-norm statistics too. Choose before the method is
+    compiled.
 
     Args:
         network: a `keras.Model`; its `trainable` flags are set.
@@ -89,12 +89,15 @@ def train_only(network, part, freeze_batch_norm=False) -> int:
             expression that is found in the names of the layers.
         freeze_batch_norm: whether batch norm keeps its statistics, scale and offset in the layers
             that train as well. Default `False`.
+        moving_statistics: whether batch norm in frozen layers goes on adapting its statistics to
+            the batches, as PyTorch's does after `requires_grad = False`; to reproduce what was
+            trained that way. Default `False`.
 
     Returns:
         The number of parameters that train.
 
     Raises:
-        ValueError: nothing fits `part`.
+        ValueError: nothing fits `part`, or batch norm is to be frozen and to move.
 
     Example:
         >>> import keras_meduda as km
@@ -103,15 +106,24 @@ def train_only(network, part, freeze_batch_norm=False) -> int:
         aerunet: 5 of 1,923 parameters train (head); batch norm frozen outside of it
         5
     """
+    if freeze_batch_norm and moving_statistics:
+        raise ValueError("train_only: freeze_batch_norm keeps what moving_statistics moves.")
     chosen = _layers_of(network, part)
-    for layer in _leaves(network):  # a network whose own flag is set already would pass nothing on
+    for layer in _leaves(network):  # Keras passes a flag that stays what it is to no variable
+        layer.trainable = False
         layer.trainable = True
     total = _parameters(network)
     for layer in _leaves(network):
         norm = isinstance(layer, layers.BatchNormalization)
         layer.trainable = layer in chosen and not (norm and freeze_batch_norm)
+        if norm and moving_statistics and layer not in chosen:
+            layer.trainable = True  # or Keras would not move them; scale and offset stay
+            for variable in layer.trainable_variables:
+                variable.trainable = False
     count = _parameters(network)
     norms = "frozen" if freeze_batch_norm else "frozen outside of it" if part != "all" else "trains"
+    if moving_statistics and part != "all":
+        norms = "frozen outside of it but for its statistics"
     print(f"{network.name}: {count:,} of {total:,} parameters train ({part}); batch norm {norms}")
     return count
 

@@ -6,6 +6,7 @@ from scipy.io import savemat
 
 from keras_meduda.data import catalog
 from keras_meduda.data.cases import validate
+from keras_meduda.data.catalog.oct import PUBLISHED_TEST
 from keras_meduda.data.io import DataError, read_image, read_mask, write_picture
 
 SHAPE = (12, 20, 6)
@@ -151,7 +152,7 @@ def test_subjects_are_left_out_two_by_two(tmp_path):
 
 def test_the_lists_of_the_real_data_set_are_those_in_the_code(data_root):
     cases, task = catalog.chiu(data_root / "oct_chiu")
-    assert set(cases.loc[cases["split"] == "test", "case"]) == catalog._CHIU_TEST
+    assert set(cases.loc[cases["split"] == "test", "case"]) == PUBLISHED_TEST
     fluid = {part: [] for part in ("train", "test")}
     for row in cases.itertuples():
         fluid[row.split].append(read_mask(row.mask, task).mean())

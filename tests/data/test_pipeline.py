@@ -1,14 +1,11 @@
 import itertools
 import os
-import resource
-from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_meduda.data.augment import Geometry, Photometry
+from keras_meduda.data.augment import Geometry, Intensity, Photometry, RandomPatch
 from keras_meduda.data.cases import case_table, without_masks
 from keras_meduda.data.io import DataError, read_image, read_mask, write_picture
 from keras_meduda.data.pipeline import Batches, Prepared, add_styles, prepare, prepared_bytes
@@ -65,10 +62,6 @@ def equal(a, b):
     )
 
 
-def stamps(folder):
-    return {path.name: path.stat().st_mtime_ns for path in Path(folder).iterdir()}
-
-
 # Preparation
 
 
@@ -84,7 +77,7 @@ def test_prepared_files_hold_the_stored_images_and_labels(tmp_path):
         np.testing.assert_array_equal(np.fromfile(labels, "uint8").reshape(16, 12), expected)
 
 
-def test_what_is_prepared_is_reused(tmp_path):
+def test_what_is_prepared_is_reused(tmp_path, stamps):
     cases, store = write_cases(tmp_path), tmp_path / "store"
     first = prepare(cases, FUNDUS, SMALL, store, labels=True)
     first = add_styles(first, first, store, variants=2)
@@ -96,7 +89,7 @@ def test_what_is_prepared_is_reused(tmp_path):
 
 @pytest.mark.parametrize("name", ["plain", "site=a"])
 @pytest.mark.parametrize("kind", ["image", "mask"])
-def test_a_changed_file_makes_its_own_case_anew(tmp_path, name, kind):
+def test_a_changed_file_makes_its_own_case_anew(tmp_path, name, kind, stamps):
     cases, store = write_cases(tmp_path / name), tmp_path / "store"
     first = prepare(cases, FUNDUS, SMALL, store, labels=True)
     before = stamps(store)
@@ -148,18 +141,7 @@ def test_masks_of_a_target_are_never_read(tmp_path):
     assert set(batch["target"]) == {"image", "strong"}
 
 
-@contextmanager
-def full_disk(size):
-    """No file can grow beyond `size` bytes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def test_an_interrupted_preparation_leaves_no_half_file(tmp_path):
+def test_an_interrupted_preparation_leaves_no_half_file(tmp_path, full_disk):
     cases, store = write_cases(tmp_path), tmp_path / "store"
     with full_disk(300), pytest.raises(OSError, match="large"):  # an image has 576 bytes
         prepare(cases, FUNDUS, SMALL, store, labels=True)
@@ -357,7 +339,6 @@ def empty(preprocessing=SMALL, images=("a.image",), labels=("a.label",)):
     return Prepared(FUNDUS, preprocessing, images, labels)
 
 
-VOLUME = Preprocessing((4, 4, 4), axes="XYZ")
 ZSCORE = Preprocessing((16, 12), normalise="zscore")
 
 
@@ -372,8 +353,17 @@ ZSCORE = Preprocessing((16, 12), normalise="zscore")
             ValueError,
             "source and target are prepared diff",
         ),
-        ({"target": empty(VOLUME)}, NotImplementedError, r"are 2D; these have size \(4, 4, 4\)"),
-        ({"target": empty(ZSCORE)}, ValueError, "photometry recolours 8-bit images"),
+        (
+            {"target": empty(ZSCORE)},
+            ValueError,
+            r"photometry=Photometry\(...\) .* normalise='zscore'; expected an Intensity or None",
+        ),
+        (
+            {"source": empty(), "source_photometry": Intensity()},
+            ValueError,
+            "source_photometry=Intensity.* Degradation for 8-bit ones",
+        ),
+        ({"source": empty(), "patch": RandomPatch((4, 4, 4))}, ValueError, "patch of pictures"),
         (
             {"source": empty(ZSCORE), "source_photometry": Photometry()},
             ValueError,

@@ -10,7 +10,8 @@ import pytest
 from keras_meduda.data.cases import case_table, read_cases, validate, without_masks, write_cases
 from keras_meduda.data.catalog import FUNDUS
 from keras_meduda.data.io import DataError, read_image, read_mask, write_picture
-from keras_meduda.data.roi import crop, disc_box, paste, prepare_rois, roi_square
+from keras_meduda.data.roi import disc_box, paste, prepare_rois, roi_square
+from keras_meduda.data.spatial import crop_or_pad
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "prepare_rois.py"
 
@@ -35,7 +36,7 @@ def test_paste_undoes_crop(shape, square):
     array = np.random.default_rng(0).integers(1, 9, shape)
     x0, y0, side = square
     row = {"x0": x0, "y0": y0, "full_width": 40, "full_height": 30}
-    region = crop(array, *square)
+    region = crop_or_pad(array, (y0, x0), (side, side))
     assert region.shape[:2] == (side, side)
     inside = np.zeros(shape, bool)
     inside[max(y0, 0):max(y0 + side, 0), max(x0, 0):max(x0 + side, 0)] = True
@@ -45,7 +46,8 @@ def test_paste_undoes_crop(shape, square):
 def test_a_disc_fills_about_a_third_of_its_region():
     y, x = np.mgrid[:200, :200]
     disc = (np.hypot(x - 90, y - 110) < 40).astype("uint8")
-    region = crop(disc, *roi_square(disc_box(disc)))
+    x0, y0, side = roi_square(disc_box(disc))
+    region = crop_or_pad(disc, (y0, x0), (side, side))
     assert region.sum() == disc.sum()
     assert region.mean() == pytest.approx(np.pi / 4 / 1.6**2, abs=0.01)
     assert disc_box(region) == disc_box(region[::-1, ::-1])  # centred

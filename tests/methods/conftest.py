@@ -5,35 +5,37 @@ from keras import layers
 from keras_meduda.models.blocks import ResizeTo, batch_norm, conv
 
 
+def two_parts(dropout=0.1, channels=2, width=6):
+    """A small network with the outputs and the two parts of DeepLabV3Plus."""
+
+    def conv_norm_relu(x, strides=1):
+        return layers.ReLU()(batch_norm()(conv(width, 3, 2, strides=strides)(x)))
+
+    image = keras.Input((32, 32, 3), name="image")
+    low_level = conv_norm_relu(image, strides=2)
+    parts = {"image": image, "low_level": low_level, "pyramid": conv_norm_relu(low_level, 2)}
+    encoder = keras.Model(image, parts, name="encoder")
+
+    inputs = {key: keras.Input(x.shape[1:], name=key) for key, x in parts.items()}
+    pyramid = layers.Dropout(dropout)(inputs["pyramid"])
+    x = ResizeTo(align_corners=True)([pyramid, inputs["low_level"]])
+    x = layers.Concatenate()([x, inputs["low_level"]])
+    boundary = conv(1, 1, 2, dtype="float32")(layers.Dropout(dropout)(conv_norm_relu(x)))
+    features = layers.Concatenate()([x, boundary])
+    x = layers.Dropout(dropout)(layers.ReLU()(batch_norm()(features)))
+    logits = conv(channels, 1, 2, dtype="float32", name="classifier")(x)
+    full = ResizeTo(align_corners=True, dtype="float32")
+    outputs = {
+        "logits": full([logits, inputs["image"]]),
+        "logits_low": logits,
+        "features": features,
+        "boundary": full([boundary, inputs["image"]]),
+    }
+    head = keras.Model(inputs, outputs, name="head")
+    return keras.Model(image, head(encoder(image)), name="two_parts")
+
+
 @pytest.fixture(scope="session")
 def two_part_network():
-    """Builder of a small network with the outputs and the two parts of DeepLabV3Plus."""
-
-    def build(dropout=0.1, channels=2, width=6):
-        def conv_norm_relu(x, strides=1):
-            return layers.ReLU()(batch_norm()(conv(width, 3, 2, strides=strides)(x)))
-
-        image = keras.Input((32, 32, 3), name="image")
-        low_level = conv_norm_relu(image, strides=2)
-        parts = {"image": image, "low_level": low_level, "pyramid": conv_norm_relu(low_level, 2)}
-        encoder = keras.Model(image, parts, name="encoder")
-
-        inputs = {key: keras.Input(x.shape[1:], name=key) for key, x in parts.items()}
-        pyramid = layers.Dropout(dropout)(inputs["pyramid"])
-        x = ResizeTo(align_corners=True)([pyramid, inputs["low_level"]])
-        x = layers.Concatenate()([x, inputs["low_level"]])
-        boundary = conv(1, 1, 2, dtype="float32")(layers.Dropout(dropout)(conv_norm_relu(x)))
-        features = layers.Concatenate()([x, boundary])
-        x = layers.Dropout(dropout)(layers.ReLU()(batch_norm()(features)))
-        logits = conv(channels, 1, 2, dtype="float32", name="classifier")(x)
-        full = ResizeTo(align_corners=True, dtype="float32")
-        outputs = {
-            "logits": full([logits, inputs["image"]]),
-            "logits_low": logits,
-            "features": features,
-            "boundary": full([boundary, inputs["image"]]),
-        }
-        head = keras.Model(inputs, outputs, name="head")
-        return keras.Model(image, head(encoder(image)), name="two_parts")
-
-    return build
+    """Builder of `two_parts`."""
+    return two_parts

@@ -1,6 +1,8 @@
 """Laws that every method obeys; a method's own file then tests its equations alone."""
 
 import dataclasses
+import importlib.util
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -9,6 +11,12 @@ import tensorflow as tf
 
 import keras_meduda as km
 from keras_meduda.methods.category_regularization import MEAN_TEACHER, CategoryRegularization
+from keras_meduda.run_folder import Best, RunFolder
+
+EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "fourier_adaptation.py"
+specification = importlib.util.spec_from_file_location("fourier_adaptation", EXAMPLE)
+example = importlib.util.module_from_spec(specification)
+specification.loader.exec_module(example)
 
 METHODS = {
     "supervised": lambda network: km.methods.Supervised(network, overlapping=True),
@@ -16,6 +24,7 @@ METHODS = {
     "kl_ema": lambda network: km.methods.KLDistillation(network, True, ema=0.9, confidence=0.6),
     "kl_marginal": lambda network: km.methods.KLDistillation(network, True, mode="marginal"),
     "foundation": lambda network: km.methods.FoundationDistillation(network, teacher_channels=5),
+    "example": lambda network: example.FourierAdaptation(network, overlapping=True, start=0.0),
 }
 TWO_PARTS = {  # whose network has an encoder, a head and a boundary
     "category": lambda network: CategoryRegularization(network, True, warm_up=0.0, passes=2),
@@ -120,6 +129,23 @@ def test_half_precision_learns_as_full_does(make, batches, precision):
         np.concatenate([np.ravel(w) for w in m.network.trainable_weights]) for m in (full, half)
     )
     assert np.linalg.norm(a - b) < 0.2 * np.linalg.norm(a)
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16", "mixed_bfloat16"])
+@pytest.mark.slow
+def test_a_checkpoint_holds_everything_that_training_changes(make, batches, tmp_path, precision):
+    whole, resumed = make(precision), make(precision, seed=1)
+    whole.build()
+    whole.train_step(batch(batches, 0))
+    folder = RunFolder(tmp_path, resume=True)
+    folder.save(whole, Best(0.5, waited=3))
+    whole.train_step(batch(batches, 1))
+
+    resumed.build()
+    assert folder.restore(resumed) == (1, Best(0.5, waited=3))
+    resumed.train_step(batch(batches, 1))
+    for a, b in zip(whole.variables, resumed.variables, strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=a.path)
 
 
 def test_keras_fit_trains_it(make, batches):

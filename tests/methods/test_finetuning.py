@@ -215,3 +215,39 @@ def test_a_negative_share():
     net = network()
     with pytest.raises(ValueError, match="'encoder' has the factor -1"):
         discriminative(keras.optimizers.SGD(), net, {"encoder": -1})
+
+
+# Partial fine-tuning of RatLesNetV2
+
+
+def test_the_decoder_of_ratlesnet_is_what_the_mouse_study_trained():
+    net = km.models.RatLesNetV2((4, 8, 8, 1), channels=2)
+    assert train_only(net, "decoder") == 669_378
+    frozen = {layer.name.split(".")[0] for layer in net.layers if layer.weights}
+    frozen -= {w.path.split("/")[0].split(".")[0] for w in net.trainable_weights}
+    assert frozen == {"conv1", "block1", "block2", "block3", "bottleneck1"}
+    assert train_only(net, r"^(block[4-6]|bottleneck[2-4])\.") == 669_378
+    assert train_only(net, "all") == 669_378 + 167_648 == 837_026
+
+
+@pytest.mark.parametrize("moving", [False, True])
+def test_statistics_of_frozen_batch_norm_move_on_request_alone(moving):
+    net = km.models.RatLesNetV2((4, 8, 8, 1), channels=2)
+    count = train_only(net, "decoder", moving_statistics=moving)
+    assert count == 669_378
+    method = km.methods.Supervised(net, overlapping=False)
+    method.compile(keras.optimizers.Adam(1e-2))
+    x = np.random.default_rng(0).normal(size=(1, 4, 8, 8, 1)).astype("float32")
+    mask = np.eye(2, dtype="float32")[(x[..., 0] > 1).astype(int)]
+    before = weights(net)
+    method.train_step({"source": {"image": x, "mask": mask}})
+    frozen = ("conv1", "block1", "block2", "block3", "bottleneck1")
+    moved = {w.path for w, b in zip(net.weights, before, strict=True) if not np.array_equal(w, b)}
+    of_frozen = {path for path in moved if path.split("/")[0].split(".")[0] in frozen}
+    assert all("moving" in path for path in of_frozen) and bool(of_frozen) == moving
+    assert train_only(net, "all") == 837_026  # and the way back
+
+
+def test_statistics_cannot_both_stay_and_move():
+    with pytest.raises(ValueError, match="freeze_batch_norm keeps what moving_statistics moves"):
+        train_only(network(), "all", freeze_batch_norm=True, moving_statistics=True)

@@ -1,0 +1,42 @@
+"""Random augmentation in graph code, by rank: pictures `(H, W, C)` and volumes `(D, H, W, C)`.
+
+Sampling stands apart from applying, and everything is stateless: a seed `(2,)` in, the same
+augmentation out. Images are float32, in 0…255 or z-scored; zero strength is the identity.
+"""
+
+from keras_meduda.data.augment.appearance import (
+    Degradation,
+    Intensity,
+    Photometry,
+    blur,
+    degrade,
+    recolour,
+    rescan,
+)
+from keras_meduda.data.augment.geometry import (
+    Deformation,
+    Geometry,
+    displace,
+    on_grid,
+    warp,
+    warp_volume,
+)
+from keras_meduda.data.augment.places import RandomCrop, RandomPatch
+
+__all__ = [
+    "Deformation",
+    "Degradation",
+    "Geometry",
+    "Intensity",
+    "Photometry",
+    "RandomCrop",
+    "RandomPatch",
+    "blur",
+    "degrade",
+    "displace",
+    "on_grid",
+    "recolour",
+    "rescan",
+    "warp",
+    "warp_volume",
+]

@@ -1,0 +1,123 @@
+"""NIfTI volumes: turned to one orientation when read, and back when a mask is written.
+
+An array's axes run to the right, to the front and upwards, as far as the volume is not oblique.
+"""
+
+import nibabel as nib
+import numpy as np
+
+from keras_meduda.data.files import DataError, Image, Problem, check_shape, replacing
+
+_CANONICAL = nib.orientations.axcodes2ornt("RAS")
+
+
+def read_volume(file) -> Image:
+    """A NIfTI file as float32, turned to the closest canonical orientation.
+
+    Raises:
+        DataError: voxels that are no numbers or none, several frames, or a header without distances
+            along three directions.
+    """
+    volume = nib.load(file)
+    if volume.get_data_dtype().kind not in "iuf":
+        raise DataError(
+            Problem(file, f"voxels of type {volume.get_data_dtype()}", "integers or real numbers")
+        )
+    if len(volume.shape) > 3 and any(n > 1 for n in volume.shape[3:]):
+        raise DataError(
+            Problem(
+                file,
+                f"a volume of shape {volume.shape}",
+                "three axes; one file a channel, joined by |",
+            )
+        )
+    if 0 in volume.shape:
+        raise DataError(Problem(file, f"a volume of shape {volume.shape}", "at least one voxel"))
+    _check_spacing(file, volume)
+    turn, affine = _canonical(volume)
+    # Scaled here: get_fdata() and, of scaled integers, asarray() make a float64 copy on the way.
+    array = volume.dataobj.get_unscaled().astype(np.float32)
+    slope, intercept = volume.dataobj.slope, volume.dataobj.inter
+    if (slope, intercept) != (1, 0):
+        array *= np.float32(slope)
+        array += np.float32(intercept)
+    array = nib.apply_orientation(array.reshape((volume.shape + (1, 1))[:3]), turn)
+    array = np.ascontiguousarray(array)
+    return Image(array[..., None], voxel_sizes(affine), affine)
+
+
+def write_volume(path, array, like) -> None:
+    """Write values on the grid of `read_volume(like)` with the orientation and header of that file.
+
+    Raises:
+        ValueError: the array's shape is not that of the volume.
+    """
+    original = nib.load(like)
+    shape = (original.shape + (1, 1))[:3]
+    turn = nib.orientations.ornt_transform(_CANONICAL, nib.io_orientation(original.affine))
+    turned = nib.apply_orientation(array.reshape(array.shape + (1,) * (3 - array.ndim)), turn)
+    check_shape(turned, shape, like)
+    header = original.header.copy()
+    header.set_data_dtype(array.dtype)
+    volume = type(original)(turned.reshape(original.shape[:3]), original.affine, header)
+    with replacing(path) as temporary:
+        nib.save(volume, temporary)
+
+
+def read_canonical_affine(file) -> np.ndarray:
+    """The affine that `read_volume` gives, from the header alone."""
+    return _canonical(nib.load(file))[1]
+
+
+def same_grid(shape, affine, other) -> bool:
+    """Whether two affines place every voxel of a volume within half a voxel of each other.
+
+    Args:
+        shape: spatial shape.
+        affine: `(4, 4)`, or `None` for pictures.
+        other: the same.
+
+    Returns:
+        `True` as well where either is `None`.
+    """
+    if affine is None or other is None:
+        return True
+    corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(shape) - 1)
+    apart = nib.affines.apply_affine(affine, corners) - nib.affines.apply_affine(other, corners)
+    return bool(np.abs(apart).max() <= nib.affines.voxel_sizes(affine).min() / 2)
+
+
+def is_volume(path) -> bool:
+    """Whether a file name is NIfTI's."""
+    return str(path).lower().endswith((".nii", ".nii.gz"))
+
+
+def _check_spacing(file, volume):
+    """Zero distances are an error; nibabel replaces them by 1 mm without a word."""
+    found = nib.affines.voxel_sizes(volume.affine)
+    volumetric = np.isfinite(found).all() and np.linalg.det(volume.affine[:3, :3]) != 0
+    with nib.openers.ImageOpener(file) as stream:
+        header = volume.header_class.from_fileobj(stream, check=False)
+    if volumetric and header["sform_code"] == 0:
+        found = header["pixdim"][1 : 1 + min(3, len(volume.shape))]
+    if not volumetric or (found == 0).any():
+        sizes = " × ".join(f"{size:g}" for size in found)
+        raise DataError(
+            Problem(
+                file,
+                f"voxels of {sizes} mm in the header, or axes that do not span space",
+                "positive distances along three directions (pixdim, and srow or quatern)",
+            )
+        )
+
+
+def voxel_sizes(affine) -> tuple[float, ...]:
+    """Distance of neighbouring voxels along each axis, mm."""
+    return tuple(nib.affines.voxel_sizes(affine).tolist())
+
+
+def _canonical(volume):
+    """The turn to canonical orientation, and the affine after it."""
+    turn = nib.io_orientation(volume.affine)
+    shape = (volume.shape + (1, 1))[:3]
+    return turn, volume.affine @ nib.orientations.inv_ornt_aff(turn, shape)

@@ -1,0 +1,8 @@
+"""Phantoms, drawn for demonstrations and tests: optic discs, OCT scans, brains."""
+
+from keras_meduda.data.phantoms.brain import write_brain
+from keras_meduda.data.phantoms.brain_slices import write_brain_slices
+from keras_meduda.data.phantoms.fundus import camera, write_fundus
+from keras_meduda.data.phantoms.oct import write_oct
+
+__all__ = ["camera", "write_brain", "write_brain_slices", "write_fundus", "write_oct"]

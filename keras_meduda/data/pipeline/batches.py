@@ -1,0 +1,281 @@
+"""Training batches in graph code: the n-th batch is a function of (seed, n) alone."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from keras_meduda.data.augment import (
+    Deformation,
+    Degradation,
+    Geometry,
+    Intensity,
+    Photometry,
+    RandomCrop,
+    RandomPatch,
+    on_grid,
+    warp,
+)
+from keras_meduda.data.boundary import boundary_target
+from keras_meduda.data.pipeline.prepared import Prepared
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Training batches of pictures or volumes: `{"source": …, "target": …}`.
+
+    A source holds `image`, `mask` and on request `boundary`, a target `image`, `strong` and, where
+    there are twins, `style`; where there is a teacher, `teacher` (its soft mask, one channel),
+    `teacher_variance`, `teacher_entropy` and perhaps `teacher_features`. Either half is optional; a
+    target has no mask by construction. All views of an image go through the same geometry.
+
+    Args:
+        batch_size: images of each domain in a batch.
+        seed: of order and augmentation.
+        source: labelled cases.
+        target: unlabelled cases.
+        geometry: how far images are moved; volumes take a `Geometry`.
+        photometry: how far a target's strong view is recoloured. z-scored images take an
+            `Intensity` or `None`, not at all; 8-bit ones any other.
+        source_photometry: the same for source images. Default `None`. Source style twins, where
+            there are any, replace half of the source images.
+        crop: `RandomCrop` of source pictures, cut out once they have been moved. Default `None`,
+            the whole image.
+        target_photometry: how far target images are changed ahead of their strong view. Default
+            `None`.
+        boundary: whether a source of pictures also holds `boundary`, see `data.boundary`. Default
+            `False`.
+        patch: `RandomPatch` of volumes, all that is read of them; moved on its own, mirrored at its
+            border. Default `None`, the whole volume.
+
+    Raises:
+        ValueError: no cases, a source without labels, halves that were prepared differently,
+            photometry of the wrong range, what is for pictures with volumes or the reverse, a crop
+            or patch that is larger than the images, or a crop without labels to choose its place
+            by.
+    """
+
+    batch_size: int
+    seed: int = 0
+    source: Prepared | None = None
+    target: Prepared | None = None
+    geometry: Geometry | Deformation = Geometry()
+    photometry: Photometry | Intensity | None = Photometry()
+    source_photometry: Photometry | Intensity | Degradation | None = None
+    crop: RandomCrop | None = None
+    target_photometry: Photometry | Intensity | Degradation | None = None
+    boundary: bool = False
+    patch: RandomPatch | None = None
+
+    def __post_init__(self):
+        halves = [half for half in (self.source, self.target) if half is not None]
+        if not halves or not all(half.images for half in halves):
+            raise ValueError(
+                "Batches: expected a source, a target or both, with cases in each; "
+                f"received {[len(half.images) for half in halves]} cases."
+            )
+        if self.source is not None and not self.source.labels:
+            raise ValueError(
+                "Batches: the source has no labels; expected prepare(..., labels=True)."
+            )
+        if len(ways := {half.preprocessing for half in halves}) > 1:
+            raise ValueError(f"Batches: source and target are prepared differently: {ways}.")
+        self._check_photometry()
+        if self.target and self.target.teacher and isinstance(self.geometry, Deformation):
+            raise ValueError("Batches: a teacher's targets follow a Geometry, not a Deformation.")
+        if self.crop and self.target:
+            raise ValueError("Batches: crop needs labels, which a target does not have.")
+        size = self.preprocessing.size
+        of_pictures = {
+            "a Deformation": isinstance(self.geometry, Deformation),
+            "a Degradation": Degradation in map(type, self._photometries().values()),
+            "crop": self.crop,
+            "boundary": self.boundary,
+            "a teacher": any(half.teacher for half in halves),
+        }
+        if len(size) == 3 and (found := [name for name, there in of_pictures.items() if there]):
+            raise ValueError(
+                f"Batches: {' and '.join(found)} of volumes {size}; that is for pictures. Volumes "
+                "take a Geometry, a Photometry or Intensity, and patch=RandomPatch(...)."
+            )
+        if len(size) == 2 and self.patch:
+            raise ValueError(f"Batches: patch of pictures {size}; expected crop=RandomCrop(...).")
+        cut = self.crop or self.patch
+        if cut and any(c > n for c, n in zip(cut.size, size, strict=True)):
+            name = "crop" if self.crop else "patch"
+            raise ValueError(
+                f"Batches: {name} {cut.size} is larger than the prepared images {size}."
+            )
+
+    def _check_photometry(self):
+        for name, changes in self._photometries().items():
+            if isinstance(changes, Intensity) != self.preprocessing.zscored:
+                raise ValueError(
+                    f"Batches: {name}={type(changes).__name__}(...) for images with "
+                    f"normalise={self.preprocessing.normalise!r}; expected an Intensity or None "
+                    "for z-scored images, a Photometry or Degradation for 8-bit ones."
+                )
+
+    def _photometries(self):
+        """The photometry that is used, by the name of its argument."""
+        source = {"source_photometry": self.source_photometry} if self.source else {}
+        target = {"photometry": self.photometry, "target_photometry": self.target_photometry}
+        used = source | (target if self.target else {})
+        return {name: changes for name, changes in used.items() if changes is not None}
+
+    @property
+    def task(self):
+        """The task of the cases."""
+        return (self.source or self.target).task
+
+    @property
+    def preprocessing(self):
+        """The preprocessing of the cases."""
+        return (self.source or self.target).preprocessing
+
+    def from_step(self, first_step: int, worker: int = 0, workers: int = 1) -> tf.data.Dataset:
+        """The endless data set of batches whose first is the `first_step`-th.
+
+        Of several workers each gets the `worker`-th of `workers` equal slices of every batch.
+        """
+        place = (first_step, worker, workers)
+        halves = {}
+        if self.source is not None:
+            halves["source"] = self._half(self._source_sample, *place)
+        if self.target is not None:
+            halves["target"] = self._half(self._target_sample, *place)
+        return tf.data.Dataset.zip(halves).prefetch(2)
+
+    def _half(self, sample, first_step, worker, workers):
+        share = self.batch_size // workers
+
+        def sample_of(count):
+            """The worker's `count`-th sample: its number among those of all workers."""
+            return sample(count // share * self.batch_size + worker * share + count % share)
+
+        first = tf.constant(first_step * share, "int64")
+        counts = tf.data.Dataset.range(first, np.iinfo("int64").max)
+        samples = counts.map(sample_of, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        return samples.batch(share, drop_remainder=True)
+
+    def _source_sample(self, number):
+        data = self.source
+        seeds = tf.random.split(tf.stack([tf.cast(self.seed, "int64"), 2 * number]), 4)
+        index = _position(number, len(data.images), self.seed)
+        file = tf.gather(data.images, index)
+        if data.styles:
+            file = tf.where(_uniform(seeds[3]) < 0.5, file, _random_style(data, index, seeds[2]))
+        voxels = tf.gather(data.voxels, index) if data.voxels else None
+        part = self._part(seeds[0], voxels)
+        image = _read(file, data.dtype, data.shape, **part)
+        labels = _read(tf.gather(data.labels, index), "uint8", (*data.shape[:-1], 1), **part)
+        move = self._move(seeds[0], image)
+        image = self.geometry.apply(tf.cast(image, "float32"), move)
+        labels = self.geometry.apply(labels, move, nearest=True)
+        if self.crop:
+            place = self.crop.sample(tf.random.fold_in(seeds[0], 1), labels[..., 0])
+            image, labels = self.crop.apply(image, place), self.crop.apply(labels, place)
+        image = _recoloured(image, self.source_photometry, seeds[1])
+        mask = _one_hot(labels[..., 0], data.task)
+        sample = {"image": data.preprocessing.normalised(image), "mask": mask}
+        if self.boundary:
+            sample["boundary"] = boundary_target(mask if data.task.overlapping else mask[..., 1:])
+        return sample
+
+    def _target_sample(self, number):
+        data = self.target
+        seeds = tf.random.split(tf.stack([tf.cast(self.seed, "int64"), 2 * number + 1]), 3)
+        index = _position(number, len(data.images), self.seed + 1)
+        part = self._part(seeds[0])
+
+        def view(file):
+            return tf.cast(_read(file, data.dtype, data.shape, **part), "float32")
+
+        image = view(tf.gather(data.images, index))
+        move = self._move(seeds[0], image)
+        image = self.geometry.apply(image, move)
+        image = _recoloured(image, self.target_photometry, tf.random.fold_in(seeds[1], 1))
+        views = {"image": image, "strong": _recoloured(image, self.photometry, seeds[1])}
+        if data.styles:
+            views["style"] = self.geometry.apply(view(_random_style(data, index, seeds[2])), move)
+        views = {name: data.preprocessing.normalised(view) for name, view in views.items()}
+        return {**views, **_taught(data, index, move)} if data.teacher else views
+
+    def _part(self, seed, voxels=None):
+        """What is read of an image: the whole, or where its patch begins and how large it is."""
+        if not self.patch:
+            return {}
+        if voxels is not None:
+            voxels = tf.io.decode_raw(tf.io.read_file(voxels), "int32")
+        seed = tf.random.fold_in(seed, 2)
+        start = self.patch.sample(seed, self.preprocessing.size, voxels)
+        return {"start": start, "size": self.patch.size}
+
+    def _move(self, seed, image):
+        size, axes = image.shape[:-1], self.preprocessing.axes
+        return self.geometry.sample(seed, *size, **({"axes": axes} if len(size) == 3 else {}))
+
+
+def _taught(data, index, move):
+    """The teacher's targets of an image that has been moved."""
+    teacher, size = data.teacher, data.shape[:2]
+    views = {
+        "teacher": warp(_read_half(teacher.masks, index, (*size, 1)), move),
+        "teacher_variance": tf.gather(tf.constant(teacher.variances, "float32"), index),
+        "teacher_entropy": tf.gather(tf.constant(teacher.entropies, "float32"), index),
+    }
+    if teacher.features:
+        features = _read_half(teacher.features, index, teacher.feature_shape)
+        views["teacher_features"] = warp(features, on_grid(move, size, teacher.feature_shape))
+    return views
+
+
+def _read_half(paths, index, shape):
+    raw = tf.io.decode_raw(tf.io.read_file(tf.gather(paths, index)), "float16")
+    return tf.cast(tf.reshape(raw, shape), "float32")
+
+
+def _position(number, count, seed):
+    """Which of `count` cases the `number`-th sample is: each pass its own permutation."""
+    turn = tf.stack([tf.cast(seed, "int64"), number // count])
+    order = tf.random.experimental.stateless_shuffle(tf.range(count, dtype="int64"), turn)
+    return order[number % count]
+
+
+def _uniform(seed):
+    return tf.random.stateless_uniform([], seed)
+
+
+def _recoloured(image, photometry, seed):
+    return image if photometry is None else photometry.apply(image, photometry.sample(seed))
+
+
+def _random_style(data, index, seed):
+    """The file of one of an image's twins."""
+    choice = tf.random.stateless_uniform([], seed, 0, len(data.styles[0]), dtype="int32")
+    return tf.gather(tf.gather(tf.constant(data.styles), index), choice)
+
+
+def _read(file, dtype, shape, start=None, size=None):
+    """An array of a file, or the part of a volume `(*size, C)` that begins at `start`.
+
+    Of a volume the slices along its first axis in which the part lies are read, in one go; smaller
+    bricks, each a file, save bytes but no time.
+    """
+    if start is None:
+        return tf.reshape(tf.io.decode_raw(tf.io.read_file(file), dtype), shape)
+    slice_bytes = math.prod(shape[1:]) * np.dtype(dtype).itemsize
+    first = slice_bytes * tf.cast(start[0], "int64")
+    slices = tf.data.FixedLengthRecordDataset(file, slice_bytes, first, buffer_size=2**20)
+    slices = slices.take(size[0]).batch(size[0], drop_remainder=True).get_single_element()
+    slices = tf.reshape(tf.io.decode_raw(slices, dtype), (size[0], *shape[1:]))
+    return tf.slice(slices, [0, start[1], start[2], 0], (*size, shape[-1]))
+
+
+def _one_hot(labels, task):
+    """`Task.one_hot` in graph."""
+    channel = tf.range(task.channels, dtype="int32")
+    labels = tf.cast(labels, "int32")[..., None]
+    hot = tf.bitwise.right_shift(labels, channel) & 1 if task.overlapping else labels == channel
+    return tf.cast(hot, "float32")

@@ -1,0 +1,124 @@
+"""Several predictions of one image made one: under flips, or of several networks.
+
+What is returned stands in for a run in `km.predict` and `km.evaluate`, sliding windows included.
+Export takes the network as it is, without either.
+"""
+
+import itertools
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+
+import numpy as np
+from keras import ops
+
+from keras_meduda.evaluation.postprocess import islands_and_holes
+from keras_meduda.training import Run
+
+
+def flips(run, axes) -> Run:
+    """A run whose probabilities are the mean over mirror images: 1/2ᵏ Σ_{s ⊆ axes} s⁻¹ p(s x).
+
+    Args:
+        run: what `km.load` or `km.fit` returns.
+        axes: letters of the axes that are mirrored, such as `"X"` or `"XY"`; k axes cost 2ᵏ
+            predictions.
+
+    Returns:
+        The run; its `network` is the same.
+
+    Raises:
+        ValueError: an axis that the run's preprocessing does not have, or one twice.
+
+    Example:
+        >>> import keras_meduda as km
+        >>> run = flips(getfixture("run"), "X")
+        >>> km.predict(run, np.zeros((50, 40, 3), "uint8")).shape
+        (50, 40, 2)
+    """
+    known = run.preprocessing.axes
+    if not set(axes) <= set(known) or len(set(axes)) < len(axes):
+        raise ValueError(f"flips: received axes {axes!r}, expected distinct ones out of {known!r}.")
+    return _Flipped(**_parts(run), axes=tuple(1 + known.index(axis) for axis in axes))
+
+
+def vote(runs, smallest: int = 20) -> Run:
+    """A run that says what most of several say, each rid of islands and holes, then voted, again.
+
+    A voxel belongs to a class if more than half of the runs say so, counted in the network's grid;
+    its probabilities are then 0 or 1. The second clean-up is on the result of the vote.
+
+    Args:
+        runs: runs of one task, preprocessing and window; three of different seeds in the original.
+        smallest: voxels of an island or a hole that stays (`postprocess.islands_and_holes`).
+            Default 20.
+
+    Returns:
+        The run; its `network` is that of the first.
+
+    Raises:
+        ValueError: no runs, or runs that differ in more than their networks.
+
+    Source:
+        `eval.py` of RatLesNetV2 (Valverde et al. 2020).
+
+    Example:
+        >>> import keras_meduda as km
+        >>> run = getfixture("run")
+        >>> p = km.predict(vote([run, run, run]), np.zeros((32, 32, 3), "uint8"))
+        >>> set(np.unique(p)) <= {0, 1}
+        True
+    """
+    runs = tuple(runs)
+    if not runs:
+        raise ValueError("vote: expected one or more runs, received none.")
+    for name in ("task", "preprocessing", "window"):
+        first = getattr(runs[0], name)
+        for run in runs[1:]:
+            if (other := getattr(run, name)) != first:
+                raise ValueError(
+                    f"vote: {run.path} has the {name} {other}, {runs[0].path} {first}; expected "
+                    "runs that differ in their networks alone."
+                )
+    return _Voted(**_parts(runs[0]), runs=runs, smallest=smallest)
+
+
+@dataclass(frozen=True)
+class _Flipped(Run):
+    axes: tuple[int, ...] = ()
+
+    @cached_property
+    def probabilities(self):
+        straight = super().probabilities
+        ways = [c for k in range(len(self.axes) + 1) for c in itertools.combinations(self.axes, k)]
+
+        def probabilities(x):
+            seen = (np.flip(straight(np.flip(x, way)), way) for way in ways)
+            return ops.convert_to_tensor(sum(seen) / len(ways), "float32")
+
+        return probabilities
+
+
+@dataclass(frozen=True)
+class _Voted(Run):
+    runs: tuple[Run, ...] = ()
+    smallest: int = 20
+
+    @cached_property
+    def probabilities(self):
+        members = [replace(run, window=self.window) for run in self.runs]
+
+        def clean(batch):
+            return np.stack([islands_and_holes(masks, self.smallest) for masks in batch])
+
+        def probabilities(x):
+            votes = sum(clean(self.task.masks(m.probabilities(x))).astype("int32") for m in members)
+            winners = clean(2 * votes > len(members))
+            if not self.task.overlapping:  # the background comes first
+                winners = np.concatenate([~winners.any(axis=-1, keepdims=True), winners], axis=-1)
+            return ops.convert_to_tensor(winners, "float32")
+
+        return probabilities
+
+
+def _parts(run):
+    return {field.name: getattr(run, field.name) for field in fields(Run)}

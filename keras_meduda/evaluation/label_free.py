@@ -1,0 +1,67 @@
+"""What can be said of predictions without a single label: none of it is an accuracy."""
+
+from itertools import islice
+
+import numpy as np
+import pandas as pd
+
+from keras_meduda.data.io import read_mask
+from keras_meduda.evaluation.calibration import entropy
+from keras_meduda.evaluation.predict import predict_all
+from keras_meduda.progress import track
+
+
+def label_free(runs: dict, cases: pd.DataFrame) -> pd.DataFrame:
+    """Describes the predictions of one run, and what changed from the run before it.
+
+    Args:
+        runs: `{"source_only": run, "adapted": run}`, or a single run; the last is described.
+        cases: whose masks are not read.
+
+    Returns:
+        One row per case and class: `case, domain, group, class, entropy` (mean over the case's
+        pixels, in nats, the same for all its classes), `area_share` (of the image) and
+        `prediction_empty`. With two runs also `disagreement`, 1 − Dice of their masks (0 where both
+        are empty), and `area_share_<name of the first>`.
+    """
+    rows, images = [], list(cases["image"])
+    task = list(runs.values())[-1].task
+    streams = zip(*(predict_all(run, images) for run in runs.values()), strict=True)
+    for row, outputs in track(
+        zip(cases.itertuples(), streams, strict=True), len(cases), "predicting"
+    ):
+        doubt = float(entropy(outputs[-1], task.overlapping).mean())
+        masks = [task.masks(p) for p in outputs]
+        for i, name in enumerate(task.classes):
+            after = masks[-1][..., i]
+            line = {
+                "case": row.case,
+                "domain": row.domain,
+                "group": row.group,
+                "class": name,
+                "entropy": doubt,
+                "area_share": after.mean(),
+                "prediction_empty": not after.any(),
+            }
+            for earlier, mask in zip(islice(runs, len(runs) - 1), masks, strict=False):
+                before = mask[..., i]
+                total = before.sum() + after.sum()
+                line["disagreement"] = 1 - 2 * (before & after).sum() / total if total else 0.0
+                line[f"area_share_{earlier}"] = before.mean()
+            rows.append(line)
+    return pd.DataFrame(rows)
+
+
+def reference_shares(cases: pd.DataFrame, task) -> dict[str, np.ndarray]:
+    """Share of the image that each class takes in the masks of labelled cases, `{class: (cases,)}`.
+
+    Args:
+        cases: a case table whose rows all have masks.
+        task: declares the values of the mask files.
+    """
+    shares = []
+    for cell in cases["mask"]:
+        hot = task.one_hot(read_mask(cell, task))
+        shares.append(hot.mean(axis=tuple(range(hot.ndim - 1))))
+    shares = np.stack(shares) if task.overlapping else np.stack(shares)[:, 1:]
+    return dict(zip(task.classes, shares.T, strict=True))

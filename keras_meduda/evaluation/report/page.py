@@ -1,0 +1,338 @@
+"""The report of a run: one page that needs no network, no server and no other file."""
+
+import base64
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from keras_meduda.data.io import read_image, read_mask, replacing
+from keras_meduda.evaluation.calibration import (
+    BINS,
+    entropy,
+    expected_calibration_error,
+    largest_entropy,
+)
+from keras_meduda.evaluation.predict import predict_all
+from keras_meduda.evaluation.report import charts, pictures
+from keras_meduda.evaluation.report.facts import HD95
+from keras_meduda.evaluation.report.tables import mean_over_classes, p_in_words
+from keras_meduda.evaluation.statistics import summarise
+
+
+def write_report(
+    path,
+    title: str,
+    parts: dict[str, dict[str, pd.DataFrame]],
+    runs: dict,
+    cases: pd.DataFrame,
+    task,
+    facts: dict[str, str],
+    calibration: dict[str, np.ndarray] | None = None,
+    comparison: dict | None = None,
+    trainings: dict[str, Path] | None = None,
+    data: list[dict] | None = None,
+    notes: tuple[str, ...] = (),
+    masks=None,
+) -> Path:
+    """Writes the report of an evaluation on labelled cases.
+
+    Args:
+        path: of the page.
+        title: of the page.
+        parts: heading → method → table of case metrics as `km.evaluate` gives it, all methods on
+            the same cases. The first part is what the pictures, the calibration and the comparison
+            are about.
+        runs: method → run, of the methods that are networks, in the order of their columns. The
+            last but "oracle" is the one whose best, median and worst case are shown.
+        cases: the cases of the first part, with masks.
+        task: declares the values of the mask files.
+        facts: term → text, what was run.
+        calibration: method → counts of `calibration.reliability` over the first part.
+        comparison: as `compare` gives it.
+        trainings: heading → run folder whose `history.csv` is drawn.
+        data: rows of `{"part", "cases", "groups", "use"}`: which cases took which part.
+        notes: sentences that stand beside the comparison.
+        masks: function from probabilities to masks, if it was not `task.masks`.
+
+    Returns:
+        The path.
+    """
+    main = _main(runs)
+    first = next(iter(parts.values()))
+    ranked = mean_over_classes(first[main]).set_index("case")["dice"].sort_values(kind="stable")
+    chosen = _unique(
+        {
+            "Best case": ranked.index[-1],
+            "Median case": ranked.index[len(ranked) // 2],
+            "Worst case": ranked.index[0],
+        }
+    )
+    views = [
+        _view(f"{label}: Dice {100 * ranked[case]:.1f} %", case, runs, cases, task, masks)
+        for label, case in chosen.items()
+    ]
+    return _render(
+        path,
+        title=title,
+        label_free=None,
+        main=main,
+        parts={
+            heading: {
+                "classes": _by_class(frames),
+                "n": frames[main]["case"].nunique(),
+                "groups": frames[main]["group"].nunique(),
+            }
+            for heading, frames in parts.items()
+        },
+        methods=list(first),
+        unit=task.unit,
+        comparison=comparison,
+        notes=notes,
+        views=views,
+        ranked_by=f"ranked by Dice of {_words(main)}, averaged over classes",
+        rows=_case_rows(parts),
+        boxes=_boxes(parts, task.unit),
+        reliability=_reliability(calibration, task),
+        bins=BINS,
+        curves=_curves(trainings),
+        facts=facts | {"HD95": f"{HD95} Unit: {task.unit}."},
+        data=data,
+    )
+
+
+def write_label_free_report(
+    path,
+    title: str,
+    runs: dict,
+    frame: pd.DataFrame,
+    cases: pd.DataFrame,
+    facts: dict[str, str],
+    source_shares: dict[str, np.ndarray] | None = None,
+    trainings: dict[str, Path] | None = None,
+    data: list[dict] | None = None,
+) -> Path:
+    """Writes the report of a run on cases without labels: what changed, how sure, how plausible.
+
+    Args:
+        path: of the page; its table goes to `label_free.csv` beside it.
+        title: of the page.
+        runs: method → run; the last is described, beside the one before it if there is one.
+        frame: as `label_free` gives it.
+        cases: that were predicted; their masks are not read.
+        facts: term → text, what was run.
+        source_shares: areas to be expected, as `reference_shares` gives them.
+        trainings: heading → run folder whose `history.csv` is drawn.
+        data: rows of `{"part", "cases", "groups", "use"}`: which cases took which part.
+
+    Returns:
+        The path.
+    """
+    with replacing(Path(path).with_name("label_free.csv")) as unfinished:
+        frame.to_csv(unfinished, index=False, float_format="%.6g")
+    main, task = _main(runs), runs[_main(runs)].task
+    what = "disagreement" if "disagreement" in frame else "entropy"
+    ranked = frame.groupby("case", sort=False)[what].mean().sort_values(kind="stable")
+    chosen = _unique(
+        {
+            f"Most {what}": ranked.index[-1],
+            f"Median {what}": ranked.index[len(ranked) // 2],
+            f"Least {what}": ranked.index[0],
+        }
+    )
+    views = [
+        _view(f"{label}: {ranked[case]:.3f}", case, runs, cases, task)
+        for label, case in chosen.items()
+    ]
+    shares = {}
+    for name, rows in frame.groupby("class", sort=False):
+        shares[name] = {"masks of the source": source_shares[name]} if source_shares else {}
+        for method in runs:
+            column = "area_share" if method == main else f"area_share_{method}"
+            shares[name][f"{_words(method)}, target"] = rows[column].to_numpy()
+    return _render(
+        path,
+        title=title,
+        label_free=[
+            {
+                "name": name,
+                "disagreement": rows["disagreement"].mean() if "disagreement" in rows else None,
+                "shares": {k: np.percentile(v, [5, 50, 95]) for k, v in shares[name].items()},
+                "empty": int(rows["prediction_empty"].sum()),
+            }
+            for name, rows in frame.groupby("class", sort=False)
+        ],
+        main=main,
+        n=frame["case"].nunique(),
+        groups=frame["group"].nunique(),
+        entropy=frame.drop_duplicates("case")["entropy"].mean(),
+        most_entropy=largest_entropy(task.channels, task.overlapping),
+        views=views,
+        ranked_by=f"ranked by {what}, averaged over classes",
+        rows=frame.rename(columns={"domain": "part"}).to_dict("records"),
+        disagreement="disagreement" in frame,
+        boxes={"areas": charts.areas(shares)},
+        reliability=None,
+        curves=_curves(trainings),
+        facts=facts,
+        data=data,
+    )
+
+
+def _view(heading, case, runs, cases, task, masks=None):
+    """A case as a stack of pictures that the page lays over each other."""
+    row = next(cases[cases["case"] == case].itertuples())
+    image, main = read_image(row.image), _main(runs)
+    outputs = {name: next(predict_all(run, [row.image])) for name, run in runs.items()}
+    found = {name: (masks or task.masks)(p) for name, p in outputs.items()}
+    reference = None
+    if row.mask:
+        reference = task.one_hot(read_mask(row.mask, task)).astype(bool)
+        reference = reference if task.overlapping else reference[..., 1:]
+    shown = [*found.values()] + ([] if reference is None else [reference])
+    strip = pictures.Strip.of(np.any([m.any(axis=-1) for m in shown], axis=0), image.spacing)
+    most = largest_entropy(task.channels, task.overlapping)
+    layers = [(_words(name), pictures.coloured(mask, strip)) for name, mask in found.items()]
+    if reference is not None:
+        layers.append(("reference", pictures.coloured(reference, strip)))
+    doubt = pictures.doubtful(entropy(outputs[main], task.overlapping), most, strip)
+    layers.append((f"uncertainty of {_words(main)}", doubt))
+    return {
+        "heading": heading,
+        "case": case,
+        "background": pictures.background(image.array, strip),
+        "channels": image.array.shape[-1],
+        "tile": strip.tile,
+        "slices": strip.labels if strip.axis is not None else [],
+        "middle": strip.middle,
+        "layers": [{"name": name, "src": src} for name, src in layers],
+        "left": int(next(iter(runs)) != main),  # 0 is the image itself, 1 the first method
+        "right": 1 + list(runs).index(main),
+        "reference": None if reference is None else pictures.outlined(reference, strip),
+        "most": most,
+        "classes": [
+            (name, pictures.COLOURS[i % len(pictures.COLOURS)])
+            for i, name in enumerate(task.classes)
+        ],
+    }
+
+
+def _main(runs):
+    """The method that a page is about."""
+    return [name for name in runs if name != "oracle"][-1]
+
+
+def _unique(chosen):
+    """Headings of the same case become one: with two cases the median is the best."""
+    merged = {}
+    for label, case in chosen.items():
+        merged.setdefault(case, []).append(label)
+    return {
+        " and ".join([labels[0], *(label.lower() for label in labels[1:])]): case
+        for case, labels in merged.items()
+    }
+
+
+def _by_class(frames):
+    """Class → method → summary; the mean over classes besides, where there is more than one."""
+    shown = ["case", "group", "class", "dice", "hd95", "prediction_empty", "reference_empty"]
+    summaries = {name: summarise(frame[shown])["classes"] for name, frame in frames.items()}
+    classes = {
+        name: {method: summary[name] for method, summary in summaries.items()}
+        for name in next(iter(summaries.values()))
+    }
+    if len(classes) > 1:
+        means = {m: summarise(mean_over_classes(frame)) for m, frame in frames.items()}
+        classes["mean over classes"] = {m: s["classes"]["mean"] for m, s in means.items()}
+    return classes
+
+
+def _case_rows(parts):
+    """One row per part, case and class: who it is, and Dice and HD95 of every method."""
+    rows, methods = [], list(next(iter(parts.values())))
+    for heading, frames in parts.items():
+        scores = {
+            method: dict(
+                zip(
+                    zip(frame["case"], frame["class"], strict=True),
+                    zip(frame["dice"], frame["hd95"], strict=True),
+                    strict=True,
+                )
+            )
+            for method, frame in frames.items()
+        }
+        keys = next(iter(frames.values()))[["case", "group", "domain", "class"]]
+        for row in keys.to_dict("records"):
+            key = row["case"], row["class"]
+            values = {method: scores.get(method, {}).get(key) for method in methods}
+            part = heading if len(parts) > 1 else row["domain"]
+            rows.append({**row, "part": part, "scores": values})
+    return rows
+
+
+def _boxes(parts, unit):
+    """Heading → chart; a part of several domains has one for each."""
+    drawn = {}
+    for heading, frames in parts.items():
+        domains = next(iter(frames.values()))["domain"].unique()
+        for domain in domains:
+            name = heading if len(domains) == 1 else f"{heading}: {domain}"
+            of = {method: frame[frame["domain"] == domain] for method, frame in frames.items()}
+            drawn[name] = charts.boxes(of, unit, name)
+    return drawn
+
+
+def _reliability(calibration, task):
+    if not calibration:
+        return None
+    rows = [
+        {
+            "class": name,
+            "method": method,
+            "all": expected_calibration_error(counts[c]),
+            "likely": expected_calibration_error(counts[c][1:]),
+        }
+        for c, name in enumerate(task.classes)
+        for method, counts in calibration.items()
+    ]
+    return {"chart": charts.reliability_diagram(calibration, task.classes), "rows": rows}
+
+
+def _curves(trainings):
+    drawn = []
+    for heading, folder in (trainings or {}).items():
+        file = Path(folder) / "history.csv"
+        if file.exists():
+            drawn.append(charts.curves(pd.read_csv(file), heading))
+    return drawn
+
+
+def _words(name):
+    return str(name).replace("_", " ")
+
+
+def _number(value, digits=1, scale=1.0):
+    """A number with a fixed count of digits; a dash where there is none."""
+    return "–" if value is None or not np.isfinite(value) else f"{scale * value:.{digits}f}"
+
+
+def _render(path, **context):
+    environment = Environment(
+        loader=PackageLoader("keras_meduda.evaluation.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"words": _words, "number": _number, "p_value": p_in_words}
+    table_code = (files("itables") / "html" / "dt_bundle.js").read_bytes()
+    page = environment.get_template("report.html").render(
+        doubt_scale=pictures.doubt_scale(),
+        table_code=base64.b64encode(table_code).decode(),
+        **context,
+    )
+    with replacing(path) as unfinished:
+        unfinished.write_text(page, "utf-8")
+    return Path(path)

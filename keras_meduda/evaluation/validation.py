@@ -1,0 +1,52 @@
+"""What a training is watched by: a function of the network for `km.fit`."""
+
+from pathlib import Path
+
+import numpy as np
+
+from keras_meduda.data.io import read_mask
+from keras_meduda.evaluation.predict import predict_all
+from keras_meduda.training import Run
+
+
+def mean_dice(cases, task, preprocessing, window=None):
+    """A validation: Dice in the grid of the original images, mean over cases and classes.
+
+    Args:
+        cases: a case table whose rows all have masks; in a domain adaptation, of the source.
+        task: what is segmented.
+        preprocessing: of the training.
+        window: `km.SlidingWindow`, for a network that trains on crops. Default `None`.
+
+    Returns:
+        Function from a network to `{"dice": mean}`; two empty masks score 1.
+
+    Raises:
+        ValueError: no cases, or one without a mask.
+
+    Example:
+        >>> import keras_meduda as km
+        >>> run, cases = getfixture("run"), km.read_cases(getfixture("phantoms"))
+        >>> validation = mean_dice(cases[:2], run.task, run.preprocessing)
+        >>> 0 <= validation(run.network)["dice"] <= 1
+        True
+    """
+    if not len(cases) or (cases["mask"] == "").any():
+        raise ValueError(
+            f"mean_dice: {len(cases)} cases, {int((cases['mask'] == '').sum())} of them without a "
+            "mask; expected one or more, all with masks."
+        )
+    runs = {}  # of one network, so that it is compiled once
+
+    def validation(network):
+        run = runs.setdefault(id(network), Run(Path(), network, task, preprocessing, window))
+        scores = []
+        for mask, p in zip(cases["mask"], predict_all(run, list(cases["image"])), strict=True):
+            reference = task.one_hot(read_mask(mask, task))[..., -len(task.classes) :] > 0
+            prediction, axes = task.masks(p), tuple(range(reference.ndim - 1))
+            both = 2.0 * np.count_nonzero(prediction & reference, axis=axes)
+            total = np.count_nonzero(prediction, axis=axes) + np.count_nonzero(reference, axis=axes)
+            scores.append(np.where(total > 0, both / np.maximum(total, 1), 1.0))
+        return {"dice": float(np.mean(scores))}
+
+    return validation

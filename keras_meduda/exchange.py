@@ -1,0 +1,88 @@
+"""ONNX and LiteRT: the network alone as one file, for runtimes other than TensorFlow."""
+
+import contextlib
+import os
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_meduda.data.io import replacing
+
+FORMATS = {".onnx": "onnx", ".tflite": "litert"}
+
+
+def export_network(run, path) -> Path:
+    """Writes a network as an ONNX or LiteRT file, from its own input to class probabilities.
+
+    The preprocessing stays outside: the input is what `run.preprocessing` makes of an image,
+    float32 `(batch, *size, channels)`, and the output float32 `(batch, *size, classes)` on that
+    grid, background first where the classes exclude each other. Of a run that predicts by a sliding
+    window it is one window. `km.export` has preprocessing and windows inside.
+
+    Args:
+        run: what `km.load` or `km.fit` returns.
+        path: file to write, `.onnx` or `.tflite`.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: another ending.
+        ImportError: ONNX without the extra `export`.
+    """
+    path = Path(path)
+    if path.suffix not in FORMATS:
+        raise ValueError(f"{path}: received the ending {path.suffix!r}, expected {list(FORMATS)}.")
+    activation = "sigmoid" if run.task.overlapping else "softmax"
+    probabilities = keras.layers.Activation(activation, dtype="float32", name="probabilities")
+    served = keras.Model(run.network.input, probabilities(run.network.output["logits"]))
+    image = keras.InputSpec("float32", run.network.input.shape, name="image")
+    try:
+        with replacing(path) as unfinished, open(os.devnull, "w") as nowhere:
+            with contextlib.redirect_stdout(nowhere):  # LiteRT lists its every operation
+                served.export(unfinished, FORMATS[path.suffix], False, [image])
+    except ImportError as error:
+        raise ImportError(f"{path}: {error}; pip install 'keras-meduda[export]'.") from error
+    return path
+
+
+def parity(run, path, images: int = 2) -> float:
+    """Largest difference between the probabilities of an exported file and those of the network.
+
+    Args:
+        run: the run that was exported.
+        path: the `.onnx` or `.tflite` file.
+        images: number of random images in −1…1 that both see. Default 2.
+
+    Raises:
+        ImportError: the runtime (onnxruntime, ai-edge-litert) is not installed: the extra `export`.
+    """
+    from keras_meduda.losses import probabilities
+
+    grid = (*run.preprocessing.size, run.preprocessing.channels)
+    sides = zip(run.network.input.shape[1:], grid, strict=True)
+    shape = (1, *(fixed or side for fixed, side in sides))
+    call, rng, worst = _session(path), np.random.default_rng(0), 0.0
+    for _ in range(images):
+        x = rng.uniform(-1, 1, shape).astype("float32")
+        logits = run.network(x, training=False)["logits"]
+        expected = keras.ops.convert_to_numpy(probabilities(logits, run.task.overlapping))
+        worst = max(worst, float(np.abs(call(x) - expected).max()))
+    return worst
+
+
+def _session(path):
+    """A function from one batch to what the file's own runtime makes of it."""
+    try:
+        if Path(path).suffix == ".onnx":
+            import onnxruntime
+
+            session = onnxruntime.InferenceSession(str(path))
+            return lambda x: session.run(None, {session.get_inputs()[0].name: x})[0]
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError as error:
+        raise ImportError(f"{path}: {error}; pip install 'keras-meduda[export]'.") from error
+    runner = Interpreter(str(path)).get_signature_runner()
+    (name,) = runner.get_input_details()
+    return lambda x: next(iter(runner(**{name: x}).values()))

@@ -1,0 +1,179 @@
+"""The files of one run: settings, checkpoints, history and the network, whole or not at all."""
+
+import csv
+import json
+import math
+import zipfile
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from keras_meduda.data.io import replacing
+from keras_meduda.task import Preprocessing, to_json
+
+
+@dataclass
+class Best:
+    """The highest validation value so far, and how many have come since without a higher one."""
+
+    value: float = -math.inf
+    waited: int = 0
+
+    def see(self, value) -> bool:
+        """Takes one more value in; whether its weights are to be kept, those of a first NaN too."""
+        higher = value > self.value
+        self.value, self.waited = (value, 0) if higher else (self.value, self.waited + 1)
+        return higher or self.value == -math.inf
+
+
+class RunFolder:
+    """The files of one run; everything is written whole or not at all.
+
+    Of several workers one writes, all read.
+    """
+
+    def __init__(self, path, resume, writes=True):
+        self.path, self.checkpoints = path, path / "checkpoints"
+        self.writes, self.rows, self.events = writes, [], None
+        if writes:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            for unfinished in self.checkpoints.glob(".*"):  # of a process that was killed
+                unfinished.unlink()
+        if writes and not resume:
+            for old in [
+                *self.checkpoints.glob("step-*.npz"),
+                path / "history.csv",
+                path / "config.json",
+                path / "network.keras",
+                path / "best.keras",
+            ]:
+                old.unlink(missing_ok=True)
+
+    def check_config(self, config):
+        """Writes the settings, or compares them with those of the run that is there."""
+        file = self.path / "config.json"
+        config = json.loads(json.dumps(config))
+        if file.exists():
+            old = json.loads(file.read_text())
+            # Runs from before a setting existed were made with its default.
+            old["preprocessing"] = to_json(Preprocessing(**old["preprocessing"]))
+            old = json.loads(json.dumps(old))
+            if other := [k for k in config if old.get(k) != config[k]]:
+                changes = "; ".join(f"{k}: {old.get(k)} there, {config[k]} now" for k in other)
+                raise ValueError(
+                    f"{self.path} holds a run with other settings ({changes}). Choose "
+                    "another folder, or start over with resume=False."
+                )
+        if self.writes:
+            with replacing(file) as unfinished:
+                unfinished.write_text(json.dumps(config, indent=1))
+
+    def restore(self, method):
+        """Takes the newest readable checkpoint over; returns (steps done, best validation)."""
+        step, best = 0, Best()
+        for file in sorted(self.checkpoints.glob("step-*.npz"), reverse=True):
+            try:
+                with np.load(file) as arrays:
+                    best = Best(float(arrays["best"]), int(arrays["waited"]))
+                    _assign(method, arrays, file)
+                step = int(method.step.numpy())
+                break
+            except (OSError, EOFError, zipfile.BadZipFile, KeyError) as error:
+                print(f"{file} is not readable ({error}); taking the one before it.")
+        if self.writes:
+            self._restore_history(step)
+        return step, best
+
+    def _restore_history(self, step):
+        """Takes over what was recorded up to a step; what came after happens again."""
+        history = self.path / "history.csv"
+        if step and history.exists():
+            with open(history, newline="") as text:
+                self.rows = [row for row in csv.DictReader(text) if int(row["step"]) <= step]
+        for old in self.path.glob("events.out.tfevents.*"):
+            old.unlink()
+        self.events = tf.summary.create_file_writer(str(self.path))
+        for row in self.rows:
+            self._event(row)
+
+    def save(self, method, best):
+        """Writes a checkpoint of every variable and keeps the two newest."""
+        arrays = {name: variable.numpy() for name, variable in _variables(method).items()}
+        for name, array in arrays.items():
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise FloatingPointError(
+                    f"step {int(method.step.numpy())}: {name} is not finite; the last "
+                    f"good checkpoint in {self.checkpoints} stays."
+                )
+        if not self.writes:
+            return
+        with replacing(self.checkpoints / f"step-{int(method.step.numpy()):08d}.npz") as unfinished:
+            np.savez(unfinished, best=best.value, waited=best.waited, **arrays)
+        for old in sorted(self.checkpoints.glob("step-*.npz"))[:-2]:
+            old.unlink()
+
+    def save_network(self, network, name):
+        """Writes the network as a Keras file, without a mark on layers that fine-tuning froze."""
+        if not self.writes:
+            return
+        frozen = [layer for layer in network._flatten_layers() if not layer.trainable]
+        for layer in frozen:  # Keras could not thaw them in a network that it has loaded
+            layer.trainable = True
+        with replacing(self.path / name) as unfinished:
+            network.save(unfinished)
+        for layer in frozen:
+            layer.trainable = False
+
+    def add_row(self, row):
+        """One more row of history.csv and of the TensorBoard events; a value not taken is NaN."""
+        if not self.writes:
+            return
+        self.rows.append(row)
+        names = list(dict.fromkeys(name for r in self.rows for name in r))
+        with (
+            replacing(self.path / "history.csv") as unfinished,
+            open(unfinished, "w", newline="") as t,
+        ):
+            table = csv.DictWriter(t, names, restval="nan")
+            table.writeheader()
+            table.writerows(self.rows)
+        self._event(row)
+
+    def _event(self, row):
+        with self.events.as_default(step=int(row["step"])):
+            for name, value in row.items():
+                if name not in ("step", "ended") and not math.isnan(float(value)):
+                    tf.summary.scalar(name, float(value))
+        self.events.flush()
+
+
+def _variables(method):
+    """Everything that a training changes, numbered in the order in which it was made."""
+    owners = {"method": method.variables, "optimizer": method.optimizer.variables}
+    if method.discriminators:
+        owners["discriminator_optimizer"] = method.discriminator_optimizer.variables
+    return {
+        f"{owner}-{i:04d}": v
+        for owner, variables in owners.items()
+        for i, v in enumerate(variables)
+    }
+
+
+def _assign(method, arrays, file):
+    variables = _variables(method)
+    stored = set(arrays.files) - {"best", "waited"}
+    if len(stored) != len(variables):
+        raise ValueError(
+            f"{file} holds {len(stored)} variables, this method has {len(variables)}: "
+            "the run was made with other settings; choose another folder."
+        )
+    values = {name: arrays[name] for name in variables}
+    for name, variable in variables.items():
+        if tuple(variable.shape) != values[name].shape:
+            raise ValueError(
+                f"{file}: {name} has shape {values[name].shape}, expected "
+                f"{tuple(variable.shape)}; choose another folder."
+            )
+    for name, variable in variables.items():
+        variable.assign(values[name])

@@ -1,0 +1,84 @@
+"""A PyTorch state dict of an original release as a file that these networks take; without PyTorch.
+
+python scripts/convert_torch_weights.py --checkpoint model-1 --out ratlesnet.weights.h5
+python scripts/convert_torch_weights.py --checkpoint unet.pth --network unet --out unet.npz
+python scripts/convert_torch_weights.py --checkpoint unetr.pth --network unetr --size 96 96 96 \
+    --out unetr.weights.h5
+
+A .weights.h5 is read by `network.load_weights`, an .npz holds the tensors under the original's
+names; both by --init of the training scripts. Every tensor has to find its place, or nothing is
+written. Networks are built with the settings of the original releases; for others see
+`km.models.load_torch_weights`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from keras_meduda.cli import run_script
+
+
+@dataclass
+class ConvertFlags:
+    """Conversion of a PyTorch state dict."""
+
+    checkpoint: Path
+    """File of torch.save; it may hold tensors and containers, nothing else."""
+    out: Path
+    """File to write: .weights.h5 or .npz."""
+    network: Literal[
+        "ratlesnet_v2", "unet", "dynunet", "unetr", "unetpp", "deeplabv3plus", "unet_s5_d16"
+    ] = "ratlesnet_v2"
+    """Which network the state dict is of."""
+    channels: int = 2
+    """Logit channels."""
+    image_channels: int = 1
+    """Channels of an image."""
+    dimensions: Literal[2, 3] = 3
+    """2 for a network of pictures, 3 for one of volumes."""
+    size: tuple[int, ...] = ()
+    """Spatial size of the image; UNETR alone needs it."""
+
+
+def build(flags):
+    """The network, as its original release builds it."""
+    import keras_meduda as km
+
+    builder = {
+        "ratlesnet_v2": km.models.RatLesNetV2,
+        "unet": km.models.UNet,
+        "dynunet": km.models.DynUNet,
+        "unetr": km.models.UNETR,
+        "unetpp": km.models.UNetPlusPlus,
+        "deeplabv3plus": km.models.DeepLabV3Plus,
+        "unet_s5_d16": km.models.UNetS5D16,
+    }[flags.network]
+    size = flags.size or (None,) * flags.dimensions
+    if len(size) != flags.dimensions:
+        raise ValueError(f"--size {flags.size}: expected {flags.dimensions} numbers.")
+    return builder((*size, flags.image_channels), flags.channels)
+
+
+def main(flags):
+    """Reads, checks and writes."""
+    import numpy as np
+
+    from keras_meduda.data.io import replacing
+    from keras_meduda.methods.finetuning import load_checkpoint
+    from keras_meduda.models.torch_weights import expected_shapes, read
+
+    if not flags.out.name.endswith((".weights.h5", ".npz")):
+        raise ValueError(f"{flags.out}: expected a name that ends in .weights.h5 or .npz.")
+    network = build(flags)
+    load_checkpoint(network, flags.checkpoint)
+    with replacing(flags.out) as unfinished:
+        if flags.out.suffix == ".npz":
+            tensors = read(flags.checkpoint)
+            np.savez(unfinished, **{key: tensors[key] for key in expected_shapes(network)})
+        else:
+            network.save_weights(unfinished)
+    print(f"{network.name}: {network.count_params():,} numbers, {flags.checkpoint} → {flags.out}")
+
+
+if __name__ == "__main__":
+    run_script(main, ConvertFlags)

@@ -1,0 +1,382 @@
+"""Lesions in rodent brains: RatLesNetV2 or a network of MONAI's, from scratch or by transfer.
+
+Papers: RatLesNetV2 (Valverde et al., Front. Neurosci. 14:610239, 2020), and its transfer to mice
+after a stroke (github.com/MJHossainSNMBU/Mice-Brain-Lesion-Segmentation-3D-MRI-).
+
+python scripts/train_ratlesnet.py                        (phantoms, a few minutes on 2 cores)
+python scripts/train_ratlesnet.py --dataset mouse_mcao --root MICE --train-size 40 \
+    --transfer partial --init EnlargingTrainingSet/11/model-1 --loss mouse_dice
+python scripts/train_ratlesnet.py --dataset ratlesnet --root RATS --learning-rate 1e-4 --decay 1
+python scripts/train_ratlesnet.py --dataset mouse_mcao --root MICE --model unetr --patch 96 96 32
+
+The mouse study publishes no table; its curve of "partial, 40 mice" tops at a validation Dice of
+about 0.83.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from keras_meduda.cli import run_script
+
+
+@dataclass
+class RatLesNetFlags:
+    """Lesion segmentation in volumes; without data flags the script runs on phantoms."""
+
+    model: Literal["ratlesnet_v2", "unet", "dynunet", "unetr"] = "ratlesnet_v2"
+    """The network; the last three are MONAI's, with the mouse study's settings."""
+    transfer: Literal["none", "partial", "full"] = "none"
+    """What trains after --init: the decoder (669,378 of RatLesNetV2's weights) or all; none starts
+    from scratch."""
+    init: Path | None = None
+    """Weights to start from: run folder, .keras, .weights.h5, or a PyTorch state dict."""
+    moving_statistics: bool = False
+    """Let batch norm of frozen layers adapt its statistics, as the mouse study's code did."""
+    train_size: int | None = None
+    """Train on this many cases, small and large lesions alike; default: all."""
+    dataset: Literal["mouse_mcao", "ratlesnet", "brain_mouse"] | None = None
+    """Layout of --root."""
+    root: Path | None = None
+    """Folder of the data set."""
+    cases: Path | None = None
+    """Case table, instead of --root."""
+    lesion: tuple[int, ...] = (1,)
+    """Mask values of the lesion, for --cases."""
+    train_domain: str | None = None
+    """Domain whose cases train, choose and test; default: all of them together."""
+    test_domain: str | None = None
+    """Another domain, all cases of which are tested as well."""
+    loss: Literal["ratlesnet", "mouse_dice", "segmentation"] = "ratlesnet"
+    """Cross-entropy + squared Dice, Dice of both classes, or ½·cross-entropy + ½·Dice."""
+    epochs: int | None = None
+    """Most epochs; default 100, 289 in a transfer (the mouse study's), 15 on phantoms."""
+    epoch: int | None = None
+    """Steps between validations, and between decays of the rate; default: once over the cases."""
+    patience: int = 20
+    """Validations without a better Dice after which training ends."""
+    batch_size: int = 1
+    """Volumes, or patches, in a batch."""
+    learning_rate: float = 1e-3
+    """Of Adam in the first epoch."""
+    decay: float = 0.95
+    """Factor of the rate from one epoch to the next."""
+    l2: float = 1e-5
+    """Of all weights, in the gradient."""
+    axes: str | None = None
+    """Order of the network's axes, such as ZXY; default: slices first for RatLesNetV2, whose
+    published weights know no other, XYZ for MONAI's (and in the mouse study for both)."""
+    size: tuple[int, int, int] | None = None
+    """The network's grid, in this order; default: the largest case's."""
+    spacing: tuple[float, float, float] | None = None
+    """Voxels in mm, in this order; default: the files' own."""
+    normalise: Literal["zscore", "zscore_foreground"] = "zscore"
+    """Over the volume, or over what is not 0."""
+    patch: tuple[int, int, int] | None = None
+    """Train on random patches and predict by a sliding window; default: whole volumes."""
+    augment: bool = False
+    """Flip, turn and scale the training volumes a little."""
+    flips: str = ""
+    """Axes along which a prediction is averaged over mirror images, such as X."""
+    vote: tuple[Path, ...] = ()
+    """Other runs on these data, of other seeds, that vote with this one on every voxel."""
+    smallest: int = 20
+    """Voxels of an island or a hole that stays in a prediction; 0 leaves it as it is."""
+    out: Path = Path("runs/ratlesnet")
+    """Run folder."""
+    seed: int = 42
+    """Of the subset, the weights and the order; a split that is made here is always the same."""
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    """Arithmetic of the network."""
+    strategy: Literal["none", "mirrored", "multiworker"] = "none"
+    """Over all GPUs of this machine (mirrored), or all machines of TF_CONFIG (multiworker)."""
+    resume: bool = True
+    """Continue what the run folder holds."""
+    smoke: bool = False
+    """Shrink everything: the same path in seconds, for a first try."""
+
+
+def build(model, shape, channels, spacing):
+    """A network; DynUNet neither mixes nor halves at first along an axis of far longer voxels."""
+    import keras_meduda as km
+
+    if model == "dynunet":
+        long = [s > 2 * min(spacing) for s in spacing]
+        kernels = (tuple(1 if far else 3 for far in long), 3, 3, 3, 3)
+        strides = (1, tuple(1 if far else 2 for far in long), 2, 2, 2)
+        return km.models.DynUNet(shape, channels, kernels, strides, deep_supervision=2)
+    builders = {
+        "ratlesnet_v2": km.models.RatLesNetV2,
+        "unet": km.models.UNet,
+        "unetr": km.models.UNETR,
+    }
+    return builders[model](shape, channels)
+
+
+def moves(spacing):
+    """Small moves, without turns that would mix axes whose voxels differ in length."""
+    from keras_meduda.data.augment import Geometry
+
+    planes = ([s for b, s in enumerate(spacing) if b != a] for a in range(3))
+    return Geometry(rotation=tuple(20.0 if max(p) < 1.5 * min(p) else 0.0 for p in planes))
+
+
+def preprocessing_of(flags, cases):
+    """The network's grid, and the spacing of the first case's voxels along its axes."""
+    import numpy as np
+
+    import keras_meduda as km
+    from keras_meduda.data.io import read_image, read_spacing
+
+    spacing = read_spacing(cases["image"].iloc[0])
+    across = max(range(3), key=lambda a: (round(spacing[a], 3), a))  # slices lie along this axis
+    slices_first = "XYZ"[across] + "XYZ".replace("XYZ"[across], "")
+    axes = flags.axes or (slices_first if flags.model == "ratlesnet_v2" else "XYZ")
+
+    def grid(size):
+        return km.Preprocessing(
+            size, normalise=flags.normalise, channels=1, axes=axes, spacing=flags.spacing,
+            fit="crop",
+        )  # fmt: skip
+
+    size = flags.size
+    if size is None:
+        images = (read_image(cell) for cell in cases["image"])
+        grids = [grid((1, 1, 1)).placement(i.array, i.spacing).grid for i in images]
+        size = np.max(grids, axis=0)
+        if flags.model == "unetr":  # which has no other sizes
+            size = -(-size // 16) * 16
+    return grid(tuple(map(int, size))), flags.spacing or [spacing["XYZ".index(a)] for a in axes]
+
+
+def train(flags, cases, task, network=None):
+    """Trains, or fine-tunes, on the train part of the cases; keeps what is best on the val part.
+
+    Without one, the weights of the last step.
+
+    Args:
+        flags: the script's.
+        cases: case table with the parts train and perhaps val.
+        task: what is segmented.
+        network: function from input shape and channels to a network. Default: that of the flags.
+
+    Returns:
+        The run.
+    """
+    import keras
+    from rich.filesize import decimal
+
+    import keras_meduda as km
+    from keras_meduda.data.augment import Geometry, RandomPatch
+    from keras_meduda.data.pipeline import Batches, prepare, prepared_bytes
+    from keras_meduda.data.subset import balanced_subset, lesion_volumes
+    from keras_meduda.evaluation.validation import mean_dice
+    from keras_meduda.methods.finetuning import load_checkpoint, train_only
+    from keras_meduda.optimizers import AdamWithL2
+
+    if (flags.transfer == "none") != (flags.init is None):
+        raise ValueError(
+            f"--transfer {flags.transfer} with --init {flags.init}: a transfer needs weights to "
+            "start from, and weights a transfer, partial or full."
+        )
+    labelled = cases[(cases["split"] == "train") & (cases["mask"] != "")]
+    if flags.train_size:
+        volumes = lesion_volumes(labelled, task)
+        labelled = balanced_subset(labelled, volumes, flags.train_size, flags.seed)
+    preprocessing, spacing = preprocessing_of(flags, cases)
+    disk = decimal(prepared_bytes(labelled, preprocessing))
+    print(f"{len(labelled)} cases train on a grid of {preprocessing.size}; {disk} on disk")
+    patch = flags.patch or preprocessing.size
+    window = km.SlidingWindow(flags.patch, gaussian=True) if flags.patch else None
+    source = prepare(labelled, task, preprocessing, flags.out / "prepared", labels=True)
+    still = Geometry(flip=False, rotation=0.0, scale=0.0, shift=0.0)
+    batches = Batches(
+        flags.batch_size,
+        flags.seed,
+        source=source,
+        geometry=moves(spacing) if flags.augment else still,
+        patch=RandomPatch(flags.patch) if flags.patch else None,
+    )
+
+    with km.setup(flags.strategy, flags.precision, flags.seed):
+        shape = (*patch, 1)
+        if network is None:
+            network = build(flags.model, shape, task.channels, spacing)
+        else:
+            network = network(shape, task.channels)
+        if flags.init:
+            load_checkpoint(network, flags.init)
+        part = "decoder" if flags.transfer == "partial" else "all"
+        train_only(network, part, moving_statistics=flags.moving_statistics)
+        # Weights of deep supervision relative to that of the logits; Adam knows no absolute ones.
+        aux = {name: 0.5 ** int(name[4:]) for name in network.output if name.startswith("aux_")}
+        loss = getattr(km.losses, flags.loss)
+        method = km.methods.Supervised(network, task.overlapping, loss, aux)
+        epoch = flags.epoch or -(-len(labelled) // flags.batch_size)
+        rate = keras.optimizers.schedules.ExponentialDecay(
+            flags.learning_rate, epoch, flags.decay, staircase=True
+        )
+        method.compile(AdamWithL2(rate, l2=flags.l2))
+    epochs = flags.epochs or (100 if flags.transfer == "none" else 289)
+    stopping, val = {}, cases[cases["split"] == "val"]
+    if len(val):
+        stopping = {
+            "validation": mean_dice(val, task, preprocessing, window),
+            "validate_every": epoch,
+            "keep": "best:dice",
+            "patience": flags.patience,
+        }
+    return km.fit(
+        method,
+        batches,
+        steps=epochs * epoch,
+        run_dir=flags.out,
+        resume=flags.resume,
+        window=window,
+        **stopping,
+    )
+
+
+def read(flags):
+    """Cases in the parts train, val and test, those of the other domain, and the task."""
+    import sys
+
+    import keras_meduda as km
+    from keras_meduda.data.cases import validate
+    from keras_meduda.data.io import DataError
+    from keras_meduda.data.phantoms import write_brain
+
+    if bool(flags.root) != bool(flags.dataset) or flags.root and flags.cases:
+        raise ValueError("Expected --dataset with --root, or --cases, or none of them (phantoms).")
+    if flags.dataset:
+        here = flags.dataset == "brain_mouse"
+        cases, task = (brain_mouse if here else getattr(km.catalog, flags.dataset))(flags.root)
+    else:
+        table = flags.cases or flags.out / "phantoms" / "cases.csv"
+        if not flags.cases:
+            flags.train_domain, flags.test_domain = "t2", "flair"
+            flags.epochs = flags.epochs or (2 if flags.smoke else 15)
+            if not table.exists():
+                size = (16, 20, 12) if flags.smoke else (40, 44, 32)
+                write_brain(table.parent, 12, size)
+        cases = km.read_cases(table)
+        values = flags.lesion if flags.cases else (1,)
+        task = km.Task(("lesion",), values={"lesion": values}, unit="mm")
+    domains = set(cases["domain"])
+    if unknown := {flags.train_domain, flags.test_domain} - {None, *domains}:
+        raise ValueError(f"no case of domain {sorted(unknown)}; there are {sorted(domains)}.")
+    own = cases[cases["domain"] == flags.train_domain] if flags.train_domain else cases
+    own, other = in_three(own), cases[cases["domain"] == flags.test_domain]
+    problems = validate(own, task, channels=1)
+    problems += validate(other, task, channels=1) if len(other) else []
+    for problem in problems:
+        if problem.severity == "warning":
+            print(problem, file=sys.stderr)
+    if errors := [p for p in problems if p.severity == "error"]:
+        raise DataError(*errors)
+    return own, other, task
+
+
+def brain_mouse(root):
+    """`images/<id>_<WT|UT>.nii.gz` and `masks/`: ventricles of wild type and transgenic mice."""
+    import keras_meduda as km
+
+    cases, task = km.catalog.folders(root, km.Task(("ventricles",), unit="mm"))
+    transgenic = cases["case"].str.endswith("_UT")
+    return cases.assign(domain=transgenic.map({True: "transgenic", False: "wild_type"})), task
+
+
+def in_three(cases):
+    """Cases in train, val and test by whole groups: 70, 10 and 20 %, or val an eighth of train."""
+    import pandas as pd
+
+    from keras_meduda.data.cases import split_cases
+
+    parts = set(cases["split"])
+    if parts == {""}:
+        cases = split_cases(cases, {"train": 0.7, "val": 0.1, "test": 0.2})
+    elif parts == {"train", "test"}:
+        train = split_cases(cases[cases["split"] == "train"], {"train": 7, "val": 1})
+        cases = pd.concat([train, cases[cases["split"] == "test"]])
+    if missing := {"train", "val", "test"} - set(cases["split"]):
+        raise ValueError(
+            f"{len(cases)} cases, of which none is of split {' or '.join(sorted(missing))}; "
+            "expected some in train, val and test each."
+        )
+    return cases
+
+
+def main(flags):
+    """Trains, tests in mm, and leaves pictures and a report."""
+    import time
+
+    import keras_meduda as km
+    from keras_meduda.distribution import is_chief, strategy
+    from keras_meduda.evaluation.ensemble import flips, vote
+    from keras_meduda.evaluation.orthogonal import write_orthogonal_slices
+    from keras_meduda.evaluation.postprocess import islands_and_holes
+    from keras_meduda.evaluation.report import (
+        about_run,
+        about_session,
+        score,
+        write_evaluation,
+        write_report,
+    )
+
+    began = time.perf_counter()
+    if not set(flags.flips) <= set("XYZ"):
+        raise ValueError(f"--flips {flags.flips}: expected letters out of XYZ.")
+    own, other, task = read(flags)
+    others = [km.load(path) for path in flags.vote]
+    runs = [train(flags, own, task), *others]
+    if not is_chief(strategy(flags.strategy)):
+        return  # one worker evaluates and writes
+    runs = [flips(run, flags.flips) for run in runs] if flags.flips else runs
+    run = vote(runs, flags.smallest) if others else runs[0]
+    masks = None
+    if flags.smallest:
+        masks = lambda p: islands_and_holes(task.masks(p), flags.smallest)  # noqa: E731
+    tested = {"test": own[own["split"] == "test"], flags.test_domain: other}
+    tested = {name: part[part["mask"] != ""] for name, part in tested.items()}
+    tested = {name: part for name, part in tested.items() if len(part)}
+    method, parts, calibration = f"{flags.model}, {flags.transfer}", {}, {}
+    for name, part in tested.items():
+        frame, counts = score(run, part, masks=masks)
+        parts[name], calibration[name] = {method: frame}, {method: counts}
+        show(write_evaluation(flags.out, name, frame), name)
+        folder = flags.out / "slices" / name
+        print("slices:", *write_orthogonal_slices(folder, run, part, frame, masks))
+    if tested:
+        first = next(iter(tested))
+        page = write_report(
+            flags.out / "report.html",
+            title=f"{task.classes[0].capitalize()} in brains: {method}",
+            parts=parts,
+            runs={method: run},
+            cases=tested[first],
+            task=task,
+            calibration=calibration[first],
+            trainings={"training": flags.out},
+            masks=masks,
+            facts={"Data": str(flags.root or flags.cases or "phantoms of this library")}
+            | about_run(run)
+            | about_session(began),
+        )
+        print(f"report: {page}")
+
+
+def show(summary, name):
+    """One line a class: Dice and HD95 with their intervals."""
+    for label, of in summary["classes"].items():
+        dice, hd95 = (
+            f"{of[m]['mean']:.3f} ({of[m]['ci95'][0]:.3f} to {of[m]['ci95'][1]:.3f})"
+            for m in ("dice", "hd95")
+        )
+        print(
+            f"{name}, {label}: Dice {dice}, HD95 {hd95} mm (MedPy's definition), "
+            f"{summary['n']} cases of {summary['groups']} groups"
+        )
+
+
+if __name__ == "__main__":
+    run_script(main, RatLesNetFlags)

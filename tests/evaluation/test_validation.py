@@ -1,0 +1,31 @@
+import numpy as np
+import pytest
+
+import keras_meduda as km
+from keras_meduda.evaluation.validation import mean_dice
+
+
+def test_is_the_mean_of_the_evaluation(run, phantoms):
+    cases = km.read_cases(phantoms)[:3]
+    expected = km.evaluate(run, cases)["dice"].mean()
+    validation = mean_dice(cases, run.task, run.preprocessing)
+    assert validation(run.network)["dice"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_sees_the_weights_of_the_moment(run, phantoms):
+    """It is compiled once; what a training changes meanwhile counts."""
+    cases = km.read_cases(phantoms)[:2]
+    validation, network = mean_dice(cases, run.task, run.preprocessing), run.network
+    first, kept = validation(network), network.get_weights()
+    bias = network.layers[-1] if network.layers[-1].weights else network.get_layer("logits")
+    bias.bias.assign(np.full(bias.bias.shape, -1e3))
+    assert validation(network)["dice"] == 0
+    network.set_weights(kept)
+    assert validation(network) == first
+
+
+@pytest.mark.parametrize("masks", [0, 1])
+def test_cases_without_masks(run, phantoms, masks):
+    cases = km.read_cases(phantoms)[: 2 * masks].assign(mask="")
+    with pytest.raises(ValueError, match=f"{2 * masks} cases, {2 * masks} of them without a mask"):
+        mean_dice(cases, run.task, run.preprocessing)

@@ -1,0 +1,77 @@
+"""Every network gives the same on TensorFlow and on JAX, from the same weights."""
+
+import os
+import pickle
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from keras_meduda.models.torch_weights import expected_shapes, load_torch_weights
+from keras_meduda.sliding import SlidingWindow
+
+CONTRACT = runpy.run_path(str(Path(__file__).with_name("test_contract.py")))
+NETWORKS, CHANNELS = CONTRACT["NETWORKS"], CONTRACT["CHANNELS"]
+QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # to compile
+WINDOW = SlidingWindow((8, 12), gaussian=True)
+CODE = f"""
+import pickle, sys
+from pathlib import Path
+
+import keras, numpy as np
+from keras_meduda.sliding import SlidingWindow, sliding_window
+
+folder = Path(sys.argv[1])
+for name, (build, shape) in pickle.loads((folder / "networks.pickle").read_bytes()).items():
+    network = build(shape, {CHANNELS})
+    with np.load(folder / (name + "-weights.npz")) as arrays:
+        network.set_weights([arrays[key] for key in arrays.files])
+    image = np.load(folder / (name + "-image.npy"))
+    outputs = network.predict_on_batch(image)  # compiled whole; op by op takes minutes
+    np.savez(folder / (name + "-jax.npz"), **outputs)
+x = np.load(folder / "x.npy")
+np.save(folder / "windows.npy", np.array(sliding_window(keras.ops.sin, x, {WINDOW!r})))
+assert keras.backend.backend() == "jax"
+"""
+
+
+@pytest.fixture(scope="module")
+def on_tensorflow(fill, tmp_path_factory):
+    """What each network gives here, and the folder with what JAX makes of the same weights."""
+    folder, here = tmp_path_factory.mktemp("networks"), {}
+    np.save(folder / "x.npy", np.random.default_rng(0).normal(size=(2, 17, 30, 3)))
+    (folder / "networks.pickle").write_bytes(pickle.dumps(NETWORKS))
+    for name, (build, shape) in NETWORKS.items():
+        network = build(shape, CHANNELS)
+        load_torch_weights(network, fill(expected_shapes(network)))
+        np.savez(folder / f"{name}-weights.npz", *network.get_weights())
+        image = np.random.default_rng(0).normal(size=(2, *shape)).astype("float32")
+        np.save(folder / f"{name}-image.npy", image)
+        here[name] = dict(network(image, training=False))
+    env = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": QUICK}
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, folder], env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return here, folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
+def test_jax_gives_what_tensorflow_gives(on_tensorflow, name):
+    here, folder = on_tensorflow
+    with np.load(folder / f"{name}-jax.npz") as received:
+        assert set(received.files) == set(here[name])
+        for key, y in here[name].items():
+            scale = np.abs(y).max()
+            np.testing.assert_allclose(received[key] / scale, y / scale, atol=1e-4, err_msg=key)
+
+
+@pytest.mark.slow
+def test_windows_too(on_tensorflow):
+    _, folder = on_tensorflow
+    received, x = np.load(folder / "windows.npy"), np.load(folder / "x.npy")
+    np.testing.assert_allclose(received, np.sin(x), atol=1e-4)

@@ -1,0 +1,80 @@
+"""`scripts/train_aerunet_kd.py` on volumes: one data set, two contrasts, patches."""
+
+import importlib.util
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import keras_meduda as km
+from keras_meduda.data.phantoms import write_brain
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "train_aerunet_kd.py"
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("train_aerunet_kd", SCRIPT)
+    module = sys.modules["train_aerunet_kd"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def brats(tmp_path_factory):
+    """Five drawn brains in BraTS' layout; each contrast its own drawing."""
+    drawn, root = (tmp_path_factory.mktemp(name) for name in ("drawn", "brats"))
+    cases = km.read_cases(write_brain(drawn, 5, (18, 20, 16)))
+    for domain, rows in cases.groupby("domain"):
+        for i, row in enumerate(rows.itertuples()):
+            shutil.copy(row.image, root / f"b{i}_{domain}.nii.gz")
+            shutil.copy(row.mask, root / f"b{i}_seg.nii.gz")
+    return root
+
+
+def flags(script, brats, out, **changes):
+    settings = {
+        "source_dataset": "brats", "source_root": brats, "source_domain": "t2",
+        "target_domain": "flair", "steps": 4, "filters": (4, 8), "size": (24, 24, 24),
+        "patch": (16, 16, 16), **changes,
+    }  # fmt: skip
+    return script.AERUNetFlags(out=out, **settings)
+
+
+def test_two_contrasts_of_one_data_set(script, brats, tmp_path, capsys):
+    script.main(flags(script, brats, tmp_path))
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["task"]["classes"] == ["tumour"] and config["task"]["unit"] == "mm"
+    assert config["preprocessing"]["normalise"] == "zscore_foreground"
+    assert config["window"]["size"] == [16, 16, 16] and config["batch_size"] == 2
+    frame = pd.read_csv(tmp_path / "evaluation" / "adapted" / "cases.csv")
+    assert frame["domain"].tolist() == ["flair"] and "HD95" in capsys.readouterr().out
+    history = pd.read_csv(tmp_path / "history.csv")
+    assert (history["kl"] > 0).all()
+    # The source and the target each have two twins in the other's histogram.
+    assert len(list((tmp_path / "prepared").glob("*-*.image"))) == 4 * 2 + 4 * 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"patch": (32, 16, 16)}, r"patch \(32, 16, 16\) is larger than .* \(24, 24, 24\)"),
+        ({"size": (24,)}, "--size 24: volumes have three sides"),
+        ({"target_domain": "t1"}, r"no case of domain 't1'; there are \['flair', 't2'\]"),
+        ({"target_domain": None}, "--source-domain and --target-domain are two of one data set"),
+    ],
+)
+def test_mistakes(script, brats, tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        script.main(flags(script, brats, tmp_path, **changes))
+    assert not list(tmp_path.rglob("network.keras"))
+
+
+def test_drawn_brains_where_no_data_are_named(script, tmp_path):
+    chosen = script.AERUNetFlags(out=tmp_path, volumes=True, smoke=True)
+    script.draw_brains(chosen)
+    cases = km.read_cases(chosen.cases)
+    assert sorted(set(cases["domain"])) == ["flair", "t2"] and len(cases) == 6
