@@ -1,0 +1,57 @@
+"""Masks of image files from TensorFlow Serving over gRPC, several requests in flight.
+
+Needs `pip install tensorflow-serving-api` (the extra `serving`).
+
+python serving/grpc_client.py a.png b.jpg --address localhost:8500 --out masks
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import grpc
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+
+def predict(files, address, model, timeout=60.0):
+    """PNG files of the masks, one per image file, by the signature `predict_png`.
+
+    Yields them in the order of the files; the server answers the requests side by side.
+    """
+    with grpc.insecure_channel(address) as channel:
+        service = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        answers = []
+        for file in files:
+            request = predict_pb2.PredictRequest()
+            request.model_spec.name = model
+            request.model_spec.signature_name = "predict_png"
+            request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto([Path(file).read_bytes()]))
+            answers.append(service.Predict.future(request, timeout))
+        for answer in answers:
+            yield answer.result().outputs["mask_bytes"].string_val[0]
+
+
+def main():
+    """Sends a request a file and writes the masks."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("files", nargs="+", help="PNG or JPEG files with 8 bits a channel")
+    parser.add_argument("--address", default="localhost:8500")
+    parser.add_argument("--model", default="fundus")
+    parser.add_argument("--out", type=Path, default=Path("masks"), help="folder of the masks")
+    flags = parser.parse_args()
+    flags.out.mkdir(parents=True, exist_ok=True)
+    try:
+        for file, mask in zip(
+            flags.files, predict(flags.files, flags.address, flags.model), strict=True
+        ):
+            (flags.out / f"{Path(file).stem}.png").write_bytes(mask)
+    except grpc.RpcError as error:
+        sys.exit(f"{flags.address} answered {error.code().name}: {error.details()}")
+    except OSError as error:
+        sys.exit(str(error))
+    print(f"{len(flags.files)} masks in {flags.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""Masks of image files from TensorFlow Serving over REST; needs nothing but Python.
+
+python serving/rest_client.py a.png b.jpg --url http://localhost:8501 --out masks
+"""
+
+import argparse
+import base64
+import json
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+
+def predict(files, url, model):
+    """PNG files of the masks, one per image file, by the signature `predict_png`.
+
+    A name that ends in `_bytes` tells the server that its values are Base64 in the JSON text.
+    """
+    instances = [
+        {"image_bytes": {"b64": base64.b64encode(Path(file).read_bytes()).decode()}}
+        for file in files
+    ]
+    body = json.dumps({"signature_name": "predict_png", "instances": instances}).encode()
+    request = urllib.request.Request(f"{url}/v1/models/{model}:predict", body)
+    request.add_header("Content-Type", "application/json")
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        predictions = json.load(answer)["predictions"]
+    return [base64.b64decode(mask["b64"]) for mask in predictions]
+
+
+def main():
+    """Sends the files in one request and writes the masks."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("files", nargs="+", help="PNG or JPEG files with 8 bits a channel")
+    parser.add_argument("--url", default="http://localhost:8501")
+    parser.add_argument("--model", default="fundus")
+    parser.add_argument("--out", type=Path, default=Path("masks"), help="folder of the masks")
+    flags = parser.parse_args()
+    try:
+        masks = predict(flags.files, flags.url, flags.model)
+    except urllib.error.HTTPError as error:
+        sys.exit(f"{flags.url} answered {error.code}: {error.read().decode(errors='replace')}")
+    except OSError as error:
+        sys.exit(str(error))
+    flags.out.mkdir(parents=True, exist_ok=True)
+    for file, mask in zip(flags.files, masks, strict=True):
+        (flags.out / f"{Path(file).stem}.png").write_bytes(mask)
+    print(f"{len(masks)} masks in {flags.out}")
+
+
+if __name__ == "__main__":
+    main()

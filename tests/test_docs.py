@@ -1,0 +1,172 @@
+"""What the documentation says is done: its commands, its Python, its links, its example."""
+
+import ast
+import importlib.util
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tyro
+
+import keras_meduda as km
+from keras_meduda.data.cases import write_cases
+from keras_meduda.data.phantoms import write_brain_slices, write_fundus, write_oct
+
+ROOT = Path(__file__).parents[1]
+EXAMPLE = ROOT / "docs" / "examples" / "fourier_adaptation.py"
+PAGES = [ROOT / "README.md", ROOT / "weights" / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.M | re.S)  # console and python run, sh is not run
+
+
+def blocks(page):
+    """Language and text of every fenced block of a page."""
+    return FENCE.findall(page.read_text())
+
+
+def commands(text):
+    lines = text.replace("\\\n", " ").splitlines()
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def load(path):
+    specification = importlib.util.spec_from_file_location(path.stem, path)
+    module = sys.modules[path.stem] = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+CALLS = [
+    pytest.param(words, id=f"{page.stem}: {' '.join(words[1:4])}")
+    for page in PAGES
+    for language, text in blocks(page)
+    if language in ("console", "sh")
+    for words in commands(text)
+    if words[0].endswith("python") and words[1].startswith("scripts/")
+]
+
+
+@pytest.mark.parametrize("words", CALLS)
+def test_every_flag_of_a_command_is_one_of_the_script(words):
+    script = load(ROOT / words[1])
+    own = [value for name, value in vars(script).items() if name.endswith("Flags")]
+    flags = own[-1] if own else script.Train | script.Predict  # after the imported Flags its own
+    tyro.cli(flags, args=words[2:])  # ends the process where a flag is unknown
+
+
+@pytest.fixture
+def desk(tmp_path):
+    """A folder in which the names of the documentation exist: data, scripts, weights."""
+    for name in ("scripts", "docs", "serving"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("models"))
+    shutil.copytree(ROOT / "weights", tmp_path / "weights")
+    cases = km.read_cases(write_fundus(tmp_path, cases_per_domain=8, size=64))
+    cases["domain"] = cases["domain"].map({"camera_a": "zeiss", "camera_b": "canon"})
+    write_cases(cases, tmp_path / "cases.csv")
+    (tmp_path / "new_images").mkdir()
+    for name, path in zip("ab", cases["image"], strict=False):
+        shutil.copy(path, tmp_path / "new_images" / f"{name}.png")
+    cases.loc[cases["domain"] == "canon", "mask"] = ""
+    write_cases(cases, tmp_path / "unlabelled.csv")
+    write_oct(tmp_path / "oct", subjects=3, scans=2, size=64)
+    write_brain_slices(tmp_path / "brain", cases=16, size=64)
+    return tmp_path
+
+
+RUNNABLE = [page for page in PAGES if {"console", "python"} & {kind for kind, _ in blocks(page)}]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_page_runs_from_top_to_bottom(page, desk, monkeypatch):
+    """Commands in processes of their own, trainings with --smoke, Python in one namespace."""
+    monkeypatch.chdir(desk)
+    binaries = str(Path(sys.executable).parent)
+    env = {**os.environ, "COLUMNS": "120", "PATH": binaries + os.pathsep + os.environ["PATH"]}
+    namespace = {}
+    for language, text in blocks(page):
+        if language == "python":
+            exec(compile(text, str(page), "exec"), namespace)
+        for words in commands(text) if language == "console" else []:
+            smoke = words[-1:] != ["--smoke"] and "scripts/train_" in words[1]
+            words = [*words, "--smoke"] if smoke else words
+            done = subprocess.run(words, env=env, capture_output=True, text=True)
+            assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout[-800:]}\n{done.stderr}"
+
+
+def test_the_site_builds_without_a_warning(tmp_path):
+    """Dead links, missing anchors and pages, and names that the API page cannot find."""
+    pytest.importorskip("mkdocs", reason="the extra `docs` is not installed")
+    pytest.importorskip("mkdocstrings", reason="the extra `docs` is not installed")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-d", tmp_path / "site"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "site" / "adding_a_method" / "index.html").read_text()
+    assert "with_low_frequencies" in page  # the example is set into it
+
+
+OUTSIDE = [page for page in PAGES if page.parent != ROOT / "docs"]
+
+
+@pytest.mark.parametrize("page", OUTSIDE, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_outside_the_site_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_in_backticks_exist(page):
+    folders = "docs|scripts|serving|tests|benchmarks|keras_meduda|notebooks"
+    for name in re.findall(rf"`((?:{folders})/[\w./]*)`", page.read_text()):
+        assert (ROOT / name).exists(), name
+
+
+def test_the_version_is_the_same_everywhere():
+    assert f"## {km.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+    assert f"version: {km.__version__}" in (ROOT / "CITATION.cff").read_text()
+    assert f'version="{km.__version__}"' in (ROOT / "setup.py").read_text()
+
+
+def test_the_weights_page_says_what_the_manifest_says():
+    manifest = json.loads((ROOT / "weights" / "manifest.json").read_text())
+    text = (ROOT / "weights" / "README.md").read_text()
+    for name, entry in manifest.items():
+        dice = ", ".join(f"{label} {value:.3f}" for label, value in entry["score"]["dice"].items())
+        assert re.search(rf"`{name}` \|.*\| {dice} \|", text)
+        assert entry["command"] in text
+
+
+def test_the_example_is_short_and_imports_what_a_method_may():
+    source = EXAMPLE.read_text()
+    assert len(source.splitlines()) <= 80
+    modules = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            modules |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            modules.add(node.module)
+    assert modules <= {"math", "numpy", "keras", "keras_meduda", "keras_meduda.methods.base"}
+
+
+@pytest.mark.parametrize("shape", [(2, 24, 32, 3), (1, 15, 9, 1)])
+def test_the_example_exchanges_low_amplitudes_and_nothing_else(shape):
+    restyle = load(EXAMPLE).with_low_frequencies
+    rng = np.random.default_rng(0)
+    image, style = (rng.uniform(0.1, 0.9, shape).astype("float32") for _ in range(2))
+    np.testing.assert_allclose(restyle(image, image, 0.2), image, atol=1e-5)
+    np.testing.assert_allclose(restyle(image, style, -1.0), image, atol=1e-5)
+    before, other, after = (
+        np.fft.fft2(x, axes=(1, 2)) for x in (image, style, np.array(restyle(image, style, 0.2)))
+    )
+    y, x = (np.abs(np.fft.fftfreq(n)) <= 0.2 for n in shape[1:3])
+    low = np.broadcast_to((y[:, None] & x)[None, ..., None], shape)
+    np.testing.assert_allclose(np.abs(after)[low], np.abs(other)[low], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(after[~low], before[~low], rtol=1e-3, atol=1e-4)
+    unit = after * np.abs(before) / np.maximum(np.abs(after), 1e-9)
+    np.testing.assert_allclose(unit[low], before[low], rtol=1e-2, atol=1e-3)

@@ -1,0 +1,147 @@
+"""The clients against a stand-in that speaks the server's protocol and runs the exported model.
+
+TensorFlow Serving itself is not run by the tests: what is proven is the wire format and the model.
+"""
+
+import base64
+import importlib.util
+import json
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_meduda as km
+from keras_meduda.data.io import read_image
+
+SERVING = Path(__file__).parents[1] / "serving"
+pytest.importorskip("tensorflow_serving", reason="the extra `serving` is not installed")
+
+
+def client(name):
+    specification = importlib.util.spec_from_file_location(name, SERVING / f"{name}.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def signatures(run, tmp_path_factory):
+    path = km.export(run, tmp_path_factory.mktemp("models") / "fundus" / "1")
+    model = tf.saved_model.load(str(path))
+    yield model.signatures
+
+
+@pytest.fixture(scope="module")
+def files(phantoms):
+    return sorted((phantoms.parent / "images").iterdir())[:2]
+
+
+@pytest.fixture(scope="module")
+def rest(signatures):
+    """What the REST API documents: rows of named inputs in, rows of outputs out, bytes in b64."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            signature = signatures.get(body["signature_name"])
+            if self.path != "/v1/models/fundus:predict" or signature is None:
+                return self.answer(404, {"error": f"Servable not found for request: {self.path}"})
+            columns = {
+                name: tf.constant([base64.b64decode(row[name]["b64"]) for row in body["instances"]])
+                for name in body["instances"][0]
+            }
+            (name, values), *more = signature(**columns).items()
+            assert name.endswith("_bytes") and not more
+            rows = [{"b64": base64.b64encode(value).decode()} for value in values.numpy()]
+            self.answer(200, {"predictions": rows})
+
+        def answer(self, code, body):
+            text = json.dumps(body).encode()
+            self.send_response(code)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("localhost", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://localhost:{server.server_port}"
+    server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def rpc(signatures):
+    """The gRPC service of tensorflow-serving-api, answered by the exported model."""
+    import grpc
+    from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+    class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
+        def Predict(self, request, context):
+            if request.model_spec.name != "fundus":
+                context.abort(grpc.StatusCode.NOT_FOUND, f"no model {request.model_spec.name}")
+            inputs = {k: tf.constant(tf.make_ndarray(v)) for k, v in request.inputs.items()}
+            response = predict_pb2.PredictResponse()
+            for name, value in signatures[request.model_spec.signature_name](**inputs).items():
+                response.outputs[name].CopyFrom(tf.make_tensor_proto(value.numpy()))
+            return response
+
+    server = grpc.server(ThreadPoolExecutor(2))
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Service(), server)
+    port = server.add_insecure_port("localhost:0")
+    server.start()
+    yield f"localhost:{port}"
+    server.stop(None)
+
+
+def masks(signatures, files):
+    return [
+        signatures["predict_mask"](image=tf.constant(read_image(file).array[None]))["mask"][0]
+        for file in files
+    ]
+
+
+def test_rest(signatures, files, rest, tmp_path):
+    command = [sys.executable, SERVING / "rest_client.py", *files, "--url", rest]
+    done = subprocess.run([*command, "--out", tmp_path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for file, mask in zip(files, masks(signatures, files), strict=True):
+        np.testing.assert_array_equal(read_image(tmp_path / file.name).array[..., 0], mask)
+
+
+def test_grpc(signatures, files, rpc):
+    answers = list(client("grpc_client").predict(files, rpc, "fundus"))
+    for answer, mask in zip(answers, masks(signatures, files), strict=True):
+        np.testing.assert_array_equal(tf.io.decode_png(answer)[..., 0], mask)
+
+
+@pytest.mark.parametrize("name", ["rest_client", "grpc_client"])
+def test_a_mistake_ends_in_one_message(name, rest, rpc, files, tmp_path, monkeypatch):
+    where = ["--url", rest] if name == "rest_client" else ["--address", rpc]
+    module = client(name)
+    out = ["--out", str(tmp_path)]
+    for typed, message in [
+        ([str(files[0]), "--model", "liver"], "answered (404|NOT_FOUND)"),
+        ([str(tmp_path / "nothing.png")], "No such file .*nothing.png"),
+    ]:
+        monkeypatch.setattr(sys, "argv", [name, *typed, *where, *out])
+        with pytest.raises(SystemExit, match=message):
+            module.main()
+
+
+def test_the_server_configuration_is_well_formed():
+    """The text protocol buffers parse as the messages that the server reads them as."""
+    from google.protobuf import text_format
+    from tensorflow_serving.config import model_server_config_pb2
+
+    text = (SERVING / "models.config").read_text()
+    config = text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
+    assert [model.name for model in config.model_config_list.config] == ["fundus"]
