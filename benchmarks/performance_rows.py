@@ -1,0 +1,384 @@
+"""The works of the speed table: for each, what this project and each peer do, ready to be timed.
+
+A row is a function from a peer's name to a function without arguments that does the work once; what
+it needs to load and to prepare happens before. `ROWS` names the peers of a row and the goal: this
+project's time as a share of the named peer's.
+"""
+
+import functools
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+OURS = "keras_meduda"
+
+
+def ellipsoids(shape, stray=False):
+    """Two overlapping ellipsoids, a prediction and its reference, perhaps with a far voxel."""
+    axes = np.ogrid[tuple(slice(0, n) for n in shape)]
+
+    def ellipsoid(centre, radius):
+        terms = [
+            ((a - c * n) / (r * n)) ** 2
+            for a, c, r, n in zip(axes, centre, radius, shape, strict=True)
+        ]
+        return functools.reduce(np.add, terms) <= 1
+
+    rank = len(shape)
+    prediction = ellipsoid((0.5, 0.5, 0.5)[:rank], (0.2, 0.15, 0.25)[:rank])
+    reference = ellipsoid((0.52, 0.5, 0.48)[:rank], (0.18, 0.17, 0.24)[:rank])
+    if stray:
+        prediction[(0,) * rank] = True
+    return prediction, reference
+
+
+def distances(peer, shape, stray=False):
+    """HD95 and ASSD of one pair of masks (HD95 alone where a peer has no ASSD to give)."""
+    p, r = ellipsoids(shape, stray)
+    if peer == OURS:
+        from keras_meduda.evaluation.metrics import case_metrics
+
+        return lambda: case_metrics(p, r, (1.0,) * len(shape))
+    if peer == "medpy":
+        from medpy.metric import binary
+
+        return lambda: (binary.hd95(p, r), binary.assd(p, r))
+    if peer == "monai (hd95 alone)":
+        import torch
+        from monai.metrics import compute_hausdorff_distance
+
+        pair = [torch.from_numpy(np.stack([~m, m])[None]).float() for m in (p, r)]
+        return lambda: compute_hausdorff_distance(*pair, percentile=95)
+    from surface_distance import metrics
+
+    def deepmind():
+        found = metrics.compute_surface_distances(p, r, (1.0,) * len(shape))
+        return metrics.compute_robust_hausdorff(found, 95)
+
+    return deepmind
+
+
+def clahe(peer):
+    """CLAHE of the luminance of a colour picture of 512 × 512."""
+    image = np.random.default_rng(0).integers(0, 256, (512, 512, 3), dtype=np.uint8)
+    if peer == OURS:
+        from keras_meduda.data.intensity import clahe
+
+        return lambda: clahe(image)
+    if peer == "opencv":
+        import cv2
+
+        equalise = cv2.createCLAHE(2.0, (8, 8))
+
+        def opencv():
+            y, cr, cb = cv2.split(cv2.cvtColor(image, cv2.COLOR_RGB2YCrCb))
+            return cv2.cvtColor(cv2.merge([equalise.apply(y), cr, cb]), cv2.COLOR_YCrCb2RGB)
+
+        return opencv
+    from skimage.exposure import equalize_adapthist
+
+    return lambda: equalize_adapthist(image)
+
+
+def window(peer):
+    """Windows of 64³, half overlapping, over 160 × 160 × 96 with a 1×1×1 network."""
+    shape, size = (160, 160, 96), (64, 64, 64)
+    x = np.random.default_rng(0).normal(size=shape).astype("float32")
+    if peer == OURS:
+        import keras
+        import tensorflow as tf
+
+        from keras_meduda.sliding import SlidingWindow, sliding_window
+
+        network = keras.layers.Conv3D(2, 1)
+        network.build((None, *size, 1))
+        predict = tf.function(lambda x: sliding_window(network, x, SlidingWindow(size)))
+        x = tf.constant(x[None, ..., None])
+        return lambda: predict(x).numpy()
+    import torch
+    from monai.inferers import sliding_window_inference
+
+    x, network = torch.from_numpy(x)[None, None], torch.nn.Conv3d(1, 2, 1)
+
+    def monai():
+        with torch.inference_mode():
+            return sliding_window_inference(x, size, 1, network, overlap=0.5)
+
+    return monai
+
+
+def ours_step(network, image_shape, channels):
+    """One step of Adam on the cross-entropy of a fixed batch, as `km.fit` takes it."""
+    import keras
+    import tensorflow as tf
+
+    import keras_meduda as km
+
+    method = km.methods.Supervised(network, overlapping=False, loss=km.losses.cross_entropy)
+    method.compile(keras.optimizers.Adam(1e-3))
+    method.build()
+    rng = np.random.default_rng(0)
+    image = tf.constant(rng.normal(size=image_shape), "float32")
+    mask = tf.one_hot(rng.integers(0, channels, image_shape[:-1]), channels)
+    batch = {"source": {"image": image, "mask": mask}}
+    step = tf.function(method.train_step)
+    return lambda: step(batch)["loss"].numpy()
+
+
+def train_step(peer, name):
+    """One training step of the same network on the same batch."""
+    spatial, channels, image, batch = TRAINED[name]
+    if peer == OURS:
+        import keras_meduda as km
+
+        network = getattr(km.models, name)((*spatial, image), channels, **OURS_SETTINGS[name])
+        return ours_step(network, (batch, *spatial, image), channels)
+    from torch_networks import RatLesNetV2, UNetPlusPlus, training_step
+
+    if peer == "monai":
+        from monai.networks import nets
+
+        network = {
+            "UNet": lambda: nets.UNet(3, 1, 2, (16, 32, 64, 128), (2, 2, 2), num_res_units=2),
+            "DynUNet": lambda: nets.DynUNet(
+                3, 1, 2, [3] * 4, [1, 2, 2, 2], [2, 2, 2], (16, 32, 64, 128), res_block=False
+            ),
+            "UNETR": lambda: nets.UNETR(1, 2, spatial, hidden_size=192, mlp_dim=768, num_heads=4),
+        }[name]()
+    else:
+        network = {"RatLesNetV2": RatLesNetV2, "UNetPlusPlus": lambda: UNetPlusPlus(2)}[name]()
+    return training_step(network, (batch, image, *spatial), channels)
+
+
+TRAINED = {  # spatial size, logit channels, image channels, batch
+    "RatLesNetV2": ((32, 96, 96), 2, 1, 1),
+    "UNet": ((48, 48, 48), 2, 1, 1),
+    "DynUNet": ((48, 48, 48), 2, 1, 1),
+    "UNETR": ((48, 48, 48), 2, 1, 1),
+    "UNetPlusPlus": ((128, 128), 2, 3, 1),
+}
+OURS_SETTINGS = {
+    "RatLesNetV2": {},
+    "UNet": {"filters": (16, 32, 64, 128), "norm": "instance"},
+    "DynUNet": {
+        "filters": (16, 32, 64, 128),
+        "kernel_sizes": (3,) * 4,
+        "strides": (1, 2, 2, 2),
+    },
+    "UNETR": {"hidden": 192, "mlp": 768, "heads": 4},
+    "UNetPlusPlus": {},
+}
+
+
+def phantom_batches(folder, size=96, batch=8):
+    """Batches of the fundus phantoms, prepared in a folder."""
+    import keras_meduda as km
+    from keras_meduda.data.phantoms import write_fundus
+    from keras_meduda.data.pipeline import Batches, prepare
+
+    cases = km.read_cases(write_fundus(folder, cases_per_domain=16, size=size))
+    values = {"cup": (255,), "disc": (128, 255)}
+    task = km.Task(classes=("cup", "disc"), overlapping=True, values=values)
+    preprocessing = km.Preprocessing(size=(size, size), intensity=("clahe",))
+    source = cases[cases["domain"] == "camera_a"]
+    return Batches(batch, source=prepare(source, task, preprocessing, folder, labels=True))
+
+
+def small_method(size=96):
+    """AERUNet with a supervised loss and Adam."""
+    import keras
+
+    import keras_meduda as km
+
+    with km.setup():
+        network = km.models.AERUNet((size, size, 3), channels=2, filters=(8, 16, 32, 64))
+        method = km.methods.Supervised(network, overlapping=True)
+        method.compile(keras.optimizers.Adam(1e-3))
+    method.build()
+    return method
+
+
+def loading(peer):
+    """A training step with real loading and augmentation; the peer is a batch that is kept."""
+    import tensorflow as tf
+
+    batches = iter(phantom_batches(tempfile.mkdtemp()).from_step(0))
+    step, kept = tf.function(small_method().train_step), next(batches)
+    if peer == OURS:
+        return lambda: [step(next(batches))["loss"].numpy() for _ in range(10)]
+    return lambda: [step(kept)["loss"].numpy() for _ in range(10)]
+
+
+def serving(peer):
+    """A call of the SavedModel's signature; the peer is the network alone, in a `tf.function`."""
+    import tensorflow as tf
+
+    import keras_meduda as km
+    from keras_meduda.training import Run
+
+    network = km.models.AERUNet((192, 192, 3), channels=2, filters=(16, 32, 64, 128))
+    task = km.Task(classes=("cup", "disc"), overlapping=True)
+    run = Run(None, network, task, km.Preprocessing(size=(192, 192)))
+    if peer == OURS:
+        path = km.export(run, os.path.join(tempfile.mkdtemp(), "model"))
+        served = tf.saved_model.load(str(path)).signatures["serving_default"]
+        image = tf.zeros((1, 192, 192, 3), "uint8")
+        return lambda: served(image=image)["cup"].numpy()
+    bare, image = tf.function(lambda x: network(x)["logits"]), tf.zeros((1, 192, 192, 3))
+    return lambda: bare(image).numpy()
+
+
+METRICS = (OURS, "medpy", "monai (hd95 alone)", "deepmind (hd95 alone)")
+VOLUME = (240, 240, 155)
+ROWS = {  # work: (function of the peer, peers, goal's share, of whom)
+    "hd95_assd_3d": (functools.partial(distances, shape=VOLUME), METRICS, 1 / 20, "medpy"),
+    "hd95_assd_3d_stray_voxel": (
+        functools.partial(distances, shape=VOLUME, stray=True),
+        METRICS,
+        1 / 20,
+        "medpy",
+    ),
+    "hd95_assd_2d": (functools.partial(distances, shape=(512, 512)), METRICS, 1 / 15, "medpy"),
+    "clahe_512": (clahe, (OURS, "opencv", "skimage"), 1.0, "opencv"),
+    "sliding_window_3d": (window, (OURS, "monai"), 1.0, "monai"),
+    **{
+        f"train_step_{name}": (
+            functools.partial(train_step, name=name),
+            (OURS, "monai" if name in ("UNet", "DynUNet", "UNETR") else "pytorch"),
+            0.6 if name == "RatLesNetV2" else 1.0,
+            "monai" if name in ("UNet", "DynUNet", "UNETR") else "pytorch",
+        )
+        for name in TRAINED
+    },
+    "loading_10_steps": (loading, (OURS, "cached batch"), 1.05, "cached batch"),
+    "saved_model_call": (serving, (OURS, "bare network"), 1.05, "bare network"),
+}
+OWN_ENVIRONMENT = ("medpy", "opencv", "skimage", "cached batch", "bare network")
+
+
+# Rows that are no contest
+
+
+def child(code):
+    """What a fresh process prints."""
+    env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": f"{HERE}:{HERE.parent}"}
+    done = subprocess.run(
+        [sys.executable, *code], capture_output=True, text=True, env=env, cwd=HERE.parent
+    )
+    if done.returncode:
+        raise OSError(f"{code} ended with {done.returncode}: {done.stderr[-2000:]}")
+    return done.stdout
+
+
+def start_up(code):
+    """(wall, CPU) seconds of a fresh process, the best of three."""
+    times = []
+    for _ in range(3):
+        wall, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        child(code)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        times.append((time.perf_counter() - wall, cpu))
+    return [min(column) for column in zip(*times, strict=True)]
+
+
+def own(value, unit, goal=None):
+    """One value of this project alone."""
+    return {"peer": OURS, "value": value, "goal": goal, "unit": unit}
+
+
+def help_of_scripts():
+    """The slowest `--help` of all scripts."""
+    scripts = sorted((HERE.parent / "scripts").glob("*.py"))
+    wall, cpu = map(max, zip(*(start_up([s, "--help"]) for s in scripts), strict=True))
+    return [own(wall, "s", 1.5), own(cpu, "s CPU", 1.5)]
+
+
+def import_package():
+    """`import keras_meduda` in a fresh interpreter."""
+    wall, cpu = start_up(["-c", "import keras_meduda"])
+    return [own(wall, "s"), own(cpu, "s CPU")]
+
+
+EVALUATION = """
+import numpy as np, tensorflow as tf
+import keras_meduda as km
+from keras_meduda.progress import peak_memory
+from keras_meduda.training import Run
+
+size, channels = (240, 240, 155), 4
+network = km.models.AERUNet((64, 64, 64, 1), channels=channels, filters=(8, 16))
+task = km.Task(classes=("a", "b", "c"))
+preprocessing = km.Preprocessing(size=size, channels=1, normalise="zscore", axes="XYZ")
+run = Run(None, network, task, preprocessing, km.SlidingWindow((64, 64, 64)))
+network(np.zeros((1, 64, 64, 64, 1), "float32"))  # its own memory counts apart
+before = peak_memory()
+run.probabilities(tf.zeros((1, *size, 1)))
+print((peak_memory() - before) / 1e6, 2 * np.prod(size) * (1 + channels) * 4 / 1e6)
+"""
+
+
+def evaluation_memory():
+    """What a prediction of 240 × 240 × 155 in four channels takes beside the network."""
+    more, goal = map(float, child(["-c", EVALUATION]).split()[-2:])
+    return [own(more, "MB", goal)]
+
+
+SOAK = """
+import tensorflow as tf
+from performance_rows import phantom_batches, small_method
+import os, tempfile
+
+def resident_memory():  # bytes held now, not at the peak
+    with open("/proc/self/statm") as text:
+        return int(text.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+batches = iter(phantom_batches(tempfile.mkdtemp(), size=32, batch=2).from_step(0))
+step = tf.function(small_method(32).train_step)
+for number in range(1, 2001):
+    step(next(batches))["loss"].numpy()
+    if number == 200:
+        early = resident_memory()
+print((resident_memory() - early) / 1e6)
+"""
+
+
+def soak():
+    """Growth of the resident memory from step 200 to step 2,000 of a tiny training."""
+    return [own(float(child(["-c", SOAK]).split()[-1]), "MB", 20.0)]
+
+
+MEASURES = {
+    "help_of_scripts": help_of_scripts,
+    "import": import_package,
+    "evaluation_memory_3d": evaluation_memory,
+    "soak_2000_steps": soak,
+}
+
+
+def answer(**values):
+    """One line to the process that holds the watch."""
+    print("@" + json.dumps(values), flush=True)
+
+
+if __name__ == "__main__":  # a party: says that it is ready, then works once for every line it gets
+    name, peer = sys.argv[1:]
+    try:
+        work = ROWS[name][0](peer)
+    except ImportError as error:
+        answer(missing=str(error))
+        sys.exit()
+    work()
+    answer()
+    for _ in sys.stdin:
+        wall, cpu = time.perf_counter(), time.process_time()
+        work()
+        answer(wall=time.perf_counter() - wall, cpu=time.process_time() - cpu)

@@ -1,0 +1,97 @@
+"""PyTorch's side of the speed table: the networks that no peer installs, and one training step."""
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy, interpolate, max_pool3d
+
+
+class Block(nn.Module):
+    """x + f(f(x)), f(x) = conv3(BN(ReLU(x)))."""
+
+    def __init__(self, width):
+        super().__init__()
+        layers = [nn.ReLU(), nn.BatchNorm3d(width), nn.Conv3d(width, width, 3, padding=1)]
+        again = [nn.ReLU(), nn.BatchNorm3d(width), nn.Conv3d(width, width, 3, padding=1)]
+        self.seq = nn.Sequential(*layers, *again)
+
+    def forward(self, x):
+        """(B, C, D, H, W) to the same."""
+        return x + self.seq(x)
+
+
+class RatLesNetV2(nn.Module):
+    """RatLesNetV2 of the published architecture, 837,026 parameters."""
+
+    def __init__(self, channels=2, width=32):
+        super().__init__()
+
+        def bottleneck(before, after):
+            return nn.Sequential(nn.ReLU(), nn.BatchNorm3d(before), nn.Conv3d(before, after, 1))
+
+        self.conv1 = nn.Conv3d(1, width, 1)
+        self.down = nn.ModuleList([Block(width) for _ in range(3)])
+        self.up = nn.ModuleList([Block(2 * width) for _ in range(3)])
+        narrow = [bottleneck(width, width)] + [bottleneck(2 * width, width) for _ in range(2)]
+        self.narrow = nn.ModuleList(narrow)
+        self.last = bottleneck(2 * width, channels)
+
+    def forward(self, x):
+        """(B, 1, D, H, W) to logits (B, channels, D, H, W)."""
+        x, skips = self.conv1(x), []
+        for block in self.down:
+            skips.append(block(x))
+            x = max_pool3d(skips[-1], 2, ceil_mode=True)
+        for narrow, block, skip in zip(self.narrow, self.up, reversed(skips), strict=True):
+            up = interpolate(narrow(x), skip.shape[2:], mode="trilinear", align_corners=False)
+            x = block(torch.cat([up, skip], dim=1))
+        return self.last(x)
+
+
+class UNetPlusPlus(nn.Module):
+    """The usual port of UNet++: X_ij = H([X_i0 … X_i,j−1, up(X_i+1,j−1)])."""
+
+    def __init__(self, channels=1, filters=(32, 64, 128, 256, 512)):
+        super().__init__()
+
+        def node(before, after):
+            layers = []
+            for width in (before, after):
+                layers += [nn.Conv2d(width, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU()]
+            return nn.Sequential(*layers)
+
+        self.depth = len(filters)
+        self.nodes = nn.ModuleDict()
+        for i, width in enumerate(filters):
+            self.nodes[f"{i}_0"] = node(filters[i - 1] if i else 3, width)
+            for j in range(1, self.depth - i):
+                self.nodes[f"{i}_{j}"] = node(j * width + filters[i + 1], width)
+        self.pool = nn.MaxPool2d(2)
+        self.up = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
+        self.final = nn.Conv2d(filters[0], channels, 1)
+
+    def forward(self, x):
+        """(B, 3, H, W) to logits (B, channels, H, W)."""
+        grid = {(0, 0): self.nodes["0_0"](x)}
+        for i in range(1, self.depth):
+            grid[i, 0] = self.nodes[f"{i}_0"](self.pool(grid[i - 1, 0]))
+        for j in range(1, self.depth):
+            for i in range(self.depth - j):
+                inputs = [grid[i, k] for k in range(j)] + [self.up(grid[i + 1, j - 1])]
+                grid[i, j] = self.nodes[f"{i}_{j}"](torch.cat(inputs, dim=1))
+        return self.final(grid[0, self.depth - 1])
+
+
+def training_step(network, image_shape, channels):
+    """A function that takes one step of Adam on the cross-entropy of a fixed batch."""
+    torch.manual_seed(0)
+    optimizer = torch.optim.Adam(network.parameters(), 1e-3)
+    x = torch.randn(image_shape)
+    labels = torch.randint(channels, (image_shape[0], *image_shape[2:]))
+
+    def step():
+        optimizer.zero_grad(set_to_none=True)
+        cross_entropy(network(x), labels).backward()
+        optimizer.step()
+
+    network.train()
+    return step
