@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 import keras_meduda as km
-from keras_meduda import losses, training
+from keras_meduda import losses, run_folder
 
 TERMS = ["mask_bce", "mask_mse", "feature"]
 
@@ -157,7 +157,7 @@ def test_heads_at_every_depth_share_the_mask_terms(batch):
 def test_everything_that_is_trained_is_in_a_checkpoint():
     method = make(ulwr="kendall", refine=0.5)
     method.build()
-    kept = {id(v) for v in training._variables(method).values()}
+    kept = {id(v) for v in run_folder._variables(method).values()}
     assert {id(v) for v in method.trained_variables} <= kept
     assert {id(v) for v in method.average.weights} <= kept
     assert len(method.trained_variables) == len(method.network.trainable_variables) + 3
