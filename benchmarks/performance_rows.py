@@ -217,6 +217,34 @@ def loading(peer):
     return lambda: [step(kept)["loss"].numpy() for _ in range(10)]
 
 
+def regularisation(peer):
+    """A full step of UDA_CLR, 8 + 8 images of 192² and 8 passes; the peer sees 16 with masks."""
+    import keras
+    import tensorflow as tf
+
+    import keras_meduda as km
+
+    rng, side = np.random.default_rng(0), 192
+
+    def images(count, channels=3):
+        return tf.constant(rng.random((count, side, side, channels), "float32"))
+
+    network = km.models.DeepLabV3Plus((side, side, 3), channels=2)
+    if peer == OURS:
+        method = km.methods.CategoryRegularization(network, overlapping=True, warm_up=0.0)
+        batch = {"source": {"image": images(8), "mask": tf.round(images(8, 2))}}
+        batch["source"]["boundary"] = images(8, 1)
+        batch["target"] = {"image": images(8), "strong": images(8)}
+    else:
+        method = km.methods.Supervised(network, overlapping=True)
+        batch = {"source": {"image": images(16), "mask": tf.round(images(16, 2))}}
+    method.compile(keras.optimizers.Adam(1e-3), discriminator_optimizer=keras.optimizers.SGD())
+    method.total_steps = 1000
+    method.build()
+    step = tf.function(method.train_step)
+    return lambda: step(batch)["loss"].numpy()
+
+
 def serving(peer):
     """A call of the SavedModel's signature; the peer is the network alone, in a `tf.function`."""
     import tensorflow as tf
@@ -258,10 +286,11 @@ ROWS = {  # work: (function of the peer, peers, goal's share, of whom)
         )
         for name in TRAINED
     },
+    "train_step_UDA_CLR": (regularisation, (OURS, "supervised"), 3.0, "supervised"),
     "loading_10_steps": (loading, (OURS, "cached batch"), 1.05, "cached batch"),
     "saved_model_call": (serving, (OURS, "bare network"), 1.05, "bare network"),
 }
-OWN_ENVIRONMENT = ("medpy", "opencv", "skimage", "cached batch", "bare network")
+OWN_ENVIRONMENT = ("medpy", "opencv", "skimage", "supervised", "cached batch", "bare network")
 
 
 # Rows that are no contest
