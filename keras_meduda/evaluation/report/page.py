@@ -313,6 +313,11 @@ def _words(name):
     return str(name).replace("_", " ")
 
 
+def _counted(n, noun):
+    """A count of things, such as "1 case" or "2 cases"."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
 def _number(value, digits=1, scale=1.0):
     """A number with a fixed count of digits; a dash where there is none."""
     return "–" if value is None or not np.isfinite(value) else f"{scale * value:.{digits}f}"
@@ -326,7 +331,12 @@ def _render(path, **context):
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"words": _words, "number": _number, "p_value": p_in_words}
+    environment.filters |= {
+        "words": _words,
+        "number": _number,
+        "counted": _counted,
+        "p_value": p_in_words,
+    }
     table_code = (files("itables") / "html" / "dt_bundle.js").read_bytes()
     page = environment.get_template("report.html").render(
         doubt_scale=pictures.doubt_scale(),
