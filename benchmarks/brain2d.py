@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as keras_meduda, but before Keras
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from tables import complete, mean_scores, read, spread, timed

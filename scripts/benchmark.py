@@ -26,6 +26,7 @@ COLUMNS = ("work", "peer", "value", "goal", "unit", "command")
 ENVIRONMENT = {
     "PYTHONPATH": str(ROOT),
     "TF_CPP_MIN_LOG_LEVEL": "3",
+    "TF_ENABLE_ONEDNN_OPTS": "1",  # as keras_meduda sets it, whatever is imported first
     "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait for a busy core cost PyTorch no CPU time
 }
 sys.path[:0] = [str(ROOT), str(ROWS.parent)]

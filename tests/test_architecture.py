@@ -96,6 +96,7 @@ def test_frameworks_stay_where_they_belong(file):
 
 def run_python(code):
     env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    env.pop("TF_ENABLE_ONEDNN_OPTS", None)
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
 
 
@@ -123,6 +124,26 @@ def test_training_and_prediction_load_no_medpy():
     done = run_python(
         "import sys, keras_meduda.training, keras_meduda.evaluation.predict, "
         "keras_meduda.saved_model; assert 'medpy' not in sys.modules"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+ONEDNN = (
+    "from tensorflow.python.util._pywrap_util_port import IsMklEnabled, IsX86Available\n"
+    "missing = IsX86Available() and not IsMklEnabled()\n"
+)
+
+
+def test_tensorflow_starts_with_onednn():
+    done = run_python(f"import keras_meduda\n{ONEDNN}assert not missing")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_start_without_onednn_is_told():
+    done = run_python(
+        f"{ONEDNN}import warnings, keras_meduda as km\n"
+        "with warnings.catch_warnings(record=True) as told, km.setup(): pass\n"
+        "assert bool(told) == missing, told"
     )
     assert done.returncode == 0, done.stderr
 
