@@ -8,8 +8,6 @@ project's time as a share of the named peer's.
 import functools
 import json
 import os
-import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -17,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 
-HERE = Path(__file__).resolve().parent
 OURS = "keras_meduda"
 
 
@@ -40,9 +37,25 @@ def ellipsoids(shape, stray=False):
     return prediction, reference
 
 
-def distances(peer, shape, stray=False):
+def tumour():
+    """The tumour of a BraTS subject in 240 × 240 × 155, and a ragged prediction of it."""
+    import nibabel
+    from scipy.ndimage import gaussian_filter
+
+    path = sorted(Path(os.environ["MEDUDA_DATA"]).glob("brats/*_seg.nii.gz"))[0]
+    cropped = np.asarray(nibabel.load(path).dataobj) > 0
+    noise = gaussian_filter(np.random.default_rng(0).normal(size=cropped.shape), 2)
+    ragged = gaussian_filter(cropped.astype("float32"), 2) + noise > 0.5
+    margins = [
+        ((n - m) // 2, n - m - (n - m) // 2) for n, m in zip(VOLUME, cropped.shape, strict=True)
+    ]
+    return np.pad(ragged, margins), np.pad(cropped, margins)
+
+
+def distances(peer, masks):
     """HD95 and ASSD of one pair of masks (HD95 alone where a peer has no ASSD to give)."""
-    p, r = ellipsoids(shape, stray)
+    p, r = masks()
+    shape = p.shape
     if peer == OURS:
         from keras_meduda.evaluation.metrics import case_metrics
 
@@ -103,6 +116,13 @@ def window(peer):
         predict = tf.function(lambda x: sliding_window(network, x, SlidingWindow(size)))
         x = tf.constant(x[None, ..., None])
         return lambda: predict(x).numpy()
+    if peer == "medicai":
+        import keras
+        from medicai.utils.inference import sliding_window_inference
+
+        network = keras.Sequential([keras.Input((*size, 1)), keras.layers.Conv3D(2, 1)])
+        x = x[None, ..., None]
+        return lambda: sliding_window_inference(x, network, 2, size, 1, overlap=0.5)
     import torch
     from monai.inferers import sliding_window_inference
 
@@ -141,7 +161,7 @@ def train_step(peer, name):
 
         network = getattr(km.models, name)((*spatial, image), channels, **OURS_SETTINGS[name])
         return ours_step(network, (batch, *spatial, image), channels)
-    from torch_networks import RatLesNetV2, UNetPlusPlus, training_step
+    from torch_networks import AERUNet, RatLesNetV2, UNetPlusPlus, training_step
 
     if peer == "monai":
         from monai.networks import nets
@@ -153,12 +173,18 @@ def train_step(peer, name):
             ),
             "UNETR": lambda: nets.UNETR(1, 2, spatial, hidden_size=192, mlp_dim=768, num_heads=4),
         }[name]()
+    elif peer == "smp (resnet18 encoder)":
+        from segmentation_models_pytorch import UnetPlusPlus
+
+        network = UnetPlusPlus("resnet18", encoder_weights=None, classes=2)
     else:
-        network = {"RatLesNetV2": RatLesNetV2, "UNetPlusPlus": lambda: UNetPlusPlus(2)}[name]()
+        own = {"AERUNet": AERUNet, "RatLesNetV2": RatLesNetV2, "UNetPlusPlus": UNetPlusPlus}
+        network = own[name](2)
     return training_step(network, (batch, image, *spatial), channels)
 
 
 TRAINED = {  # spatial size, logit channels, image channels, batch
+    "AERUNet": ((48, 48, 48), 2, 1, 1),
     "RatLesNetV2": ((32, 96, 96), 2, 1, 1),
     "UNet": ((48, 48, 48), 2, 1, 1),
     "DynUNet": ((48, 48, 48), 2, 1, 1),
@@ -166,6 +192,7 @@ TRAINED = {  # spatial size, logit channels, image channels, batch
     "UNetPlusPlus": ((128, 128), 2, 3, 1),
 }
 OURS_SETTINGS = {
+    "AERUNet": {"filters": (16, 32, 64, 128)},
     "RatLesNetV2": {},
     "UNet": {"filters": (16, 32, 64, 128), "norm": "instance"},
     "DynUNet": {
@@ -266,23 +293,30 @@ def serving(peer):
 
 METRICS = (OURS, "medpy", "monai (hd95 alone)", "deepmind (hd95 alone)")
 VOLUME = (240, 240, 155)
+PAIRS = {  # of masks, and the goal's share of MedPy's time
+    "hd95_assd_3d": (functools.partial(ellipsoids, VOLUME), 1 / 20),
+    "hd95_assd_3d_stray_voxel": (functools.partial(ellipsoids, VOLUME, stray=True), 1 / 20),
+    "hd95_assd_3d_tumour": (tumour, 1 / 20),
+    "hd95_assd_2d": (functools.partial(ellipsoids, (512, 512)), 1 / 15),
+}
+PEERS = {  # of the training steps; the first is the one that counts
+    **dict.fromkeys(("UNet", "DynUNet", "UNETR"), ("monai",)),
+    **dict.fromkeys(("AERUNet", "RatLesNetV2"), ("pytorch",)),
+    "UNetPlusPlus": ("pytorch", "smp (resnet18 encoder)"),
+}
 ROWS = {  # work: (function of the peer, peers, goal's share, of whom)
-    "hd95_assd_3d": (functools.partial(distances, shape=VOLUME), METRICS, 1 / 20, "medpy"),
-    "hd95_assd_3d_stray_voxel": (
-        functools.partial(distances, shape=VOLUME, stray=True),
-        METRICS,
-        1 / 20,
-        "medpy",
-    ),
-    "hd95_assd_2d": (functools.partial(distances, shape=(512, 512)), METRICS, 1 / 15, "medpy"),
+    **{
+        name: (functools.partial(distances, masks=masks), METRICS, share, "medpy")
+        for name, (masks, share) in PAIRS.items()
+    },
     "clahe_512": (clahe, (OURS, "opencv", "skimage"), 1.0, "opencv"),
-    "sliding_window_3d": (window, (OURS, "monai"), 1.0, "monai"),
+    "sliding_window_3d": (window, (OURS, "monai", "medicai"), 1.0, "monai"),
     **{
         f"train_step_{name}": (
             functools.partial(train_step, name=name),
-            (OURS, "monai" if name in ("UNet", "DynUNet", "UNETR") else "pytorch"),
+            (OURS, *PEERS[name]),
             0.6 if name == "RatLesNetV2" else 1.0,
-            "monai" if name in ("UNet", "DynUNet", "UNETR") else "pytorch",
+            PEERS[name][0],
         )
         for name in TRAINED
     },
@@ -290,107 +324,10 @@ ROWS = {  # work: (function of the peer, peers, goal's share, of whom)
     "loading_10_steps": (loading, (OURS, "cached batch"), 1.05, "cached batch"),
     "saved_model_call": (serving, (OURS, "bare network"), 1.05, "bare network"),
 }
-OWN_ENVIRONMENT = ("medpy", "opencv", "skimage", "supervised", "cached batch", "bare network")
-
-
-# Rows that are no contest
-
-
-def child(code):
-    """What a fresh process prints."""
-    env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": f"{HERE}:{HERE.parent}"}
-    done = subprocess.run(
-        [sys.executable, *code], capture_output=True, text=True, env=env, cwd=HERE.parent
-    )
-    if done.returncode:
-        raise OSError(f"{code} ended with {done.returncode}: {done.stderr[-2000:]}")
-    return done.stdout
-
-
-def start_up(code):
-    """(wall, CPU) seconds of a fresh process, the best of three."""
-    times = []
-    for _ in range(3):
-        wall, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-        child(code)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        times.append((time.perf_counter() - wall, cpu))
-    return [min(column) for column in zip(*times, strict=True)]
-
-
-def own(value, unit, goal=None):
-    """One value of this project alone."""
-    return {"peer": OURS, "value": value, "goal": goal, "unit": unit}
-
-
-def help_of_scripts():
-    """The slowest `--help` of all scripts."""
-    scripts = sorted((HERE.parent / "scripts").glob("*.py"))
-    wall, cpu = map(max, zip(*(start_up([s, "--help"]) for s in scripts), strict=True))
-    return [own(wall, "s", 1.5), own(cpu, "s CPU", 1.5)]
-
-
-def import_package():
-    """`import keras_meduda` in a fresh interpreter."""
-    wall, cpu = start_up(["-c", "import keras_meduda"])
-    return [own(wall, "s"), own(cpu, "s CPU")]
-
-
-EVALUATION = """
-import numpy as np, tensorflow as tf
-import keras_meduda as km
-from keras_meduda.progress import peak_memory
-from keras_meduda.training import Run
-
-size, channels = (240, 240, 155), 4
-network = km.models.AERUNet((64, 64, 64, 1), channels=channels, filters=(8, 16))
-task = km.Task(classes=("a", "b", "c"))
-preprocessing = km.Preprocessing(size=size, channels=1, normalise="zscore", axes="XYZ")
-run = Run(None, network, task, preprocessing, km.SlidingWindow((64, 64, 64)))
-network(np.zeros((1, 64, 64, 64, 1), "float32"))  # its own memory counts apart
-before = peak_memory()
-run.probabilities(tf.zeros((1, *size, 1)))
-print((peak_memory() - before) / 1e6, 2 * np.prod(size) * (1 + channels) * 4 / 1e6)
-"""
-
-
-def evaluation_memory():
-    """What a prediction of 240 × 240 × 155 in four channels takes beside the network."""
-    more, goal = map(float, child(["-c", EVALUATION]).split()[-2:])
-    return [own(more, "MB", goal)]
-
-
-SOAK = """
-import tensorflow as tf
-from performance_rows import phantom_batches, small_method
-import os, tempfile
-
-def resident_memory():  # bytes held now, not at the peak
-    with open("/proc/self/statm") as text:
-        return int(text.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-batches = iter(phantom_batches(tempfile.mkdtemp(), size=32, batch=2).from_step(0))
-step = tf.function(small_method(32).train_step)
-for number in range(1, 2001):
-    step(next(batches))["loss"].numpy()
-    if number == 200:
-        early = resident_memory()
-print((resident_memory() - early) / 1e6)
-"""
-
-
-def soak():
-    """Growth of the resident memory from step 200 to step 2,000 of a tiny training."""
-    return [own(float(child(["-c", SOAK]).split()[-1]), "MB", 20.0)]
-
-
-MEASURES = {
-    "help_of_scripts": help_of_scripts,
-    "import": import_package,
-    "evaluation_memory_3d": evaluation_memory,
-    "soak_2000_steps": soak,
-}
+OWN_ENVIRONMENT = (
+    *("medpy", "opencv", "skimage", "medicai"),
+    *("supervised", "cached batch", "bare network"),
+)
 
 
 def answer(**values):
@@ -402,7 +339,7 @@ if __name__ == "__main__":  # a party: says that it is ready, then works once fo
     name, peer = sys.argv[1:]
     try:
         work = ROWS[name][0](peer)
-    except ImportError as error:
+    except (ImportError, KeyError) as error:  # KeyError: MEDUDA_DATA is not set
         answer(missing=str(error))
         sys.exit()
     work()

@@ -47,6 +47,49 @@ class RatLesNetV2(nn.Module):
         return self.last(x)
 
 
+class Residual(nn.Module):
+    """ReLU(BN(conv3(ReLU(BN(conv3 x)))) + shortcut(x))."""
+
+    def __init__(self, before, after):
+        super().__init__()
+
+        def norm(before, size):
+            return [nn.Conv3d(before, after, size, padding=size // 2), nn.BatchNorm3d(after)]
+
+        self.body = nn.Sequential(*norm(before, 3), nn.ReLU(), *norm(after, 3))
+        self.shortcut = nn.Identity() if before == after else nn.Sequential(*norm(before, 1))
+
+    def forward(self, x):
+        """(B, C, D, H, W) to another number of channels."""
+        return torch.relu(self.body(x) + self.shortcut(x))
+
+
+class AERUNet(nn.Module):
+    """AERUNet in 3D: residual blocks, spatial attention on each skip connection."""
+
+    def __init__(self, channels=2, filters=(16, 32, 64, 128)):
+        super().__init__()
+        pairs = list(zip(filters[:-1], filters[1:], strict=True))
+        blocks = [Residual(1, filters[0])] + [Residual(*pair) for pair in pairs]
+        self.down = nn.ModuleList(blocks)
+        self.gates = nn.ModuleList([nn.Conv3d(2, 1, 7, padding=3, bias=False) for _ in pairs])
+        self.grow = nn.ModuleList([nn.ConvTranspose3d(b, a, 2, stride=2) for a, b in pairs])
+        self.up = nn.ModuleList([Residual(2 * a, a) for a, _ in pairs])
+        self.last = nn.Conv3d(filters[0], channels, 1)
+
+    def forward(self, x):
+        """(B, 1, D, H, W) to logits (B, channels, D, H, W)."""
+        x, skips = self.down[0](x), []
+        for block in self.down[1:]:
+            skips.append(x)
+            x = block(max_pool3d(x, 2))
+        for i in reversed(range(len(skips))):
+            pooled = torch.cat([skips[i].mean(1, True), skips[i].amax(1, True)], dim=1)
+            attended = skips[i] * torch.sigmoid(self.gates[i](pooled))
+            x = self.up[i](torch.cat([attended, self.grow[i](x)], dim=1))
+        return self.last(x)
+
+
 class UNetPlusPlus(nn.Module):
     """The usual port of UNet++: X_ij = H([X_i0 … X_i,j−1, up(X_i+1,j−1)])."""
 

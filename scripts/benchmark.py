@@ -49,16 +49,17 @@ class Flags:
 def benchmark(flags):
     """Measures rows, one after the other, and writes the table after each."""
     import performance_rows as rows
+    from performance_measures import MEASURES
 
-    known = [*rows.ROWS, *rows.MEASURES]
+    known = [*rows.ROWS, *MEASURES]
     if flags.names:
         print("\n".join(known))
         return
     if unknown := [name for name in flags.only if name not in known]:
         raise ValueError(f"--only: {unknown} are no rows; expected some of {known}.")
     for name in flags.only or known:
-        if name in rows.MEASURES:
-            found = rows.MEASURES[name]()
+        if name in MEASURES:
+            found = MEASURES[name]()
         else:
             found = in_turns(name, flags)
         command = f"python scripts/benchmark.py --only {name} --rounds {flags.rounds}"

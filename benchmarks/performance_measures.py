@@ -1,0 +1,159 @@
+"""Rows of the speed table that are no contest: start-up, memory, two workers on one machine."""
+
+import json
+import os
+import resource
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from performance_rows import OURS
+
+HERE = Path(__file__).resolve().parent
+
+
+def child(code, **env):
+    """What a fresh process prints."""
+    paths = {"PYTHONPATH": f"{HERE}:{HERE.parent}", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    env = {**os.environ, **paths, "TF_ENABLE_ONEDNN_OPTS": "1", **env}
+    done = subprocess.run(
+        [sys.executable, *code], capture_output=True, text=True, env=env, cwd=HERE.parent
+    )
+    if done.returncode:
+        raise OSError(f"{code} ended with {done.returncode}: {done.stderr[-2000:]}")
+    return done.stdout
+
+
+def start_up(code):
+    """(wall, CPU) seconds of a fresh process, the best of three."""
+    times = []
+    for _ in range(3):
+        wall, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        child(code)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        times.append((time.perf_counter() - wall, cpu))
+    return [min(column) for column in zip(*times, strict=True)]
+
+
+def own(value, unit, goal=None):
+    """One value of this project alone."""
+    return {"peer": OURS, "value": value, "goal": goal, "unit": unit}
+
+
+def help_of_scripts():
+    """The slowest `--help` of all scripts."""
+    scripts = sorted((HERE.parent / "scripts").glob("*.py"))
+    wall, cpu = map(max, zip(*(start_up([s, "--help"]) for s in scripts), strict=True))
+    return [own(wall, "s", 1.5), own(cpu, "s CPU", 1.5)]
+
+
+def import_package():
+    """`import keras_meduda` in a fresh interpreter."""
+    wall, cpu = start_up(["-c", "import keras_meduda"])
+    return [own(wall, "s"), own(cpu, "s CPU")]
+
+
+EVALUATION = """
+import numpy as np, tensorflow as tf
+import keras_meduda as km
+from keras_meduda.progress import peak_memory
+from keras_meduda.training import Run
+
+size, channels = (240, 240, 155), 4
+network = km.models.AERUNet((64, 64, 64, 1), channels=channels, filters=(8, 16))
+task = km.Task(classes=("a", "b", "c"))
+preprocessing = km.Preprocessing(size=size, channels=1, normalise="zscore", axes="XYZ")
+run = Run(None, network, task, preprocessing, km.SlidingWindow((64, 64, 64)))
+network(np.zeros((1, 64, 64, 64, 1), "float32"))  # its own memory counts apart
+before = peak_memory()
+run.probabilities(tf.zeros((1, *size, 1)))
+print((peak_memory() - before) / 1e6, 2 * np.prod(size) * (1 + channels) * 4 / 1e6)
+"""
+
+
+def evaluation_memory():
+    """What a prediction of 240 × 240 × 155 in four channels takes beside the network."""
+    more, goal = map(float, child(["-c", EVALUATION]).split()[-2:])
+    return [own(more, "MB", goal)]
+
+
+SOAK = """
+import tensorflow as tf
+from performance_rows import phantom_batches, small_method
+import os, tempfile
+
+def resident_memory():  # bytes held now, not at the peak
+    with open("/proc/self/statm") as text:
+        return int(text.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+batches = iter(phantom_batches(tempfile.mkdtemp(), size=32, batch=2).from_step(0))
+step = tf.function(small_method(32).train_step)
+for number in range(1, 2001):
+    step(next(batches))["loss"].numpy()
+    if number == 200:
+        early = resident_memory()
+print((resident_memory() - early) / 1e6)
+"""
+
+
+def soak():
+    """Growth of the resident memory from step 200 to step 2,000 of a tiny training."""
+    return [own(float(child(["-c", SOAK]).split()[-1]), "MB", 20.0)]
+
+
+WORKER = """
+import sys, time
+from pathlib import Path
+import keras_meduda as km
+import keras
+from performance_rows import phantom_batches
+
+folder, strategy = Path(sys.argv[1]), sys.argv[2]
+km.training.distribution.strategy(strategy)  # before any other operation
+batches = phantom_batches(folder / "phantoms")
+with km.setup(strategy):
+    network = km.models.AERUNet((96, 96, 3), channels=2, filters=(8, 16, 32, 64))
+    method = km.methods.Supervised(network, overlapping=True)
+    method.compile(keras.optimizers.Adam(1e-3))
+now = lambda network: {"seconds": time.perf_counter()}
+km.fit(method, batches, steps=20, run_dir=folder / strategy, validation=now, validate_every=1)
+"""
+
+
+def two_workers():
+    """A step of two workers on this machine beside one process, and how far their losses differ."""
+    import pandas as pd
+
+    folder = tempfile.mkdtemp()
+    child(["-c", WORKER, folder, "none"])
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    addresses = [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
+    for one in sockets:
+        one.close()
+    cluster = {"cluster": {"worker": addresses}}
+    configs = [json.dumps({**cluster, "task": {"type": "worker", "index": i}}) for i in range(2)]
+    with ThreadPoolExecutor() as pool:
+        command = ["-c", WORKER, folder, "multiworker"]
+        list(pool.map(lambda config: child(command, TF_CONFIG=config), configs))
+    one, two = (pd.read_csv(f"{folder}/{name}/history.csv") for name in ("none", "multiworker"))
+    step, alone = (1e3 * h["seconds"].diff()[5:].median() for h in (two, one))
+    difference = (one["loss"] - two["loss"]).abs().max()
+    return [
+        own(step, "ms"),
+        {**own(alone, "ms"), "peer": "one process"},
+        own(difference, "difference of losses", 1e-4),
+    ]
+
+
+MEASURES = {
+    "help_of_scripts": help_of_scripts,
+    "import": import_package,
+    "evaluation_memory_3d": evaluation_memory,
+    "soak_2000_steps": soak,
+    "two_workers_step": two_workers,
+}
