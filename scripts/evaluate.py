@@ -16,8 +16,8 @@ from keras_meduda.cli import run_script
 class EvaluateFlags:
     """Scores of a trained run on labelled cases."""
 
-    run: Path
-    """Run folder of a training."""
+    run: tuple[Path, ...]
+    """Run folder of a training; several vote, each rid of small islands and holes."""
     cases: Path
     """Case table with masks."""
     domain: str | None = None
@@ -25,9 +25,11 @@ class EvaluateFlags:
     split: str | None = None
     """Only cases of this split."""
     name: str = "evaluation"
-    """The result goes to <run>/evaluation/<name>/."""
-    postprocess: Literal["none", "beal"] = "none"
-    """How masks are made of probabilities: the task's threshold, or as BEAL does."""
+    """The result goes to <run>/evaluation/<name>/, of several runs to that of the first."""
+    flips: str = ""
+    """Axes whose mirror images are averaged, such as X or XY; k axes cost 2^k predictions."""
+    postprocess: Literal["none", "beal", "islands_and_holes"] = "none"
+    """Of the masks: none, or as BEAL or RatLesNetV2 do."""
 
 
 def main(flags):
@@ -39,7 +41,8 @@ def main(flags):
 
     from keras_meduda.data.cases import read_cases, validate
     from keras_meduda.data.io import DataError
-    from keras_meduda.evaluation.postprocess import beal
+    from keras_meduda.evaluation.ensemble import load_together
+    from keras_meduda.evaluation.postprocess import beal, islands_and_holes
     from keras_meduda.evaluation.report import (
         about_run,
         about_session,
@@ -47,10 +50,9 @@ def main(flags):
         write_evaluation,
         write_report,
     )
-    from keras_meduda.training import load
 
     began = time.perf_counter()
-    run, cases = load(flags.run), read_cases(flags.cases)
+    run, cases = load_together(flags.run, flags.flips), read_cases(flags.cases)
     for column, wanted in (("domain", flags.domain), ("split", flags.split)):
         if wanted is not None:
             if wanted not in set(cases[column]):
@@ -67,22 +69,31 @@ def main(flags):
     problems = validate(cases, run.task, channels=run.preprocessing.channels)
     if errors := [problem for problem in problems if problem.severity == "error"]:
         raise DataError(*errors)
-    masks = beal if flags.postprocess == "beal" else None
+    masks = {
+        "none": run.task.masks,
+        "beal": beal,
+        "islands_and_holes": lambda p: islands_and_holes(run.task.masks(p)),
+    }[flags.postprocess]
     frame, counts = score(run, cases, masks=masks)
-    summary = write_evaluation(flags.run, flags.name, frame)
+    folder = flags.run[0]
+    summary = write_evaluation(folder, flags.name, frame)
     which = ", ".join(part for part in (flags.domain, flags.split) if part) or "all cases"
-    method = flags.run.resolve().name
+    method = " + ".join(path.resolve().name for path in flags.run)
     page = write_report(
-        flags.run / "evaluation" / flags.name / "report.html",
+        folder / "evaluation" / flags.name / "report.html",
         title=f"Evaluation of {method}: {flags.cases.name}, {which}",
         parts={which: {method: frame}},
         runs={method: run},
         cases=cases,
         task=run.task,
         calibration={method: counts},
-        trainings={"training": flags.run},
+        trainings={"training": folder},
         masks=masks,
-        facts={"Data": f"{flags.cases}, {which}", "Postprocessing": flags.postprocess}
+        facts={
+            "Data": f"{flags.cases}, {which}",
+            "Postprocessing": flags.postprocess,
+            "Flips": flags.flips or "none",
+        }
         | about_run(run)
         | about_session(began),
     )

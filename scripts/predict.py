@@ -1,10 +1,12 @@
 """Masks of images: in the input's own size and format, from a trained run.
 
 python scripts/predict.py --run runs/latest --images scan.png folder/ --out masks
+python scripts/predict.py --run runs/a runs/b runs/c --flips X --images scan.nii.gz   (they vote)
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from keras_meduda.cli import run_script
 
@@ -13,13 +15,17 @@ from keras_meduda.cli import run_script
 class PredictFlags:
     """Masks of images from a trained run."""
 
-    run: Path
-    """Run folder of a training."""
+    run: tuple[Path, ...]
+    """Run folder of a training; several vote, each rid of small islands and holes."""
     images: tuple[Path, ...]
     """Image files, folders of images, or one case table (.csv)."""
     out: Path = Path("predictions")
     """Folder of the masks, named like the images; of a table whose domains share names of cases, a
     folder for each of them."""
+    flips: str = ""
+    """Axes whose mirror images are averaged, such as X or XY; k axes cost 2^k predictions."""
+    postprocess: Literal["none", "beal", "islands_and_holes"] = "none"
+    """Of the masks: none, or as BEAL or RatLesNetV2 do."""
     overlays: bool = False
     """Also write pictures with the outlines drawn on the image, of a volume on three slices."""
     full_field: bool = True
@@ -31,13 +37,19 @@ def main(flags):
     from keras_meduda.data.cases import case_table, read_cases
     from keras_meduda.data.io import FORMATS, read_image, stem, write_mask, write_picture
     from keras_meduda.data.roi import paste
+    from keras_meduda.evaluation.ensemble import load_together
     from keras_meduda.evaluation.orthogonal import orthogonal_slices
+    from keras_meduda.evaluation.postprocess import beal, islands_and_holes
     from keras_meduda.evaluation.predict import predict_all
     from keras_meduda.evaluation.report import outline
     from keras_meduda.progress import track
-    from keras_meduda.training import load
 
-    run = load(flags.run)
+    run = load_together(flags.run, flags.flips)
+    masks_of = {
+        "none": run.task.masks,
+        "beal": beal,
+        "islands_and_holes": lambda p: islands_and_holes(run.task.masks(p)),
+    }[flags.postprocess]
     if len(flags.images) == 1 and flags.images[0].suffix == ".csv":
         cases = read_cases(flags.images[0])
     else:
@@ -58,7 +70,7 @@ def main(flags):
     predictions = predict_all(run, [row.image for row in rows])
     for row in track(rows, len(rows), "predicting"):
         out = flags.out / row.domain if shared else flags.out
-        masks = run.task.masks(next(predictions))
+        masks = masks_of(next(predictions))
         values = run.task.decode(masks)
         if flags.full_field and hasattr(row, "full_width"):
             write_picture(out / f"{row.case}.png", paste(values, row))

@@ -151,6 +151,19 @@ def test_predict_writes_masks_in_the_inputs_size(run, phantoms, tmp_path):
     assert len(list((tmp_path / "masks" / "overlays").iterdir())) == 3
 
 
+def test_three_runs_under_flips_vote(run, phantoms, tmp_path):
+    from keras_meduda.evaluation.ensemble import load_together
+
+    image, out = km.read_cases(phantoms)["image"].iloc[0], tmp_path / "masks"
+    done = call(
+        "predict", "--run", *[run.path] * 3, "--flips", "X", "--images", image, "--out", out
+    )
+    assert done.returncode == 0, done.stderr
+    (file,) = out.iterdir()
+    voted = km.predict(load_together([run.path] * 3, "X"), image)
+    np.testing.assert_array_equal(Image.open(file), run.task.decode(run.task.masks(voted)))
+
+
 def test_evaluate_prints_and_keeps_the_scores(run, phantoms, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(run.path, copy)
@@ -276,6 +289,7 @@ def test_a_mistake_shows_no_traceback(tmp_path):
         ("predict", ["--run", "{tmp}", "--images", "{cases}"], "expected a run folder"),
         ("predict", ["--run", "{run}", "--images", "{tmp}/no.png"], "no such file or folder"),
         ("predict", ["--run", "{run}", "--images", "{tmp}/empty"], "no image files found"),
+        ("predict", ["--run", "{run}", "--images", "{tmp}", "--flips", "Z"], "expected distinct"),
         ("evaluate", ["--run", "{run}", "--cases", "{unlabelled}"], "no mask to compare with"),
         (
             "evaluate",

@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 
 from keras_meduda.evaluation.postprocess import islands_and_holes
-from keras_meduda.training import Run
+from keras_meduda.training import Run, load
 
 
 def flips(run, axes) -> Run:
@@ -80,6 +80,17 @@ def vote(runs, smallest: int = 20) -> Run:
                     "runs that differ in their networks alone."
                 )
     return _Voted(**_parts(runs[0]), runs=runs, smallest=smallest)
+
+
+def load_together(paths, axes="") -> Run:
+    """The run in a folder, or those in several as one that votes, each under flips if wished.
+
+    Args:
+        paths: run folders.
+        axes: of the flips; default none.
+    """
+    runs = [flips(run, axes) if axes else run for run in map(load, paths)]
+    return runs[0] if len(runs) == 1 else vote(runs)
 
 
 @dataclass(frozen=True)
