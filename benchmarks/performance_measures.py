@@ -59,7 +59,7 @@ def import_package():
 
 
 EVALUATION = """
-import numpy as np, tensorflow as tf
+import numpy as np
 import keras_meduda as km
 from keras_meduda.progress import peak_memory
 from keras_meduda.training import Run
@@ -71,7 +71,7 @@ preprocessing = km.Preprocessing(size=size, channels=1, normalise="zscore", axes
 run = Run(None, network, task, preprocessing, km.SlidingWindow((64, 64, 64)))
 network(np.zeros((1, 64, 64, 64, 1), "float32"))  # its own memory counts apart
 before = peak_memory()
-run.probabilities(tf.zeros((1, *size, 1)))
+run.probabilities(np.zeros((1, *size, 1), 'float32'))
 print((peak_memory() - before) / 1e6, 2 * np.prod(size) * (1 + channels) * 4 / 1e6)
 """
 

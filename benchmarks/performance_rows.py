@@ -113,9 +113,8 @@ def window(peer):
 
         network = keras.layers.Conv3D(2, 1)
         network.build((None, *size, 1))
-        predict = tf.function(lambda x: sliding_window(network, x, SlidingWindow(size)))
-        x = tf.constant(x[None, ..., None])
-        return lambda: predict(x).numpy()
+        network, x = tf.function(network), x[None, ..., None]
+        return lambda: sliding_window(network, x, SlidingWindow(size))
     if peer == "medicai":
         import keras
         from medicai.utils.inference import sliding_window_inference

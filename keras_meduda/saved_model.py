@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from keras_meduda import losses
 from keras_meduda.data.serving import invert_volume, preprocess, preprocess_volume, resize
+from keras_meduda.sliding import sliding_window_graph
 
 
 def export(run, path, warm_up=()) -> Path:
@@ -51,9 +53,15 @@ def export(run, path, warm_up=()) -> Path:
         raise FileExistsError(f"{path} exists; choose another folder or remove it.")
     module = tf.Module()
     module.network = run.network  # so that its variables are saved
-    probabilities = run.probabilities.python_function
     first = 0 if task.overlapping else 1
     volumetric = len(preprocessing.size) == 3
+
+    def network(x):
+        return run.network(x, training=False)["logits"]
+
+    def probabilities(x):
+        y = sliding_window_graph(network, x, run.window) if run.window else network(x)
+        return losses.probabilities(y, task.overlapping)
 
     def volume_maps(inputs):
         volume, spacing = (*inputs, None)[:2]

@@ -64,16 +64,15 @@ class SlidingWindow:
         return np.maximum(weights, 1e-3).astype("float32")
 
 
-def sliding_window(network, images, window):
+def sliding_window(network, images, window) -> np.ndarray:
     """Weighted mean of what a network gives in all windows that a pixel lies in.
 
     y(x) = Σ_k w(x − x_k) y_k(x − x_k) / Σ_k w(x − x_k). Windows go through the network one after
-    the other; a row of them is added up before the next begins, then the rows of a slice, so that
-    few logits are held beside the result.
+    the other and are added up in place, so that memory holds the result and one window.
 
     Args:
         network: function of `(batch, *window, in)` that gives logits `(batch, *window, channels)`.
-        images: `(batch, *spatial, in)`; the spatial shape is known when the graph is built.
+        images: `(batch, *spatial, in)`.
         window: `SlidingWindow`.
 
     Returns:
@@ -88,33 +87,69 @@ def sliding_window(network, images, window):
         >>> bool(np.allclose(y, 2 * images, atol=1e-6))
         True
     """
+    images, result = np.asarray(images), None
+    starts, profiles, totals = _plan(window, images.shape[1:-1])
+    for corner in itertools.product(*starts):
+        place = zip(corner, profiles, strict=True)
+        place = (slice(None), *(slice(first, first + len(profile)) for first, profile in place))
+        y = np.asarray(network(images[place]), "float32")
+        if result is None:
+            channels = np.ones(y.shape[-1], "float32")
+            result = np.zeros((*images.shape[:-1], len(channels)), "float32")
+            weights = _product([*profiles, channels])
+            of_slice = 1 / _product([*totals[1:], channels])
+        result[place] += y * weights if window.gaussian else y
+    for slices, total in zip(np.moveaxis(result, 1, 0), totals[0], strict=True):
+        slices *= of_slice / total
+    return result
+
+
+def sliding_window_graph(network, images, window):
+    """`sliding_window` as graph code, in which nothing is added in place: for served models.
+
+    A row of windows is added up before the next begins, then the rows of a slice, so that few
+    logits are held beside the result.
+
+    Args:
+        network: as there.
+        images: `(batch, *spatial, in)`; the spatial shape is known when the graph is built.
+        window: `SlidingWindow`.
+
+    Returns:
+        `(batch, *spatial, channels)` float32.
+    """
     images = ops.convert_to_tensor(images)
     shape = tuple(images.shape[1:-1])
-    sides = [min(side, n) for side, n in zip(window.size, shape, strict=True)]
-    starts = window.starts(shape)
-    profiles = [window.profile(side) for side in sides]
-    size = (ops.shape(images)[0], *sides, images.shape[-1])
+    starts, profiles, totals = _plan(window, shape)
+    size = (ops.shape(images)[0], *map(len, profiles), images.shape[-1])
 
     def sum_from(corner):
         """The weighted sum of all windows whose first pixel begins with these coordinates."""
         axis = len(corner)
         if axis == len(shape):
             y = ops.cast(network(ops.slice(images, ops.stack([0, *corner, 0]), size)), "float32")
-            return y * _product(profiles) if window.gaussian else y
+            return y * _product(profiles)[..., None] if window.gaussian else y
         firsts = ops.convert_to_tensor(starts[axis], "int32")
         parts = ops.map(lambda first: sum_from((*corner, first)), firsts)
         return _overlap_add(parts, starts[axis], axis + 1)
 
+    return sum_from(()) / _product(totals)[..., None]
+
+
+def _plan(window, shape):
+    """Starts, weights of a window's pixels, and their sums over all windows, along each axis."""
+    starts = window.starts(shape)
+    profiles = [window.profile(min(side, n)) for side, n in zip(window.size, shape, strict=True)]
     totals = [
-        sum(np.pad(profile, (first, n - first - side)) for first in firsts)
-        for profile, firsts, n, side in zip(profiles, starts, shape, sides, strict=True)
+        sum(np.pad(profile, (first, n - first - len(profile))) for first in firsts)
+        for profile, firsts, n in zip(profiles, starts, shape, strict=True)
     ]
-    return sum_from(()) / _product(totals)
+    return starts, profiles, totals
 
 
 def _product(vectors):
-    """Their outer product, with an axis for the channels."""
-    return functools.reduce(np.multiply.outer, vectors)[..., None]
+    """Their outer product."""
+    return functools.reduce(np.multiply.outer, vectors)
 
 
 def _overlap_add(parts, starts, axis):

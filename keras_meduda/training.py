@@ -89,20 +89,26 @@ class Run:
     window: SlidingWindow | None = None  # None: the network takes the whole image at once
 
     @functools.cached_property
-    def probabilities(self):
-        """Compiled function from the network's input to class probabilities."""
+    def logits(self):
+        """Compiled function from the network's input, or a window of it, to logits."""
         size, channels = self.preprocessing.size, self.preprocessing.channels
+        if self.window:
+            size = map(min, size, self.window.size)
 
         @tf.function(input_signature=[tf.TensorSpec((None, *size, channels), "float32")])
-        def probabilities(x):
-            whole = self.window is None
-            logits = self._logits(x) if whole else sliding_window(self._logits, x, self.window)
-            return losses.probabilities(logits, self.task.overlapping)
+        def logits(x):
+            return self.network(x, training=False)["logits"]
 
-        return probabilities
+        return logits
 
-    def _logits(self, x):
-        return self.network(x, training=False)["logits"]
+    def probabilities(self, x) -> np.ndarray:
+        """Class probabilities of inputs of the network, `(batch, *size, channels)` both."""
+        if not self.window:
+            return losses.probabilities(self.logits(x), self.task.overlapping).numpy()
+        y = sliding_window(self.logits, x, self.window)
+        for i in range(y.shape[1]):  # in place, slice by slice: a volume is held once
+            y[:, i] = losses.probabilities(y[:, i], self.task.overlapping)
+        return y
 
 
 def load(run_dir) -> Run:

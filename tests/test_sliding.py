@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_meduda.sliding import SlidingWindow, sliding_window
+from keras_meduda.sliding import SlidingWindow, sliding_window, sliding_window_graph
 
 WINDOWS = [
     ((20, 31), SlidingWindow((8, 9), (5, 4))),
@@ -25,8 +25,9 @@ def ramp(x):
     return x * np.float32(1 + sum((i + 1) * g for i, g in enumerate(grids)))[..., None]
 
 
+@pytest.mark.parametrize("slide", [sliding_window, sliding_window_graph])
 @pytest.mark.parametrize(("shape", "window"), WINDOWS)
-def test_weighted_mean_over_all_windows_of_a_pixel(shape, window):
+def test_weighted_mean_over_all_windows_of_a_pixel(shape, window, slide):
     x = picture(shape)
     sides = [min(a, b) for a, b in zip(window.size, shape, strict=True)]
     weight = functools.reduce(np.multiply.outer, [window.profile(side) for side in sides])
@@ -36,14 +37,15 @@ def test_weighted_mean_over_all_windows_of_a_pixel(shape, window):
         total[(slice(None), *part)] += weight[..., None] * ramp(x[(slice(None), *part)])
         weights[part] += weight
     expected = total / weights[..., None]
-    np.testing.assert_allclose(sliding_window(ramp, x, window), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(slide(ramp, x, window), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("shape", "window"), WINDOWS)
 def test_a_pointwise_network_sees_no_windows(shape, window):
     x = picture(shape)
     signature = [tf.TensorSpec((None, *shape, 3))]
-    y = tf.function(lambda x: sliding_window(tf.sin, x, window), input_signature=signature)(x)
+    graph = tf.function(lambda x: sliding_window_graph(tf.sin, x, window), signature)
+    y = graph(x)
     np.testing.assert_allclose(y, np.sin(x), atol=1e-5)
 
 

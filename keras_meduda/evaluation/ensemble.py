@@ -9,7 +9,6 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import numpy as np
-from keras import ops
 
 from keras_meduda.evaluation.postprocess import islands_and_holes
 from keras_meduda.training import Run, load
@@ -97,16 +96,10 @@ def load_together(paths, axes="") -> Run:
 class _Flipped(Run):
     axes: tuple[int, ...] = ()
 
-    @cached_property
-    def probabilities(self):
-        straight = super().probabilities
-        ways = [c for k in range(len(self.axes) + 1) for c in itertools.combinations(self.axes, k)]
-
-        def probabilities(x):
-            seen = (np.flip(straight(np.flip(x, way)), way) for way in ways)
-            return ops.convert_to_tensor(sum(seen) / len(ways), "float32")
-
-        return probabilities
+    def probabilities(self, x):
+        straight, k = super().probabilities, len(self.axes)
+        ways = [way for n in range(k + 1) for way in itertools.combinations(self.axes, n)]
+        return sum(np.flip(straight(np.flip(x, way)), way) for way in ways) / len(ways)
 
 
 @dataclass(frozen=True)
@@ -115,20 +108,19 @@ class _Voted(Run):
     smallest: int = 20
 
     @cached_property
-    def probabilities(self):
-        members = [replace(run, window=self.window) for run in self.runs]
+    def members(self):
+        """The runs, in this run's window."""
+        return [replace(run, window=self.window) for run in self.runs]
 
+    def probabilities(self, x):
         def clean(batch):
             return np.stack([islands_and_holes(masks, self.smallest) for masks in batch])
 
-        def probabilities(x):
-            votes = sum(clean(self.task.masks(m.probabilities(x))).astype("int32") for m in members)
-            winners = clean(2 * votes > len(members))
-            if not self.task.overlapping:  # the background comes first
-                winners = np.concatenate([~winners.any(axis=-1, keepdims=True), winners], axis=-1)
-            return ops.convert_to_tensor(winners, "float32")
-
-        return probabilities
+        said = (clean(self.task.masks(member.probabilities(x))) for member in self.members)
+        winners = clean(2 * sum(masks.astype("int32") for masks in said) > len(self.members))
+        if not self.task.overlapping:  # the background comes first
+            winners = np.concatenate([~winners.any(axis=-1, keepdims=True), winners], axis=-1)
+        return winners.astype("float32")
 
 
 def _parts(run):

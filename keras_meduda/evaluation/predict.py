@@ -79,7 +79,7 @@ def predict_all(run, images, window=None):
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for first in range(0, len(images), batch):
             inputs, places = zip(*pool.map(read, images[first : first + batch]), strict=True)
-            outputs = pool.map(invert, run.probabilities(np.stack(inputs)).numpy(), places)
+            outputs = pool.map(invert, run.probabilities(np.stack(inputs)), places)
             del inputs  # as large as a volume, and the caller may take its time
             yield from outputs
 

@@ -22,7 +22,7 @@ import pickle, sys
 from pathlib import Path
 
 import keras, numpy as np
-from keras_meduda.sliding import SlidingWindow, sliding_window
+from keras_meduda.sliding import SlidingWindow, sliding_window_graph
 
 folder = Path(sys.argv[1])
 for name, (build, shape) in pickle.loads((folder / "networks.pickle").read_bytes()).items():
@@ -33,7 +33,7 @@ for name, (build, shape) in pickle.loads((folder / "networks.pickle").read_bytes
     outputs = network.predict_on_batch(image)  # compiled whole; op by op takes minutes
     np.savez(folder / (name + "-jax.npz"), **outputs)
 x = np.load(folder / "x.npy")
-np.save(folder / "windows.npy", np.array(sliding_window(keras.ops.sin, x, {WINDOW!r})))
+np.save(folder / "windows.npy", np.array(sliding_window_graph(keras.ops.sin, x, {WINDOW!r})))
 assert keras.backend.backend() == "jax"
 """
 
