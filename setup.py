@@ -46,6 +46,8 @@ setup(
             "segmentation-models-pytorch>=0.4",
             "surface-distance-based-measures>=0.1",
             "medicai>=0.0.3",
+            "openvino>=2025.1",
+            "keras-meduda[export]",  # onnxruntime
         ],
         "test": [
             "pytest>=8.3",

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 OURS = "keras_meduda"
+JAX = "keras_meduda on jax"
 
 
 def ellipsoids(shape, stray=False):
@@ -152,14 +153,51 @@ def ours_step(network, image_shape, channels):
     return lambda: step(batch)["loss"].numpy()
 
 
+def jax_step(network, image_shape, channels):
+    """The same step of the bare network on the JAX backend, compiled whole."""
+    import jax
+    import keras
+
+    import keras_meduda as km
+
+    optimizer = keras.optimizers.Adam(1e-3)
+    optimizer.build(network.trainable_variables)
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=image_shape).astype("float32")
+    mask = np.eye(channels, dtype="float32")[rng.integers(0, channels, image_shape[:-1])]
+
+    @jax.jit
+    def step(weights, others, moments):
+        def loss_of(weights):
+            outputs, after = network.stateless_call(weights, others, image, training=True)
+            return km.losses.cross_entropy(mask, outputs["logits"], overlapping=False), after
+
+        (loss, others), gradients = jax.value_and_grad(loss_of, has_aux=True)(weights)
+        weights, moments = optimizer.stateless_apply(moments, gradients, weights)
+        return loss, (weights, others, moments)
+
+    states = network.trainable_variables, network.non_trainable_variables, optimizer.variables
+    state = [tuple([variable.value for variable in part]) for part in states]
+
+    def work():
+        nonlocal state
+        loss, state = step(*state)
+        loss.block_until_ready()
+
+    return work
+
+
 def train_step(peer, name):
     """One training step of the same network on the same batch."""
     spatial, channels, image, batch = TRAINED[name]
-    if peer == OURS:
+    if peer in (OURS, JAX):
+        if peer == JAX:
+            os.environ["KERAS_BACKEND"] = "jax"
         import keras_meduda as km
 
         network = getattr(km.models, name)((*spatial, image), channels, **OURS_SETTINGS[name])
-        return ours_step(network, (batch, *spatial, image), channels)
+        step = jax_step if peer == JAX else ours_step
+        return step(network, (batch, *spatial, image), channels)
     from torch_networks import AERUNet, RatLesNetV2, UNetPlusPlus, training_step
 
     if peer == "monai":
@@ -271,16 +309,43 @@ def regularisation(peer):
     return lambda: step(batch)["loss"].numpy()
 
 
-def serving(peer):
-    """A call of the SavedModel's signature; the peer is the network alone, in a `tf.function`."""
-    import tensorflow as tf
-
+def untrained_run():
+    """AERUNet for pictures of 192 × 192 as it starts."""
     import keras_meduda as km
     from keras_meduda.training import Run
 
     network = km.models.AERUNet((192, 192, 3), channels=2, filters=(16, 32, 64, 128))
     task = km.Task(classes=("cup", "disc"), overlapping=True)
-    run = Run(None, network, task, km.Preprocessing(size=(192, 192)))
+    return Run(None, network, task, km.Preprocessing(size=(192, 192)))
+
+
+def inference(peer):
+    """The network on one picture, in TensorFlow and from the ONNX file that we write of it."""
+    import keras_meduda as km
+
+    run, x = untrained_run(), np.zeros((1, 192, 192, 3), "float32")
+    if peer == OURS:
+        return lambda: run.probabilities(x)
+    path = km.export_network(run, os.path.join(tempfile.mkdtemp(), "network.onnx"))
+    if peer == "onnxruntime":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(path)
+        return lambda: session.run(None, {"image": x})
+    import openvino
+
+    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda: compiled(x)
+
+
+def serving(peer):
+    """A call of the SavedModel's signature; the peer is the network alone, in a `tf.function`."""
+    import tensorflow as tf
+
+    import keras_meduda as km
+
+    run = untrained_run()
+    network = run.network
     if peer == OURS:
         path = km.export(run, os.path.join(tempfile.mkdtemp(), "model"))
         served = tf.saved_model.load(str(path)).signatures["serving_default"]
@@ -299,9 +364,10 @@ PAIRS = {  # of masks, and the goal's share of MedPy's time
     "hd95_assd_2d": (functools.partial(ellipsoids, (512, 512)), 1 / 15),
 }
 PEERS = {  # of the training steps; the first is the one that counts
-    **dict.fromkeys(("UNet", "DynUNet", "UNETR"), ("monai",)),
+    **dict.fromkeys(("DynUNet", "UNETR"), ("monai",)),
+    "UNet": ("monai", JAX),
     **dict.fromkeys(("AERUNet", "RatLesNetV2"), ("pytorch",)),
-    "UNetPlusPlus": ("pytorch", "smp (resnet18 encoder)"),
+    "UNetPlusPlus": ("pytorch", "smp (resnet18 encoder)", JAX),
 }
 ROWS = {  # work: (function of the peer, peers, goal's share, of whom)
     **{
@@ -321,11 +387,12 @@ ROWS = {  # work: (function of the peer, peers, goal's share, of whom)
     },
     "train_step_UDA_CLR": (regularisation, (OURS, "supervised"), 3.0, "supervised"),
     "loading_10_steps": (loading, (OURS, "cached batch"), 1.05, "cached batch"),
+    "inference_192": (inference, (OURS, "onnxruntime", "openvino"), 1.15, "onnxruntime"),
     "saved_model_call": (serving, (OURS, "bare network"), 1.05, "bare network"),
 }
 OWN_ENVIRONMENT = (
-    *("medpy", "opencv", "skimage", "medicai"),
-    *("supervised", "cached batch", "bare network"),
+    *("medpy", "opencv", "skimage", "medicai", "onnxruntime", "openvino"),
+    *("supervised", "cached batch", "bare network", JAX),
 )
 
 
