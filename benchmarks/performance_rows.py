@@ -43,7 +43,7 @@ def tumour():
     import nibabel
     from scipy.ndimage import gaussian_filter
 
-    path = sorted(Path(os.environ["MEDUDA_DATA"]).glob("brats/*_seg.nii.gz"))[0]
+    path = sorted(Path(os.environ["MEDUDA_DATA"]).glob("brats/**/*_seg.nii.gz"))[0]
     cropped = np.asarray(nibabel.load(path).dataobj) > 0
     noise = gaussian_filter(np.random.default_rng(0).normal(size=cropped.shape), 2)
     ragged = gaussian_filter(cropped.astype("float32"), 2) + noise > 0.5
