@@ -73,7 +73,10 @@ def start(strategy, data, out, names, steps=20, **env):
     stored.write_bytes(pickle.dumps(data))
     command = [sys.executable, REPLICAS, strategy, stored, out, str(steps), *names]
     log = out / f"log-{len(list(out.glob('log-*')))}"
-    env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONUNBUFFERED": "1", **env}
+    # oneDNN's kernels add up in an order that depends on the batch's size, and Adam makes much of
+    # the last bits: without them what differs between one and several replicas is the replicas
+    plain = {"TF_ENABLE_ONEDNN_OPTS": "0", "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONUNBUFFERED": "1"}
+    env = {**os.environ, **plain, **env}
     with open(log, "w") as text:
         process = subprocess.Popen(command, stdout=text, stderr=text, env=env)
     process.log = log
