@@ -71,7 +71,7 @@ preprocessing = km.Preprocessing(size=size, channels=1, normalise="zscore", axes
 run = Run(None, network, task, preprocessing, km.SlidingWindow((64, 64, 64)))
 network(np.zeros((1, 64, 64, 64, 1), "float32"))  # its own memory counts apart
 before = peak_memory()
-run.probabilities(np.zeros((1, *size, 1), 'float32'))
+run.probabilities(np.ones((1, *size, 1), 'float32'))  # np.zeros would take no memory
 print((peak_memory() - before) / 1e6, 2 * np.prod(size) * (1 + channels) * 4 / 1e6)
 """
 
