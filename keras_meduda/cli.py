@@ -49,8 +49,9 @@ class Flags:
     """Of the first step; it falls to zero as a cosine."""
     adapt_learning_rate: float = 3e-4
     """The same for the adaptation."""
-    augment_source: bool = False
-    """Recolour source images, and give half of them the target's style, while adapting."""
+    augment_source: bool | None = None
+    """Recolour source images, and give half of them the target's style, while adapting; default:
+    volumes alone."""
     seed: int = 0
     """Of the split, the weights, the order and the augmentation."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
@@ -88,10 +89,19 @@ def run_script(script: Callable, flags_type: type, keras: bool = True) -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
-        if os.environ.get("MEDUDA_DEBUG"):
+        _end(error)
+    except Exception as error:
+        if type(error).__name__ != "ResourceExhaustedError":  # TensorFlow's; it may not be loaded
             raise
-        print(error, file=sys.stderr)
-        sys.exit(2)
+        _end(f"out of memory; a smaller --batch-size or --size needs less. {str(error)[:300]}")
+
+
+def _end(message):
+    """Exit code 2 after a message, or the traceback for who asks for it."""
+    if os.environ.get("MEDUDA_DEBUG"):
+        raise
+    print(message, file=sys.stderr)
+    sys.exit(2)
 
 
 def _join_cluster():

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 import zipfile
 from dataclasses import dataclass
 
@@ -58,9 +59,9 @@ class RunFolder:
             old = json.loads(file.read_text())
             # Runs from before a setting existed were made with its default.
             old["preprocessing"] = to_json(Preprocessing(**old["preprocessing"]))
-            old = json.loads(json.dumps(old))
-            if other := [k for k in config if old.get(k) != config[k]]:
-                changes = "; ".join(f"{k}: {old.get(k)} there, {config[k]} now" for k in other)
+            old, now = _flat(json.loads(json.dumps(old))), _flat(config)
+            if other := [k for k in {**now, **old} if old.get(k) != now.get(k)]:
+                changes = "; ".join(f"{k}: {old.get(k)} there, {now.get(k)} now" for k in other)
                 raise ValueError(
                     f"{self.path} holds a run with other settings ({changes}). Choose "
                     "another folder, or start over with resume=False."
@@ -73,14 +74,12 @@ class RunFolder:
         """Takes the newest readable checkpoint over; returns (steps done, best validation)."""
         step, best = 0, Best()
         for file in sorted(self.checkpoints.glob("step-*.npz"), reverse=True):
-            try:
-                with np.load(file) as arrays:
-                    best = Best(float(arrays["best"]), int(arrays["waited"]))
-                    _assign(method, arrays, file)
-                step = int(method.step.numpy())
-                break
-            except (OSError, EOFError, zipfile.BadZipFile, KeyError) as error:
-                print(f"{file} is not readable ({error}); taking the one before it.")
+            if (arrays := _read(file)) is None:
+                continue
+            best = Best(float(arrays.pop("best")), int(arrays.pop("waited")))
+            _assign(method, arrays, file)
+            step = int(method.step.numpy())
+            break
         if self.writes:
             self._restore_history(step)
         return step, best
@@ -110,6 +109,8 @@ class RunFolder:
             return
         with replacing(self.checkpoints / f"step-{int(method.step.numpy()):08d}.npz") as unfinished:
             np.savez(unfinished, best=best.value, waited=best.waited, **arrays)
+            with open(unfinished, "rb") as file:  # on the disk before its name is, if power fails
+                os.fsync(file.fileno())
         for old in sorted(self.checkpoints.glob("step-*.npz"))[:-2]:
             old.unlink()
 
@@ -160,15 +161,34 @@ def _variables(method):
     }
 
 
-def _assign(method, arrays, file):
+def _flat(config, prefix=""):
+    """Nested settings as one dictionary, `{"data.source.files": …}`."""
+    flat = {}
+    for name, value in config.items():
+        inner = isinstance(value, dict)
+        flat |= _flat(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
+    return flat
+
+
+def _read(file):
+    """The arrays of a checkpoint; `None`, with a line that says why, of one that is damaged."""
+    try:
+        with np.load(file) as arrays:
+            read = dict(arrays)
+        if not {"best", "waited"} <= set(read):
+            raise ValueError("no 'best' in it")
+        return read
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        print(f"{file} is not readable ({error}); taking the one before it.")
+
+
+def _assign(method, values, file):
     variables = _variables(method)
-    stored = set(arrays.files) - {"best", "waited"}
-    if len(stored) != len(variables):
+    if set(values) != set(variables):
         raise ValueError(
-            f"{file} holds {len(stored)} variables, this method has {len(variables)}: "
+            f"{file} holds {len(values)} variables, this method has {len(variables)}: "
             "the run was made with other settings; choose another folder."
         )
-    values = {name: arrays[name] for name in variables}
     for name, variable in variables.items():
         if tuple(variable.shape) != values[name].shape:
             raise ValueError(

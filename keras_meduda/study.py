@@ -19,8 +19,8 @@ from rich.table import Column, Table
 
 from keras_meduda.data import catalog
 from keras_meduda.data.augment import Intensity, Photometry
-from keras_meduda.data.cases import read_cases, split_cases, validate, without_masks
-from keras_meduda.data.io import DataError, is_volume
+from keras_meduda.data.cases import checked, read_cases, split_or_given, without_masks
+from keras_meduda.data.io import DataError, Problem, is_volume
 from keras_meduda.data.phantoms import write_fundus
 from keras_meduda.data.pipeline import Batches, add_styles, prepare, prepared_bytes
 from keras_meduda.distribution import is_chief, strategy
@@ -54,9 +54,9 @@ class Study:
     oracle: pd.DataFrame  # the target's training cases with labels, empty unless asked for
 
     @property
-    def labelled(self) -> bool:
-        """Whether every test case of the target has a mask."""
-        return len(self.target_test) > 0 and (self.target_test["mask"] != "").all()
+    def scored(self) -> pd.DataFrame:
+        """The test cases of the target that have a mask."""
+        return self.target_test[self.target_test["mask"] != ""]
 
     @property
     def parts(self) -> list[dict]:
@@ -65,7 +65,8 @@ class Study:
             ("source, train", self.source, "training"),
             ("source, test", self.source_test, "evaluation"),
             ("target, train", self.target, "nothing"),
-            ("target, test", self.target_test, "evaluation" if self.labelled else "none there"),
+            ("target, test", self.scored, "evaluation"),
+            ("target, test", self.target_test[self.target_test["mask"] == ""], "none there"),
             ("target, train", self.oracle, "oracle"),
         ]
         return [
@@ -78,12 +79,8 @@ class Study:
 def read_study(flags) -> Study:
     """Reads the case tables, looks at every file and prints what there is."""
     source, target, task, target_task = _read_domains(flags)
-    source, target = (
-        table
-        if (table["split"] != "").all()
-        else split_cases(table, {"train": 0.8, "test": 0.2}, seed=flags.seed)
-        for table in (source, target)
-    )
+    shares = {"train": 0.8, "test": 0.2}
+    source, target = (split_or_given(table, shares, flags.seed) for table in (source, target))
     oracle = target[target["split"] == "train"] if flags.oracle else target.iloc[:0]
     if (oracle["mask"] == "").any():
         raise ValueError(
@@ -100,17 +97,35 @@ def read_study(flags) -> Study:
         target_test=target[target["split"] == "test"],
         oracle=oracle,
     )
+    _check_parts(study, source, target)
     labelled = pd.concat([study.source, study.source_test])
     channels = 1 if is_volume(source["image"].iloc[0]) else 3
-    problems = validate(labelled, task, read_masks=[True] * len(labelled), channels=channels)
+    checked(labelled, task, read_masks=[True] * len(labelled), channels=channels)
     target = oracle if flags.oracle else study.target
-    problems += validate(pd.concat([target, study.target_test]), target_task, channels=channels)
-    for problem in problems:
-        if problem.severity == "warning":
-            print(problem, file=sys.stderr)
-    if errors := [p for p in problems if p.severity == "error"]:
-        raise DataError(*errors)
+    checked(pd.concat([target, study.target_test]), target_task, channels=channels)
     return study
+
+
+def _check_parts(study, source, target):
+    """Refuses a study without training cases; warns of patients that train and are tested."""
+    parts = {"source": (study.source, source), "target": (study.target, target)}
+    if empty := [
+        Problem(
+            "case table",
+            f"no {name} case of split 'train' among {sorted(cases['split'].unique())}",
+            "train, and test for those that are scored",
+        )
+        for name, (part, cases) in parts.items()
+        if not len(part)
+    ]:
+        raise DataError(*empty)
+    if shared := set(study.source["group"]) & set(study.target_test["group"]):
+        print(
+            f"warning: {len(shared)} groups ({', '.join(sorted(shared)[:3])}, …) are in the "
+            "source's training part and in the target's test part. If they are the same patients, "
+            "the figures are too good: give both one split.",
+            file=sys.stderr,
+        )
 
 
 def _read_domains(flags):
@@ -142,7 +157,8 @@ def announce(study: Study, preprocessing, network, flags, styles: int) -> None:
     table.add_column("labels used for")
     for row in study.parts:
         table.add_row(*map(str, row.values()))
-    disk = prepared_bytes(study.source, preprocessing, styles if flags.augment_source else 0)
+    twins = max(styles, 1) if flags.augment_source else 0
+    disk = prepared_bytes(study.source, preprocessing, twins)
     disk += prepared_bytes(study.target, preprocessing, styles)
     weights = network.count_params()
     values = sum(_size(layer.output) for layer in _layers(network))
@@ -264,9 +280,14 @@ def run_study(
 
     Returns:
         The adapted run.
+
+    Raises:
+        ValueError: `flags.init` names a run of other classes, or with another preprocessing.
     """
     began = time.perf_counter()
     runs = {"source_only": load(flags.init)} if flags.init else {}
+    for run in runs.values():
+        _check_init(run, study.task, preprocessing)
     steps = _steps(flags)
     store, rate = flags.out / "prepared", flags.learning_rate
     source = prepare(study.source, study.task, preprocessing, store, labels=True)
@@ -301,7 +322,7 @@ def run_study(
         runs["oracle"] = train("oracle", flags.out / "oracle", supervised, rate, source=labelled)
     if not is_chief(strategy(flags.strategy)):
         return runs["adapted"]  # one worker evaluates and writes
-    if study.labelled:
+    if len(study.scored):
         _evaluate(study, flags, runs, began)
     else:
         cases = study.target_test if len(study.target_test) else study.target
@@ -318,11 +339,20 @@ def run_study(
     return runs["adapted"]
 
 
+def _check_init(run, task, preprocessing):
+    """Refuses to adapt a network that was trained for something else."""
+    classes = (run.task.classes, run.task.overlapping), (task.classes, task.overlapping)
+    grid = run.preprocessing, preprocessing
+    for name, (there, now) in {"classes": classes, "preprocessing": grid}.items():
+        if there != now:
+            raise ValueError(f"--init {run.path}: {name} {there}, expected {now} as in this study.")
+
+
 def _evaluate(study, flags, runs, began):
     """Scores every run on the target's test cases, and the first two on the source's as well."""
     frames, calibration = {}, {}
     for name, run in runs.items():
-        frames[name], calibration[name] = score(run, study.target_test, study.target_task)
+        frames[name], calibration[name] = score(run, study.scored, study.target_task)
         write_evaluation(flags.out, name, frames[name])
     parts = {"target, test": frames}
     if len(study.source_test):
@@ -336,7 +366,7 @@ def _evaluate(study, flags, runs, began):
     write_report(
         title=f"Adaptation: {_route(study)}",
         parts=parts,
-        cases=study.target_test,
+        cases=study.scored,
         task=study.target_task,
         calibration=calibration,
         comparison=comparison,

@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 import warnings
+import zipfile
 from pathlib import Path
 
 import keras
@@ -116,13 +117,19 @@ def load(run_dir) -> Run:
 
     Raises:
         FileNotFoundError: the folder holds no finished run; the message says what is missing.
+        ValueError: one of the two files is damaged.
     """
     path = Path(run_dir)
     for name in ("config.json", "network.keras"):
         if not (path / name).is_file():
             there = sorted(p.name for p in path.iterdir()) if path.is_dir() else "no such folder"
             raise FileNotFoundError(f"{path}: expected a run folder with {name}, found {there}.")
-    config = json.loads((path / "config.json").read_text())
+    try:
+        config = json.loads((path / "config.json").read_text())
+    except ValueError as error:
+        raise ValueError(f"{path / 'config.json'}: expected JSON, found {error}.") from None
+    if not zipfile.is_zipfile(path / "network.keras"):
+        raise ValueError(f"{path / 'network.keras'}: expected a whole Keras file; it is damaged.")
     network = keras.saving.load_model(path / "network.keras", compile=False)
     task, preprocessing = Task(**config["task"]), Preprocessing(**config["preprocessing"])
     window = SlidingWindow(**config["window"]) if config.get("window") else None
@@ -152,7 +159,7 @@ def fit(
     Args:
         method: a compiled method of `km.methods`, built inside `km.setup`.
         train_data: `km.data.pipeline.Batches`, or anything with `from_step(n)`, `task` and
-            `preprocessing`; for several replicas also with `batch_size`, for several workers with
+            `preprocessing`, and `settings` to be told from other data; for several replicas also with `batch_size`, for several workers with
             `from_step(n, worker, workers)`.
         steps: updates of the network.
         run_dir: folder of the run; made where it is missing. Workers share it: the first writes,
@@ -200,9 +207,13 @@ def fit(
         "method": type(method).__name__,
         "settings": method.settings,
         "network": method.network.name,
+        "start": _start(method.network),
+        "optimizer": _described(method.optimizer),
+        "precision": method.dtype_policy.name,
         "steps": steps,
         "batch_size": getattr(train_data, "batch_size", None),
         "seed": getattr(train_data, "seed", None),
+        "data": getattr(train_data, "settings", None),
         "keep": keep,
         "patience": patience,
         "window": dataclasses.asdict(window) if window else None,
@@ -273,6 +284,21 @@ def fit(
             os.replace(run.path / "best.keras", run.path / "network.keras")
         distribution.total(strategy, 1)  # the network is there before another worker loads it
     return load(run.path)
+
+
+def _start(network):
+    """Size and norm of the weights: enough to tell checkpoints apart, the same on any device."""
+    squares = (np.sum(np.square(w, dtype="float64")) for w in network.get_weights())
+    norm = math.sqrt(sum(squares))
+    return f"{network.count_params():,} weights of norm {norm:.4g}"
+
+
+def _described(optimizer):
+    """Class and arguments of an optimiser, as JSON holds them; its names are counted up."""
+    config = keras.optimizers.serialize(optimizer)
+    inner = config["config"].get("inner_optimizer", config)  # of one that scales the loss
+    kept = {k: v for k, v in inner["config"].items() if k != "name"}
+    return {"class": inner["class_name"], **json.loads(json.dumps(kept, default=str))}
 
 
 class _Log:

@@ -126,6 +126,50 @@ def test_labels_of_the_targets_training_part_are_never_read(phantoms, tmp_path):
     assert len(error.value.problems) == len(hidden)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.assign(split=c["split"].where(c.index > 1, "")), "no split in 2 of"),
+        (lambda c: c.assign(split="training"), "no source case of split 'train'"),
+        (lambda c: c.assign(split="test"), "no target case of split 'train'"),
+        (lambda c: c.assign(mask=c["mask"].where(c.index != c.index[0], "")), "no mask in 1 of"),
+    ],
+    ids=["half a split", "other names", "all in test", "a mask missing"],
+)
+def test_a_table_that_cannot_be_studied_is_refused_before_training(
+    phantoms, tmp_path, change, message
+):
+    cases = change(km.read_cases(phantoms))
+    write_cases(cases, tmp_path / "cases.csv")
+    with pytest.raises(DataError, match=message):
+        study.read_study(flags(tmp_path, cases=tmp_path / "cases.csv", **DOMAINS))
+
+
+def test_patients_that_train_and_are_tested_are_warned_of(phantoms, tmp_path, capsys):
+    cases = km.read_cases(phantoms)
+    write_cases(cases.assign(group=cases["group"].str[-3:]), tmp_path / "cases.csv")
+    found = study.read_study(flags(tmp_path, cases=tmp_path / "cases.csv", **DOMAINS))
+    shared = set(found.source["group"]) & set(found.target_test["group"])
+    assert (f"warning: {len(shared)} groups" in capsys.readouterr().err) == bool(shared)
+
+
+def test_target_cases_without_a_mask_are_left_out_of_the_scores(phantoms, tmp_path):
+    cases = km.read_cases(phantoms)
+    test = cases[(cases["domain"] == "camera_b") & (cases["split"] == "test")]
+    cases.loc[test.index[0], "mask"] = ""
+    write_cases(cases, tmp_path / "cases.csv")
+    found = study.read_study(flags(tmp_path, cases=tmp_path / "cases.csv", **DOMAINS))
+    assert len(found.scored) == len(test) - 1
+    assert [part["cases"] for part in found.parts if part["use"] == "none there"] == [1]
+
+
+def test_a_run_of_other_classes_is_no_start(phantoms, run, tmp_path):
+    swapped = ("disc=128,255", "cup=255")
+    settings = flags(tmp_path, cases=phantoms, init=run.path, classes=swapped, **DOMAINS)
+    with pytest.raises(ValueError, match=r"--init .*: classes \(\('cup', 'disc'\)"):
+        adapt(settings)
+
+
 def test_init_skips_the_training_on_the_source(phantoms, run, tmp_path):
     settings = flags(tmp_path, cases=phantoms, init=run.path, **DOMAINS)
     adapt(settings)

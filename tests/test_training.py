@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 
 import keras_meduda as km
 from keras_meduda import run_folder
+from keras_meduda.data.augment import Geometry
 
 STEPS = 6
 
@@ -48,6 +50,7 @@ class StopAt:
         self.batches, self.step, self.error = batches, step, error
         self.task, self.preprocessing = batches.task, batches.preprocessing
         self.batch_size, self.seed = batches.batch_size, batches.seed
+        self.settings = batches.settings
 
     def from_step(self, first):
         def generate():
@@ -162,10 +165,11 @@ def test_killed_run_resumes_bit_for_bit(whole, batches, tmp_path, moment, resume
     assert history(tmp_path / "run")["step"].tolist() == history(whole.path)["step"].tolist()
 
 
-def test_damaged_checkpoint_is_passed_over(whole, batches, tmp_path, capsys):
+@pytest.mark.parametrize("damage", [lambda b: b[:1000], lambda b: bytes(len(b)), lambda b: b""])
+def test_damaged_checkpoint_is_passed_over(whole, batches, tmp_path, capsys, damage):
     km.fit(build(), batches, steps=STEPS, run_dir=tmp_path, checkpoint_every=2)
     newest = tmp_path / "checkpoints" / f"step-{STEPS:08d}.npz"
-    newest.write_bytes(newest.read_bytes()[:1000])
+    newest.write_bytes(damage(newest.read_bytes()))
     run = km.fit(build(), batches, steps=STEPS, run_dir=tmp_path, checkpoint_every=2)
     assert "step-00000006.npz is not readable" in capsys.readouterr().out
     for a, b in zip(weights(run), weights(whole), strict=True):
@@ -184,8 +188,25 @@ def test_other_settings_in_the_same_folder_are_refused(whole, batches):
 
 
 def test_another_setting_of_the_method_is_refused_too(whole, batches):
-    with pytest.raises(ValueError, match="settings: .*'ema': 0.9.* there, .*'ema': 0.5.* now"):
+    with pytest.raises(ValueError, match=r"other settings \(settings.ema: 0.9 there, 0.5 now\)"):
         km.fit(build(ema=0.5), batches, steps=STEPS, run_dir=whole.path)
+
+
+def test_other_data_augmentation_rate_or_first_weights_are_refused_too(whole, batches):
+    def refused(method, data, name):
+        with pytest.raises(ValueError, match=rf"other settings \({name}: [^;]* now\)"):
+            km.fit(method, data, steps=STEPS, run_dir=whole.path)
+
+    fewer = replace(
+        batches.source, images=batches.source.images[1:], labels=batches.source.labels[1:]
+    )
+    refused(build(), replace(batches, source=fewer), "data.source")
+    refused(build(), replace(batches, geometry=Geometry(rotation=1.0)), "data.geometry")
+    faster, other = build(), build()
+    faster.compile(keras.optimizers.Adam(0.5))
+    refused(faster, batches, "optimizer.learning_rate")
+    other.network.set_weights([2 * w for w in other.network.get_weights()])
+    refused(other, batches, "start")
 
 
 def test_resume_false_starts_over(batches, tmp_path):

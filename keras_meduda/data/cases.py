@@ -231,7 +231,7 @@ def validate(cases, task, read_masks=None, channels=None) -> list[Problem]:
     """Everything that is wrong with a case table and its files, in one list.
 
     Errors: an empty table, a group in two splits of a domain, an image that is its own mask, no
-    mask where some were asked for; files that are missing, truncated, unreadable or hold NaN;
+    mask where one was asked for; files that are missing, truncated, unreadable or hold NaN;
     a mask of another shape or position than its image, with undeclared values, or *inverted*: it
     covers more than 90 % of the image or of its border, which in practice is a background declared
     as a class, and would train without complaint.
@@ -240,9 +240,9 @@ def validate(cases, task, read_masks=None, channels=None) -> list[Problem]:
     Args:
         cases: the frame.
         task: the `Task` that declares classes and mask values.
-        read_masks: a boolean a row; only the masks of these rows are opened. Where labels must
-            stay unseen, as in the target's training part, pass `False` or blank their cells with
-            `without_masks`. Default: every row that has a mask.
+        read_masks: a boolean a row; these rows need a mask, and only theirs are opened. Where
+            labels must stay unseen, as in the target's training part, pass `False` or blank their
+            cells with `without_masks`. Default: every row that has a mask.
         channels: channels a network expects; a grey image may be repeated, alpha dropped, colour
             made grey. Default: any.
 
@@ -258,9 +258,14 @@ def validate(cases, task, read_masks=None, channels=None) -> list[Problem]:
     wanted = np.ones(len(cases), bool) if read_masks is None else np.asarray(read_masks, bool)
     masks = cases["mask"].where(wanted, "")
     problems = _table_problems(cases)
-    if read_masks is not None and wanted.any() and not (masks != "").any():
+    if read_masks is not None and (missing := wanted & (masks == "")).any():
+        names = ", ".join(cases["case"][missing][:5])
         problems.append(
-            Problem("case table", f"no mask in {wanted.sum()} rows", "labelled cases among them")
+            Problem(
+                "case table",
+                f"no mask in {missing.sum()} of {wanted.sum()} labelled rows ({names})",
+                "a mask in each of them",
+            )
         )
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         found = pool.map(
@@ -269,6 +274,46 @@ def validate(cases, task, read_masks=None, channels=None) -> list[Problem]:
         for of_case in progress(found, "Checking files", len(cases)):
             problems += of_case
     return problems
+
+
+def checked(cases, task, read_masks=None, channels=None) -> None:
+    """Prints the warnings of `validate`, of which the arguments are, and refuses its errors.
+
+    Raises:
+        DataError: all errors, in one list.
+    """
+    problems = validate(cases, task, read_masks, channels)
+    for problem in problems:
+        if problem.severity == "warning":
+            print(problem, file=sys.stderr)
+    if errors := [problem for problem in problems if problem.severity == "error"]:
+        raise DataError(*errors)
+
+
+def split_or_given(cases, shares, seed=0) -> pd.DataFrame:
+    """The table with the split that it names, or that of `split_cases` where it names none.
+
+    Raises:
+        DataError: some rows name their split and others do not.
+
+    Example:
+        >>> cases = case_table([{"case": "a", "image": "a.png", "split": "test"}])
+        >>> split_or_given(cases, {"train": 1.0})["split"].tolist()
+        ['test']
+    """
+    without = cases["split"] == ""
+    if without.all():
+        return split_cases(cases, shares, seed)
+    if without.any():
+        names = ", ".join(cases["case"][without][:5])
+        raise DataError(
+            Problem(
+                "case table",
+                f"no split in {without.sum()} of {len(cases)} rows ({names})",
+                "a split in every row, or in none",
+            )
+        )
+    return cases
 
 
 def progress(steps, description, total):

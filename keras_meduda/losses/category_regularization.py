@@ -210,10 +210,12 @@ def consistency_sums(logits, pseudo_label, certain):
 def ramp(progress, end):
     """Sigmoid-shaped rise from e⁻⁵ to 1 over the first part of a training: exp(−5 (1 − t / end)²).
 
+    An end of 0 is no rise: 1 from the start.
+
     Source:
         Laine and Aila, Temporal ensembling (2017).
     """
-    return ops.exp(-5.0 * ops.square(1.0 - ops.minimum(progress / end, 1.0)))
+    return ops.exp(-5.0 * ops.square(1.0 - ops.minimum(progress / end, 1.0))) if end else 1.0
 
 
 def rising_threshold(progress, end=0.4):

@@ -18,11 +18,22 @@ class Method(keras.Model):
         network: the network that is trained and deployed, `call(x)` gives its logits.
 
     Attributes:
+        settings: the constructor's arguments by name, defaults included, as words and numbers; a
+            run keeps them.
         step: number of updates so far.
         total_steps: number of updates that schedules are fractions of; `km.fit` sets it.
         discriminators: networks by name that are trained against `network`, by an optimiser of
             their own. Default none.
     """
+
+    def __new__(cls, *args, **kwargs):
+        """Notes the arguments, so that no method can forget one."""
+        method = super().__new__(cls, *args, **kwargs)
+        bound = inspect.signature(cls.__init__).bind(method, *args, **kwargs)
+        bound.apply_defaults()
+        _self, _network, *arguments = bound.arguments.items()
+        method.settings = {name: _plain(value) for name, value in arguments if name != "kwargs"}
+        return method
 
     def __init__(self, network, **kwargs):
         super().__init__(**kwargs)
@@ -84,14 +95,6 @@ class Method(keras.Model):
     def discriminator_variables(self):
         """What the discriminators' optimiser moves."""
         return [v for d in self.discriminators.values() for v in d.trainable_variables]
-
-    @property
-    def settings(self):
-        """Numbers and words kept under the names of the constructor's arguments, for the run."""
-        names = inspect.signature(type(self).__init__).parameters
-        kept = {name: getattr(self, name) for name in names if hasattr(self, name)}
-        plain = (str, int, float, tuple, type(None))
-        return {name: value for name, value in kept.items() if isinstance(value, plain)}
 
     @property
     def progress(self):
@@ -165,6 +168,15 @@ class Method(keras.Model):
         outputs = self.forward(batch, training=False)
         terms = self.losses(batch, outputs)
         return {**terms, "loss": sum(terms.values()), **self.monitored(batch, outputs)}
+
+
+def _plain(value):
+    """A setting as JSON can hold it; a function by its name."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, (str, int, float, list, tuple, type(None))):
+        return value
+    return getattr(value, "__name__", type(value).__name__)
 
 
 def moving_average(average, network, decay):

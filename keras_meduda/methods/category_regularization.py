@@ -53,8 +53,8 @@ class CategoryRegularization(Method):
         certainty: deviation of the passes below which a pixel counts. Default 0.04.
 
     Raises:
-        ValueError: a network without the outputs or parts that the terms need, or fewer than two
-            passes.
+        ValueError: a network without the outputs or parts that the terms need, fewer than two
+            passes, a share outside 0…1, or a deviation that is not positive.
 
     Source:
         UDA_CLR (arXiv 2207.03684), BEAL (arXiv 1906.11143), mean teacher (arXiv 1703.01780). The
@@ -104,6 +104,11 @@ class CategoryRegularization(Method):
             )
         if passes < 2:
             raise ValueError(f"CategoryRegularization: passes={passes}; expected 2 or more.")
+        if not (0 <= warm_up <= 1 and 0 <= ramp <= 1 and certainty > 0):
+            raise ValueError(
+                f"CategoryRegularization: warm_up={warm_up}, ramp={ramp}, certainty={certainty}; "
+                "expected two shares of 0 to 1 and a positive deviation."
+            )
 
         adversarial = {"entropy": adversarial_entropy, "boundary": adversarial_boundary}
         self.adversarial = {name: weight for name, weight in adversarial.items() if weight}

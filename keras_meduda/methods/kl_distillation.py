@@ -33,6 +33,9 @@ class KLDistillation(Method):
         confidence: pixels in which the teacher gives no class at least this probability do not
             count. Default 0, all count.
 
+    Raises:
+        ValueError: an unknown mode, a temperature that is not positive, or a share outside 0…1.
+
     Source:
         KD-UDA with AERUNet (thesis, Ashraf Ul Alam); the asymmetry of the inputs is our reading.
 
@@ -59,6 +62,12 @@ class KLDistillation(Method):
         if mode not in ("style", "marginal", "plain"):
             raise ValueError(
                 f"KLDistillation: mode={mode!r}; expected 'style', 'marginal' or 'plain'."
+            )
+        shares = {"ramp": ramp, "ema": ema or 0.0, "confidence": confidence}
+        if temperature <= 0 or not all(0 <= share <= 1 for share in shares.values()):
+            raise ValueError(
+                f"KLDistillation: temperature={temperature}, {shares}; expected a temperature above "
+                "0 and shares of 0 to 1."
             )
         self.overlapping, self.mode, self.temperature = overlapping, mode, temperature
         self.weight, self.ramp, self.ema, self.confidence = weight, ramp, ema, confidence
@@ -99,8 +108,7 @@ class KLDistillation(Method):
                 self.temperature,
                 self._certain(outputs["teacher"]),
             )
-        ramp = ops.minimum(self.progress / self.ramp, 1.0)
-        terms["kl"] = self.weight * ops.exp(-5.0 * (1.0 - ramp) ** 2) * divergence
+        terms["kl"] = self.weight * losses.ramp(self.progress, self.ramp) * divergence
         return terms
 
     def after_step(self):

@@ -186,10 +186,26 @@ def test_what_does_not_fit_is_named(tmp_path):
     picture = Preprocessing((8, 8), channels=1)
     with pytest.raises(DataError, match=r"0.nii.gz: found image of shape .* 2 spatial axes"):
         prepare(cases, LESION, picture, store, labels=True)
+    moved = nib.Nifti1Image(np.eye(12)[:9, :, None].repeat(8, -1), np.diag([0.1, 0.1, 0.7, 1]))
+    nib.save(moved, cases.loc[0, "mask"])
+    with pytest.raises(DataError, match=r"0_mask.nii.gz: found another position in space"):
+        prepare(cases, LESION, SMALL, store, labels=True)
     mask = nib.Nifti1Image(np.ones((9, 12, 7), "int16"), np.diag([0.1, 0.1, 0.5, 1]))
     nib.save(mask, cases.loc[0, "mask"])
     with pytest.raises(DataError, match=r"0_mask.nii.gz: found labels of shape \(9, 12, 7\)"):
         prepare(cases, LESION, SMALL, store, labels=True)
+    assert len(list(store.glob("*.label"))) <= 2  # those of the two sound cases
+
+
+@pytest.mark.parametrize("normalise", ["zscore", "zscore_foreground", "zero_one"])
+def test_one_nan_is_named_and_not_spread(tmp_path, normalise):
+    cases, store = write_cases(tmp_path), tmp_path / "store"
+    voxels = np.ones(SHAPE, "float32")
+    voxels[1, 2, 3] = np.nan
+    nib.save(nib.Nifti1Image(voxels, np.diag([0.1, 0.1, 0.5, 1])), cases.loc[1, "image"])
+    with pytest.raises(DataError, match=r"1.nii.gz: found NaN or infinite values"):
+        prepare(cases, LESION, replace(SMALL, normalise=normalise), store, labels=False)
+    assert len(list(store.iterdir())) <= 2
 
 
 # Style twins

@@ -204,6 +204,7 @@ class Interrupted:
     def __init__(self, batches):
         self.batches, self.task, self.preprocessing = batches, batches.task, batches.preprocessing
         self.batch_size, self.seed = batches.batch_size, batches.seed
+        self.settings = batches.settings
 
     def from_step(self, first):
         yield from (

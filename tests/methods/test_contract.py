@@ -2,6 +2,8 @@
 
 import dataclasses
 import importlib.util
+import inspect
+import json
 from pathlib import Path
 
 import keras
@@ -96,6 +98,13 @@ def test_what_is_trainable_is_the_network_or_trained_beside_it(make, batches):
     assert {id(w) for w in method.network.trainable_weights} <= trained
     trained |= {id(w) for w in method.discriminator_variables}
     assert {id(w) for w in method.trainable_weights} == trained
+
+
+def test_settings_hold_every_argument(make):
+    method = make()
+    names = set(inspect.signature(type(method).__init__).parameters)
+    assert set(method.settings) == names - {"self", "network", "kwargs"}
+    assert json.loads(json.dumps(method.settings)) is not None
 
 
 def test_the_loss_falls_on_one_batch(make, batches):

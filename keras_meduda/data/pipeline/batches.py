@@ -1,7 +1,7 @@
 """Training batches in graph code: the n-th batch is a function of (seed, n) alone."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import tensorflow as tf
@@ -69,6 +69,8 @@ class Batches:
     patch: RandomPatch | None = None
 
     def __post_init__(self):
+        if self.batch_size < 1:
+            raise ValueError(f"Batches: batch_size={self.batch_size}; expected 1 or more.")
         halves = [half for half in (self.source, self.target) if half is not None]
         if not halves or not all(half.images for half in halves):
             raise ValueError(
@@ -133,6 +135,16 @@ class Batches:
     def preprocessing(self):
         """The preprocessing of the cases."""
         return (self.source or self.target).preprocessing
+
+    @property
+    def settings(self) -> dict:
+        """What tells these batches from others: the prepared files and every change to them."""
+        halves = {"source": self.source, "target": self.target}
+        views = {f.name: getattr(self, f.name) for f in fields(self)[4:]}
+        return {
+            **{name: half.fingerprint for name, half in halves.items() if half},
+            **{name: str(value) for name, value in views.items()},
+        }
 
     def from_step(self, first_step: int, worker: int = 0, workers: int = 1) -> tf.data.Dataset:
         """The endless data set of batches whose first is the `first_step`-th.

@@ -20,14 +20,16 @@ from keras_meduda.data.io import (
     Problem,
     image_files,
     mask_files,
+    read_affine,
     read_image,
     read_mask,
     replacing,
+    same_grid,
 )
 from keras_meduda.data.spatial import resize
 from keras_meduda.progress import track
 from keras_meduda.task import Preprocessing, Task, to_json
-from keras_meduda.teachers.targets import open_targets, read_target
+from keras_meduda.teachers.targets import attributes_of, open_targets, read_target
 
 VOXELS = 4096  # at most so many labelled voxels of a volume are kept to centre patches on
 THREADS = 4  # that prepare volumes: each takes six times a volume in float32 of memory
@@ -60,6 +62,17 @@ class Prepared:
     def dtype(self):
         """What an image file holds: uint8, or z-scores, float32 of pictures, float16 of volumes."""
         return _dtype(self.preprocessing)
+
+    @property
+    def fingerprint(self) -> str:
+        """Number of images, and a digest of the names of all files, which are digests themselves.
+
+        Not of their folder, which may move.
+        """
+        taught = (self.teacher.masks, self.teacher.features) if self.teacher else ()
+        files = (self.images, self.labels, *self.styles, *taught)
+        names = json.dumps([[os.path.basename(path) for path in group] for group in files])
+        return f"{len(self.images)} images, {hashlib.sha256(names.encode()).hexdigest()[:16]}"
 
     @property
     def shape(self):
@@ -99,8 +112,8 @@ def prepare(
         The prepared files, in the order of the table.
 
     Raises:
-        DataError: a file that cannot be read or does not fit the preprocessing, or a case without
-            a mask where labels are asked for.
+        DataError: a file that cannot be read, holds NaN or does not fit the preprocessing, a mask
+            on another grid than its volume, or a case without a mask where labels are asked for.
     """
     folder, volumes = Path(folder), len(preprocessing.size) == 3
     folder.mkdir(parents=True, exist_ok=True)
@@ -109,6 +122,8 @@ def prepare(
         path = folder / f"{_digest(image_files(row.image), to_json(preprocessing))}.image"
         if not path.exists():
             image = read_image(row.image)
+            if not np.isfinite(image.array).all():  # a single one would blank all z-scores
+                raise DataError(Problem(row.image, "NaN or infinite values", "finite numbers"))
             stored = _fitting(row.image, preprocessing.stored, image.array, image.spacing)
             _write(path, stored.astype(_dtype(preprocessing), copy=False))
         return str(path)
@@ -127,6 +142,10 @@ def prepare(
                 image = read_image(row.image)
                 arrays = labels, image.array, image.spacing
                 labels = _fitting(row.mask, preprocessing.stored_labels, *arrays)
+                if not same_grid(image.array.shape[:-1], image.affine, read_affine(row.mask)):
+                    raise DataError(
+                        Problem(row.mask, "another position in space", f"that of {row.image}")
+                    )
                 _write(_voxels(path), _some_voxels(labels))  # first: with the labels all is there
             else:
                 labels = resize(labels, preprocessing.size, linear=False)
@@ -204,39 +223,49 @@ def add_teacher(prepared: Prepared, cases: pd.DataFrame, targets, folder) -> Pre
     Returns:
         The cases that the teacher has taught, `teacher` filled in. Without an embedding in every
         one of them there are no features, and the feature term of a distillation is dropped.
+        Embeddings are resized to the grid of the first, as images are to the network's: SAM2's
+        have the aspect of their image.
 
     Raises:
-        DataError: a missing or damaged file or case, embeddings of several shapes, or no case that
+        DataError: a missing or damaged file or case, embeddings of several widths, or no case that
             succeeded.
     """
     folder, size = Path(folder), prepared.preprocessing.size
-    images, masks, variances, entropies, features, shapes = [], [], [], [], [], set()
+    images, masks, variances, entropies, features, shape = [], [], [], [], [], ()
     with open_targets(targets) as file:
         for case, image in zip(cases["case"], prepared.images, strict=True):
             target = read_target(file, case)
             if target is None:
                 continue
-            name = f"{Path(image).stem}-{file[case].attrs['checksum'][:24]}"
-            mask, feature = folder / f"{name}.teacher", folder / f"{name}.features"
+            name = f"{Path(image).stem}-{attributes_of(file[case])['checksum'][:24]}"
+            mask, embedding = folder / f"{name}.teacher", target.embedding
+            if not masks:  # the first case stands for the others
+                values = 2 * int(np.prod(size)) + (0 if embedding is None else embedding.nbytes)
+                print(f"{folder}: at most {len(cases) * values / 1e9:.2f} GB of teacher's targets")
             if not mask.exists():
                 probability = target.probability.astype("float32")[..., None]
                 _write(mask, resize(probability, size).astype("float16"))
-            if target.embedding is not None:
-                shapes.add(target.embedding.shape)
+            if embedding is not None:
+                shape = shape or embedding.shape
+                if embedding.shape[-1] != shape[-1]:
+                    found = f"embeddings {shape[-1]} and, of {case!r}, {embedding.shape[-1]} wide"
+                    raise DataError(Problem(targets, found, "those of one teacher"))
+                if embedding.shape != shape:
+                    name = f"{name}-{'x'.join(map(str, shape[:-1]))}"
+                feature = folder / f"{name}.features"
                 features.append(str(feature))
                 if not feature.exists():
-                    _write(feature, target.embedding)
+                    fitting = resize(embedding.astype("float32"), shape[:-1])
+                    _write(feature, fitting.astype("float16"))
             images.append(image)
             masks.append(str(mask))
             variances.append(target.variance)
             entropies.append(target.entropy)
-    if not images or len(shapes) > 1:
-        found = f"embeddings of the shapes {sorted(shapes)}" if images else "no case that succeeded"
-        expected = "images of one shape" if images else "cases with a soft mask"
-        raise DataError(Problem(targets, found, expected))
+    if not images:
+        raise DataError(Problem(targets, "no case that succeeded", "cases with a soft mask"))
     taught = Taught(tuple(masks), tuple(variances), tuple(entropies))
     if len(features) == len(images):
-        taught = replace(taught, features=tuple(features), feature_shape=shapes.pop())
+        taught = replace(taught, features=tuple(features), feature_shape=shape)
     return replace(prepared, images=tuple(images), teacher=taught)
 
 
