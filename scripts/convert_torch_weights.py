@@ -17,6 +17,8 @@ from typing import Literal
 
 from keras_meduda.cli import run_script
 
+OF_PICTURES = ("unetpp", "deeplabv3plus", "unet_s5_d16")
+
 
 @dataclass
 class ConvertFlags:
@@ -32,10 +34,11 @@ class ConvertFlags:
     """Which network the state dict is of."""
     channels: int = 2
     """Logit channels."""
-    image_channels: int = 1
-    """Channels of an image."""
-    dimensions: Literal[2, 3] = 3
-    """2 for a network of pictures, 3 for one of volumes."""
+    image_channels: int | None = None
+    """Channels of an image; default: 3 for deeplabv3plus and unet_s5_d16, 1 for the others."""
+    dimensions: Literal[2, 3] | None = None
+    """2 for a network of pictures, 3 for one of volumes; default: 2 for unetpp, deeplabv3plus and
+    unet_s5_d16, 3 for the others."""
     size: tuple[int, ...] = ()
     """Spatial size of the image; UNETR alone needs it."""
 
@@ -53,10 +56,15 @@ def build(flags):
         "deeplabv3plus": km.models.DeepLabV3Plus,
         "unet_s5_d16": km.models.UNetS5D16,
     }[flags.network]
-    size = flags.size or (None,) * flags.dimensions
-    if len(size) != flags.dimensions:
-        raise ValueError(f"--size {flags.size}: expected {flags.dimensions} numbers.")
-    return builder((*size, flags.image_channels), flags.channels)
+    flat = flags.network in OF_PICTURES
+    dimensions = flags.dimensions or (2 if flat else 3)
+    if flat and dimensions == 3:
+        raise ValueError(f"--network {flags.network} is one of pictures: expected --dimensions 2.")
+    size = flags.size or (None,) * dimensions
+    if len(size) != dimensions:
+        raise ValueError(f"--size {flags.size}: expected {dimensions} numbers.")
+    colours = 3 if flat and flags.network != "unetpp" else 1
+    return builder((*size, flags.image_channels or colours), flags.channels)
 
 
 def main(flags):

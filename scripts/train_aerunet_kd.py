@@ -1,8 +1,8 @@
 """AERUNet with KD-UDA: train on a labelled scanner, adapt to an unlabelled one by KL distillation.
 
 Paper: KD-UDA with AERUNet (thesis, Ashraf Ul Alam). Photographs are adapted whole, volumes on
-random patches, with the source in the target's histogram as well, and predicted by a sliding
-window.
+random patches, with the source in the target's histogram as well (unless --augment-source False),
+and predicted by a sliding window.
 
 python scripts/train_aerunet_kd.py --oracle                  (phantoms; --volumes for brains)
 python scripts/train_aerunet_kd.py --source-dataset refuge --source-root REFUGE \
@@ -40,6 +40,8 @@ class AERUNetFlags(Flags):
     volume at once."""
     spacing: tuple[float, float, float] | None = None
     """Of volumes: voxels in mm to which they are resampled; default: the files' own."""
+    fit: Literal["crop", "crop_foreground"] = "crop"
+    """Of volumes larger than the grid: keep the middle, or what lies around all that is not 0."""
     volumes: bool = False
     """Without data: drawn brains, T2 to FLAIR, instead of drawn optic discs."""
 
@@ -60,15 +62,19 @@ def volumes(flags):
     import keras_meduda as km
     from keras_meduda.data.augment import Geometry, Intensity, RandomPatch
 
-    flags.batch_size, flags.augment_source = flags.batch_size or 2, True
+    flags.batch_size = flags.batch_size or 2
+    if flags.augment_source is None:
+        flags.augment_source = True
     size, patch = tuple(flags.size) or (144, 176, 160), flags.patch or (64, 64, 64)
     if flags.smoke:
         size, patch = (32, 32, 32), (16, 16, 16)
     if len(size) != 3:
         raise ValueError(f"--size {' '.join(map(str, size))}: volumes have three sides.")
+    if any(p > n for p, n in zip(patch, size, strict=True)):
+        raise ValueError(f"--patch {patch} is larger than the grid {size}.")
     preprocessing = km.Preprocessing(
         size, normalise="zscore_foreground", channels=1, axes="XYZ", spacing=flags.spacing,
-        fit="crop",
+        fit=flags.fit,
     )  # fmt: skip
     batches = {"geometry": Geometry(rotation=10.0), "photometry": Intensity()}
     batches["patch"] = RandomPatch(patch)

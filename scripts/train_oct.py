@@ -138,7 +138,12 @@ def own_plan(size=256, filters=(16, 32, 64, 128, 256)):
 
 
 def published_plan(row, size=512, head="psp"):
-    """A row of the published table; crops, windows and strides shrink with a smaller size."""
+    """A row of the published table; crops, windows and strides shrink with a smaller size.
+
+    One step of its inference differs. There the averaged logits are resized to the picture's own
+    grid and the larger one wins; here it is the probabilities of the averaged logits that are
+    resized, as everywhere in this library.
+    """
     import keras
 
     import keras_meduda as km
@@ -176,12 +181,17 @@ def train(
     freeze_batch_norm=False, strategy="none", precision="float32", resume=True, store=None,
 ):  # fmt: skip
     """Trains, or fine-tunes, on labelled cases; returns the run."""
+    from rich.filesize import decimal
+
     import keras_meduda as km
-    from keras_meduda.data.pipeline import Batches, prepare
+    from keras_meduda.data.pipeline import Batches, prepare, prepared_bytes
     from keras_meduda.methods.finetuning import discriminative, load_checkpoint, train_only
 
-    source = prepare(cases, task, plan.preprocessing, store or out / "prepared", labels=True)
-    batches = Batches(plan.batch_size, seed, source=source, **plan.batches)
+    disk = decimal(prepared_bytes(cases, plan.preprocessing))
+    print(
+        f"{len(cases)} B-scans of {by_subject(cases)['group'].nunique()} subjects train on a grid "
+        f"of {plan.preprocessing.size}; {disk} on disk"
+    )
     with km.setup(strategy, precision, seed):
         network = plan.network()
         if init:
@@ -192,6 +202,8 @@ def train(
         if encoder_rate != 1.0:
             optimizer = discriminative(optimizer, network, {"encoder": encoder_rate})
         method.compile(optimizer)
+    source = prepare(cases, task, plan.preprocessing, store or out / "prepared", labels=True)
+    batches = Batches(plan.batch_size, seed, source=source, **plan.batches)
     return km.fit(method, batches, steps=plan.steps, run_dir=out, resume=resume, window=plan.window)
 
 
@@ -207,6 +219,23 @@ def by_subject(cases):
     return cases.assign(group=cases.get("subject", cases["group"]))
 
 
+def score_once(run, cases):
+    """Metrics of every case by subject, counts of its calibration, and totals over all pixels."""
+    import keras_meduda as km
+    from keras_meduda.data.io import read_mask
+    from keras_meduda.evaluation.report import score
+
+    labels = []  # of every prediction, in the order of the cases
+
+    def masks(probabilities):
+        labels.append(probabilities.argmax(axis=-1).astype("uint8"))
+        return run.task.masks(probabilities)
+
+    frame, counts = score(run, by_subject(cases), masks=masks)
+    references = (read_mask(cell, run.task) for cell in cases["mask"])
+    return frame, counts, km.metrics.totals(zip(labels, references, strict=True), run.task.classes)
+
+
 def label_pairs(run, cases):
     """Predicted and reference labels of every case, for `km.metrics.totals`."""
     from keras_meduda.data.io import read_mask
@@ -219,16 +248,14 @@ def label_pairs(run, cases):
 
 def read(flags):
     """Cases and task of the flags, every file looked at; phantoms where no data are named."""
-    import sys
-
     import keras_meduda as km
-    from keras_meduda.data.cases import validate
-    from keras_meduda.data.io import DataError
+    from keras_meduda.data.cases import checked
     from keras_meduda.data.phantoms import write_oct
 
     if flags.root and flags.cases:
         raise ValueError("Received both --root and --cases; expected one of them.")
     if flags.root:
+        table = flags.root
         cases, task = km.catalog.chiu(flags.root, flags.split, flags.fold)
     else:
         table = flags.cases or flags.out / "phantoms" / "cases.csv"
@@ -236,15 +263,14 @@ def read(flags):
             write_oct(table.parent, *((3, 2) if flags.smoke else (12, 6)), seed=flags.seed)
         cases = km.read_cases(table)
         task = km.Task(("fluid",), values={"fluid": flags.fluid if flags.cases else (1,)})
-    if missing := {"train", "test"} - set(cases["split"]):
-        raise ValueError(f"{flags.cases}: no case of split {' and '.join(sorted(missing))}.")
-    problems = validate(cases, task)
-    for problem in problems:
-        if problem.severity == "warning":
-            print(problem, file=sys.stderr)
-    if errors := [p for p in problems if p.severity == "error"]:
-        raise DataError(*errors)
-    return cases, task
+    labelled = cases[cases["mask"] != ""]
+    if lost := len(cases) - len(labelled):
+        print(f"{lost} of {len(cases)} B-scans have no mask and are left out")
+    if missing := {"train", "test"} - set(labelled["split"]):
+        parts = " and ".join(sorted(missing))
+        raise ValueError(f"{table}: no case of split {parts} with a mask; expected some of both.")
+    checked(labelled, task)
+    return labelled, task
 
 
 def main(flags):
@@ -253,13 +279,11 @@ def main(flags):
     import time
     from dataclasses import replace
 
-    import keras_meduda as km
     from keras_meduda.data.io import replacing
     from keras_meduda.distribution import is_chief, strategy
     from keras_meduda.evaluation.report import (
         about_run,
         about_session,
-        score,
         write_evaluation,
         write_report,
     )
@@ -302,9 +326,8 @@ def main(flags):
         )
     if not is_chief(strategy(flags.strategy)):
         return  # one worker evaluates and writes
-    frame, counts = score(run, by_subject(tested))
+    frame, counts, totals = score_once(run, tested)
     summary = write_evaluation(flags.out, name, frame)
-    totals = km.metrics.totals(label_pairs(run, tested), task.classes)
     with replacing(flags.out / "evaluation" / name / "totals.json") as unfinished:
         unfinished.write_text(json.dumps(totals, indent=1))
     show(summary, totals, flags)

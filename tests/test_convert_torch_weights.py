@@ -53,8 +53,35 @@ def test_both_forms_give_the_network_of_the_checkpoint(script, state, tmp_path, 
 
 
 @pytest.mark.parametrize(
+    ("network", "shape", "channels"),
+    [
+        ("unetpp", (None, None, 1), 1),
+        ("deeplabv3plus", (None, None, 3), 2),
+        ("unet_s5_d16", (None, None, 3), 2),
+        ("unet", (None, None, None, 1), 2),
+    ],
+)
+def test_a_network_knows_whether_it_is_of_pictures(script, tmp_path, network, shape, channels):
+    made = script.build(
+        script.ConvertFlags(tmp_path / "a.npz", tmp_path / "b.npz", network, channels)
+    )
+    assert made.input_shape == (None, *shape)
+    assert made.output["logits"].shape[-1] == channels
+
+
+def test_a_network_of_pictures_is_converted(script, tmp_path):
+    network = km.models.UNetPlusPlus((None, None, 1), 2)
+    zeros = {key: np.zeros(shape, "float32") for key, shape in expected_shapes(network).items()}
+    np.savez(tmp_path / "a.npz", **zeros)
+    out = convert(script, tmp_path / "a.npz", tmp_path / "b.weights.h5", network="unetpp")
+    load_checkpoint(network, out)
+    assert not any(np.any(weight) for weight in network.get_weights())
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"network": "unetpp", "dimensions": 3}, "unetpp is one of pictures: expected"),
         ({"checkpoint": PICKLED}, r"module\.pt.*torch\.nn\.modules\.activation\.ReLU"),
         ({"checkpoint": Path("lost.pt")}, r"lost\.pt: no such checkpoint"),
         ({"network": "unet"}, r"model\.npz: Received 98 entries, network 'unet' expects"),

@@ -89,6 +89,35 @@ def test_mistakes(script, tmp_path, changes, message):
         script.main(flags(script, tmp_path, **changes))
 
 
+def test_one_prediction_gives_both_scores(script, tmp_path, monkeypatch):
+    from keras_meduda.data.phantoms import write_oct
+    from keras_meduda.training import Run
+
+    cases = km.read_cases(write_oct(tmp_path, 3, 2, size=32))
+    network = km.models.AERUNet((32, 32, 1), channels=2, filters=(4, 8))
+    grid = km.Preprocessing(size=(32, 32), normalise="zero_one", channels=1)
+    run, seen, original = Run(tmp_path, network, km.Task(("fluid",)), grid), [], Run.probabilities
+    monkeypatch.setattr(
+        Run, "probabilities", lambda self, x: seen.append(len(x)) or original(self, x)
+    )
+    frame, counts, totals = script.score_once(run, cases)
+    assert sum(seen) == len(cases) == len(frame)
+    assert totals == km.metrics.totals(script.label_pairs(run, cases), ["fluid"])
+
+
+def test_bscans_without_a_mask_are_left_out(script, tmp_path, capsys):
+    from keras_meduda.data.cases import write_cases
+    from keras_meduda.data.phantoms import write_oct
+
+    table = write_oct(tmp_path, 3, 2, size=32)
+    cases = km.read_cases(table)
+    cases.loc[cases["split"] == "test", "mask"] = ""
+    write_cases(cases, table)
+    with pytest.raises(ValueError, match=r"cases.csv: no case of split test with a mask"):
+        script.read(flags(script, tmp_path / "run", cases=table))
+    assert "B-scans have no mask and are left out" in capsys.readouterr().out
+
+
 def test_a_crop_larger_than_the_image(script, tmp_path):
     from dataclasses import replace
 

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 import keras_meduda as km
-from keras_meduda.data.cases import case_table
+from keras_meduda.data.cases import case_table, write_cases
 from keras_meduda.data.phantoms import write_brain
 from keras_meduda.data.subset import lesion_volumes
 
@@ -62,7 +62,7 @@ def test_smoke_run(tmp_path):
     assert history["dice"].notna().sum() == 2 and "report.html" in done.stdout
     config = json.loads((out / "config.json").read_text())
     assert (config["keep"], config["patience"]) == ("best:dice", 20)
-    assert config["preprocessing"]["axes"] == "ZXY" and config["task"]["unit"] == "mm"
+    assert config["preprocessing"]["axes"] == "YXZ" and config["task"]["unit"] == "mm"
 
 
 def weights_of(network):
@@ -70,7 +70,7 @@ def weights_of(network):
 
 
 def test_a_partial_transfer_starts_from_the_weights_and_keeps_the_encoder(script, brains, tmp_path):
-    start = km.models.RatLesNetV2((12, 16, 20, 1), 2)
+    start = km.models.RatLesNetV2((20, 16, 12, 1), 2)
     start.save_weights(tmp_path / "rats.weights.h5")
     chosen = flags(
         script, brains, tmp_path / "run", transfer="partial", init=tmp_path / "rats.weights.h5",
@@ -87,7 +87,8 @@ def test_a_partial_transfer_starts_from_the_weights_and_keeps_the_encoder(script
 
 
 def test_dynunet_trains_on_patches_with_deep_supervision(script, brains, tmp_path):
-    changes = {"model": "dynunet", "patch": (16, 16, 8), "loss": "mouse_dice", "augment": True}
+    changes = {"model": "dynunet", "patch": (16, 16, 8), "loss": "mouse_dice", "augment": True,
+               "augment_intensity": True}  # fmt: skip
     chosen = flags(script, brains, tmp_path, **changes)
     cases, _, task = script.read(chosen)
     levels = {"kernel_sizes": (3, 3, 3), "strides": (1, 2, 2), "filters": (4, 4, 4)}
@@ -114,7 +115,7 @@ def volumes(folder, spacing, shapes):
     [
         ((0.1, 0.1, 0.5), "ratlesnet_v2", "ZXY", (8, 30, 36)),
         ((0.1, 0.5, 0.1), "ratlesnet_v2", "YXZ", (36, 30, 8)),
-        ((0.2, 0.2, 0.2), "ratlesnet_v2", "ZXY", (8, 30, 36)),
+        ((0.2, 0.2, 0.2), "ratlesnet_v2", "YXZ", (36, 30, 8)),
         ((0.1, 0.1, 0.5), "dynunet", "XYZ", (30, 36, 8)),
         ((0.1, 0.1, 0.5), "unetr", "XYZ", (32, 48, 16)),
     ],
@@ -125,8 +126,33 @@ def test_slices_come_first_where_the_weights_want_it(script, tmp_path, spacing, 
     preprocessing, of_axes = script.preprocessing_of(chosen, cases)
     assert (preprocessing.axes, preprocessing.size) == (axes, size)
     assert of_axes == pytest.approx([spacing["XYZ".index(a)] for a in axes])
-    chosen.axes = "XYZ"  # as the mouse study's code
-    assert script.preprocessing_of(chosen, cases)[0].axes == "XYZ"
+    chosen.axes, chosen.fit = "XYZ", "crop_foreground"  # the axes of the mouse study's code
+    preprocessing, _ = script.preprocessing_of(chosen, cases)
+    assert (preprocessing.axes, preprocessing.fit) == ("XYZ", "crop_foreground")
+
+
+def test_all_headers_are_compared(script, tmp_path, capsys):
+    turned, thick = tmp_path / "turned", tmp_path / "thick"
+    for folder in (turned, thick):
+        folder.mkdir()
+    cases = volumes(tmp_path, (0.1, 0.1, 0.5), [(8, 8, 4)] * 2)
+    odd = volumes(turned, (0.1, 0.5, 0.1), [(8, 4, 8)])
+    chosen = script.RatLesNetFlags()
+    with pytest.raises(ValueError) as caught:
+        script.preprocessing_of(chosen, pd.concat([cases, odd]))
+    assert str(caught.value) == (
+        f"error: {turned / '0.nii.gz'}: found slices across Y, expected slices across Z as in "
+        f"{tmp_path / '0.nii.gz'}, or --axes"
+    )
+    cases = pd.concat([cases, volumes(thick, (0.1, 0.1, 0.7), [(8, 8, 3)])])
+    script.preprocessing_of(chosen, cases)
+    assert capsys.readouterr().err == (
+        f"warning: {thick / '0.nii.gz'}: found voxels of 0.1 × 0.1 × 0.7 mm, expected voxels of "
+        f"0.1 × 0.1 × 0.5 mm as in {tmp_path / '0.nii.gz'}, or --spacing\n"
+    )
+    chosen.spacing = (0.5, 0.1, 0.1)
+    assert script.preprocessing_of(chosen, cases)[0].size == (4, 8, 8)
+    assert capsys.readouterr().err == ""
 
 
 def test_dynunet_follows_thick_slices(script):
@@ -153,13 +179,68 @@ def test_three_parts(script):
         script.in_three(cases[:2].assign(split="train"))
 
 
+def test_no_case_of_the_tested_domain_and_no_group_of_it_trains(script, brains, tmp_path, capsys):
+    """Twelve animals; four of them seen in both contrasts, as patients of BraTS are."""
+    cases = km.read_cases(brains)
+    same = cases["case"].str.endswith(("_001", "_002", "_008", "_009"))
+    names = cases["case"].str.replace("flair", "t2").where(same, cases["case"])
+    table = tmp_path / "cases.csv"
+    write_cases(cases.assign(group=names, split=""), table)
+    for train_domain in (None, "t2"):
+        chosen = flags(script, table, tmp_path, train_domain=train_domain, test_domain="flair")
+        own, other, _ = script.read(chosen)
+        assert set(own["domain"]) == {"t2"} and set(other["domain"]) == {"flair"}
+        learnt = own.loc[own["split"] != "test", "group"]
+        assert not set(learnt) & set(other["group"])
+        lost = 12 - len(other)
+        assert lost == len(set(learnt) & set(names[same])) > 0
+        said = f"{lost} of 12 cases of flair are not tested: their groups train"
+        assert said in capsys.readouterr().out
+
+
+def test_within_what_trains_no_group_is_tested_in_another_domain(script, brains, tmp_path):
+    cases = km.read_cases(brains)
+    pairs = cases["case"].str[-3:]
+    table = tmp_path / "cases.csv"
+    write_cases(cases.assign(group=pairs, split=""), table)
+    own, _, _ = script.read(flags(script, table, tmp_path, train_domain=None))
+    assert own.groupby("group")["split"].nunique().max() == 1 and len(own) == 24
+    seen = cases["domain"].map({"t2": "train", "flair": "test"})
+    seen = seen.mask((pairs > "007"), "val").mask(pairs == "011", "test")
+    write_cases(cases.assign(group=pairs, split=seen), table)
+    own, _, _ = script.read(flags(script, table, tmp_path, train_domain=None))
+    assert sorted(own.loc[own["split"] == "test", "case"]) == ["flair_011", "t2_011"]
+
+
+def test_cases_without_a_mask_are_left_out(script, brains, tmp_path, capsys):
+    cases = km.read_cases(brains)
+    cases.loc[[0, 1], "mask"] = ""
+    table = tmp_path / "cases.csv"
+    write_cases(cases.assign(split=""), table)
+    own, _, _ = script.read(flags(script, table, tmp_path))
+    assert len(own) == 10 and (own["mask"] != "").all()
+    assert "2 of 24 cases have no mask and are left out" in capsys.readouterr().out
+
+
+def test_two_empty_masks_score_0_as_in_the_mouse_study(script):
+    frame = pd.DataFrame({
+        "class": "lesion", "dice": [1.0, 0.5, 0.0], "hd95": [0.0, 2.0, 9.0],
+        "prediction_empty": [True, False, True], "reference_empty": [True, False, False],
+    })  # fmt: skip
+    (line,) = script.as_the_mouse_study(frame)
+    assert line.startswith("lesion, as the mouse study counts")
+    assert line.endswith("Dice 0.167, HD95 2.000 mm")
+    assert not list(script.as_the_mouse_study(frame[1:2]))
+
+
 MISTAKES = [
     ({"transfer": "partial"}, "a transfer needs weights to start from"),
     ({"init": Path("a.npz")}, "and weights a transfer, partial or full"),
     ({"transfer": "full", "init": PICKLED}, r"module\.pt.*torch\.nn\.modules\.activation\.ReLU"),
     ({"transfer": "full", "init": Path("lost.pt")}, r"lost\.pt: no such checkpoint"),
     ({"train_size": 8}, "8 cases are wanted, 7 with a mask are there"),
-    ({"patch": (16, 16, 16)}, r"patch \(16, 16, 16\) is larger than .* \(12, 16, 20\)"),
+    ({"patch": (16, 16, 16)}, r"patch \(16, 16, 16\) is larger than .* \(20, 16, 12\)"),
+    ({"test_domain": "t2"}, "--train-domain and --test-domain are both 't2'"),
     ({"train_domain": "t1"}, r"no case of domain \['t1'\]; there are \['flair', 't2'\]"),
     ({"root": Path("a")}, "Expected --dataset with --root, or --cases"),
     ({"cases": None, "dataset": "mouse_mcao"}, "Expected --dataset with --root, or --cases"),
@@ -175,7 +256,25 @@ MISTAKES = [
 def test_mistakes(script, brains, tmp_path, changes, message):
     with pytest.raises((ValueError, OSError), match=message):
         script.main(flags(script, brains, tmp_path, **changes))
-    assert not (tmp_path / "network.keras").exists()
+    assert not (tmp_path / "prepared").exists()
+
+
+def test_pictures_are_no_volumes(script, tmp_path):
+    from keras_meduda.data.phantoms import write_oct
+
+    table = write_oct(tmp_path, 2, 1, size=16)
+    with pytest.raises(ValueError, match=r"\.png: found no volume, expected NIfTI"):
+        script.main(flags(script, table, tmp_path / "run", train_domain=None))
+
+
+def test_votes_of_other_data_are_refused_before_the_training(script, brains, tmp_path):
+    first = flags(script, brains, tmp_path / "a", epoch=1)
+    own, _, task = script.read(first)
+    script.train(first, own, task)
+    second = flags(script, brains, tmp_path / "b", vote=(tmp_path / "a",), axes="ZXY")
+    with pytest.raises(ValueError, match="has the preprocessing .* differ in their networks"):
+        script.main(second)
+    assert not (tmp_path / "b").exists()
 
 
 def test_a_sham_animal_without_a_lesion_is_welcome(script, tmp_path):

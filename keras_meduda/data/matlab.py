@@ -1,6 +1,5 @@
 """The MATLAB files of the Chiu 2015 data set as PNG: everything downstream reads pictures."""
 
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -33,21 +32,26 @@ def convert_chiu(files, folder, size=(256, 256)) -> pd.DataFrame:
         A case table with the column `subject`.
 
     Raises:
-        DataError: a file that is not MATLAB's (before 7.3), lacks a key or has no labelled B-scan;
-            a folder that cannot be written to.
+        DataError: every file that is not MATLAB's (before 7.3), lacks a key or has no labelled
+            B-scan, before any picture is written; a folder that cannot be written to.
     """
     folder = Path(folder)
     table = folder / "cases.csv"
     if table.exists() and table.stat().st_mtime >= max(Path(f).stat().st_mtime for f in files):
         return read_cases(table)
+    subjects, problems = [], []
+    for file in files:
+        try:
+            subjects.append(_labelled(file))
+        except DataError as error:
+            problems += error.problems
+    if problems:
+        raise DataError(*problems)
     rows, unmarked = [], 0
-    for subject, file in enumerate(files):
-        images, fluid = _read(file)
-        for scan in np.flatnonzero(np.isfinite(fluid).any(axis=(0, 1))):
+    for subject, scans in enumerate(subjects):
+        for grey, mask, nans in scans:
             name = f"img_{len(rows)}"
-            mask = (np.nan_to_num(fluid[..., scan]) > 0.3).astype("uint8")
-            unmarked += int(np.isnan(fluid[..., scan]).sum())
-            grey = np.clip(np.rint(images[..., scan]), 0, 255).astype("uint8")
+            unmarked += nans
             row = {"case": name, "domain": "chiu", "subject": f"subject_{subject}"}
             for column, pixels in (("image", grey), ("mask", mask)):
                 row[column] = folder / f"{column}s" / f"{name}.png"
@@ -62,6 +66,19 @@ def convert_chiu(files, folder, size=(256, 256)) -> pd.DataFrame:
     return cases
 
 
+def _labelled(file):
+    """The labelled B-scans of one subject: 8-bit picture, 0/1 mask, pixels without a number."""
+    images, fluid = _read(file)
+    return [
+        (
+            np.clip(np.rint(images[..., scan]), 0, 255).astype("uint8"),
+            (np.nan_to_num(fluid[..., scan]) > 0.3).astype("uint8"),
+            int(np.isnan(fluid[..., scan]).sum()),
+        )
+        for scan in np.flatnonzero(np.isfinite(fluid).any(axis=(0, 1)))
+    ]
+
+
 def _read(file):
     """Images and fluid map of one subject, in float."""
     expected = f"a MATLAB file with {' and '.join(KEYS)}, (rows, columns, B-scans)"
@@ -70,7 +87,7 @@ def _read(file):
     except NotImplementedError as error:
         problem = Problem(file, "MATLAB's format 7.3 (HDF5)", "an older one: save(…, '-v7')")
         raise DataError(problem) from error
-    except (ValueError, TypeError, OSError, zlib.error) as error:
+    except Exception as error:  # the reader raises nearly every type on damaged bytes
         raise DataError(Problem(file, f"no MATLAB file ({error})", expected)) from error
     if not set(KEYS) <= set(content):
         names = ", ".join(key for key in content if not key.startswith("__")) or "(none)"

@@ -15,8 +15,8 @@ def read_volume(file) -> Image:
     """A NIfTI file as float32, turned to the closest canonical orientation.
 
     Raises:
-        DataError: voxels that are no numbers or none, several frames, or a header without distances
-            along three directions.
+        DataError: voxels that are no numbers or none, several frames, a header without distances
+            along three directions, or bytes after the voxels that the header declares.
     """
     volume = nib.load(file)
     if volume.get_data_dtype().kind not in "iuf":
@@ -36,7 +36,7 @@ def read_volume(file) -> Image:
     _check_spacing(file, volume)
     turn, affine = _canonical(volume)
     # Scaled here: get_fdata() and, of scaled integers, asarray() make a float64 copy on the way.
-    array = volume.dataobj.get_unscaled().astype(np.float32)
+    array = _unscaled(file, volume).astype(np.float32)
     slope, intercept = volume.dataobj.slope, volume.dataobj.inter
     if (slope, intercept) != (1, 0):
         array *= np.float32(slope)
@@ -49,6 +49,8 @@ def read_volume(file) -> Image:
 def write_volume(path, array, like) -> None:
     """Write values on the grid of `read_volume(like)` with the orientation and header of that file.
 
+    The window of grey values and the intent of the header are the scan's alone and not kept.
+
     Raises:
         ValueError: the array's shape is not that of the volume.
     """
@@ -59,6 +61,8 @@ def write_volume(path, array, like) -> None:
     check_shape(turned, shape, like)
     header = original.header.copy()
     header.set_data_dtype(array.dtype)
+    header["cal_min"] = header["cal_max"] = 0  # or a viewer shows a mask of 0 and 1 all black
+    header.set_intent("none")
     volume = type(original)(turned.reshape(original.shape[:3]), original.affine, header)
     with replacing(path) as temporary:
         nib.save(volume, temporary)
@@ -67,6 +71,28 @@ def write_volume(path, array, like) -> None:
 def read_canonical_affine(file) -> np.ndarray:
     """The affine that `read_volume` gives, from the header alone."""
     return _canonical(nib.load(file))[1]
+
+
+def read_canonical_shape(file) -> tuple[int, ...]:
+    """The three-dimensional shape that `read_volume` gives, from the header alone."""
+    volume = nib.load(file)
+    shape, turn = (volume.shape + (1, 1))[:3], nib.io_orientation(volume.affine)
+    return tuple(shape[stored] for stored in np.argsort(turn[:, 0]))
+
+
+def slice_axis(spacing) -> int:
+    """The axis across the acquired slices, that of the thickest voxels.
+
+    Where voxels are alike along several axes it is Y: rodents are cut from front to back.
+
+    Args:
+        spacing: distance of neighbouring voxels along X, Y and Z.
+
+    Example:
+        >>> slice_axis((0.1, 0.1, 0.5)), slice_axis((0.15, 0.15, 0.15))
+        (2, 1)
+    """
+    return max(range(3), key=lambda axis: (round(spacing[axis], 3), axis == 1, axis))
 
 
 def same_grid(shape, affine, other) -> bool:
@@ -90,6 +116,24 @@ def same_grid(shape, affine, other) -> bool:
 def is_volume(path) -> bool:
     """Whether a file name is NIfTI's."""
     return str(path).lower().endswith((".nii", ".nii.gz"))
+
+
+def _unscaled(file, volume):
+    """The numbers in the file; nibabel reads the first of too many without a word."""
+    stored = volume.dataobj
+    with nib.openers.ImageOpener(file) as stream:
+        array = nib.volumeutils.array_from_file(stored.shape, stored.dtype, stream, stored.offset)
+        stream.seek(stored.offset + array.nbytes)
+        if stream.read(1):
+            raise DataError(
+                Problem(
+                    file,
+                    f"bytes left over after the voxels of its header, {volume.shape} of type "
+                    f"{volume.get_data_dtype()}",
+                    "the shape and type of the data in the header, and nothing after the data",
+                )
+            )
+    return array
 
 
 def _check_spacing(file, volume):

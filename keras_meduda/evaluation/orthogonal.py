@@ -8,6 +8,7 @@ from skimage.segmentation import find_boundaries
 
 from keras_meduda.data._cv2 import cv2
 from keras_meduda.data.io import read_image, read_mask, write_picture
+from keras_meduda.data.nifti import slice_axis
 from keras_meduda.evaluation.predict import predict
 
 REFERENCE, PREDICTION = (0, 190, 255), (255, 120, 0)  # blue and orange on grey, RGB
@@ -16,13 +17,13 @@ PLANES = ("sagittal", "coronal", "axial")  # across X, Y and Z
 
 
 def orthogonal_slices(image, prediction, reference=None, spacing=(1.0, 1.0, 1.0)) -> np.ndarray:
-    """Three orthogonal slices through the largest lesion, and the axial one of the largest error.
+    """Three orthogonal slices through the largest lesion, and the one of the largest error.
 
     The largest component of the reference, or of the prediction where the reference is empty or
     not there, is cut where its own slice is largest along each axis. The fourth slice, only with
-    a reference, is the one of the acquisition plane in which most area is wrong. Slices are shown
-    as radiologists look at them, the patient's right and front to the left, each in the proportions
-    of `spacing`. The prediction is outlined in orange, the reference in blue.
+    a reference, is the one of the acquisition plane (`slice_axis`) in which most area is wrong.
+    Slices are shown as radiologists look at them, the patient's right and front to the left, each
+    in the proportions of `spacing`. The prediction is outlined in orange, the reference in blue.
 
     Args:
         image: `(X, Y, Z)` or `(X, Y, Z, channels)`, of which the first is shown, axes to the right,
@@ -64,7 +65,7 @@ def orthogonal_slices(image, prediction, reference=None, spacing=(1.0, 1.0, 1.0)
     ]
     if reference is not None:
         wrong = masks["prediction"] != masks["reference"]
-        axis = max(range(3), key=lambda a: (round(spacing[a], 3), a))  # acquired across this one
+        axis = slice_axis(spacing)
         index = _fullest(wrong, axis, image.shape[axis])
         area = wrong.take(index, axis).sum() * np.prod(spacing) / spacing[axis]
         tiles.append(_tile(grey, masks, axis, index, spacing, f"largest error, {area:,.2f} mm2"))

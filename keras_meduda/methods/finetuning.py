@@ -67,6 +67,11 @@ def load_checkpoint(network, path) -> None:
         network.save_weights(expected)
         if path.suffix == ".keras" and zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
+                if "model.weights.h5" not in archive.namelist():
+                    raise ValueError(
+                        f"{path}: expected a network that Keras saved, with model.weights.h5 in "
+                        f"it, found {', '.join(archive.namelist()[:5]) or 'nothing'}."
+                    )
                 received.write_bytes(archive.read("model.weights.h5"))
         else:
             received.write_bytes(path.read_bytes())
@@ -97,7 +102,8 @@ def train_only(network, part, freeze_batch_norm=False, moving_statistics=False) 
         The number of parameters that train.
 
     Raises:
-        ValueError: nothing fits `part`, or batch norm is to be frozen and to move.
+        ValueError: nothing fits `part`, which is no stage nor a regular expression, or batch norm
+            is to be frozen and to move.
 
     Example:
         >>> import keras_meduda as km
@@ -186,7 +192,10 @@ def _layers_of(network, part):
             "head": [layer for layer in leaves if layer in head],
         }[part]
     else:
-        chosen = [layer for layer in leaves if re.search(part, layer.name)]
+        try:
+            chosen = [layer for layer in leaves if re.search(part, layer.name)]
+        except re.error as error:
+            raise ValueError(f"{part!r} is no regular expression: {error}.") from error
     if not chosen:
         names = ", ".join(layer.name for layer in leaves[-5:])
         raise ValueError(

@@ -99,6 +99,7 @@ def test_rim_one_dl_has_binary_masks_and_two_partitions(tmp_path, train, test):
         grow(tmp_path, f"{truth}-Cup-T.png", values=(255, 0, 0))
     cases, task = catalog.rim_one_dl(tmp_path)
     assert of(cases, "split") == {"r1_Im001": "train", "r3_Im002": "test"}
+    assert of(cases, "domain") == {"r1_Im001": "rim_one_dl_r1", "r3_Im002": "rim_one_dl_r3"}
     for case in cases["case"]:
         assert classes_of(cases, task, case) == [CUP, RIM, BACKGROUND]
     assert of(catalog.rim_one_dl(tmp_path, "by_hospital")[0], "split") == {"r1_Im001": "test"}

@@ -68,12 +68,18 @@ def test_rats_are_groups_over_all_times(tmp_path, mask, above):
     grow(tmp_path, f"{above}s2/2h/r2/scan.nii.gz")
     cases, task = catalog.ratlesnet(tmp_path)
     assert column(cases, "group") == {
-        ("s1", "2h_r1"): "s1_r1", ("s1", "24h_r1"): "s1_r1",
-        ("s2", "2h_r1"): "s2_r1", ("s2", "2h_r2"): "s2_r2"}
+        ("s1", "s1_2h_r1"): "s1_r1", ("s1", "s1_24h_r1"): "s1_r1",
+        ("s2", "s2_2h_r1"): "s2_r1", ("s2", "s2_2h_r2"): "s2_r2"}
+    assert cases["case"].is_unique
     assert cases["time"].tolist() == ["24h", "2h", "2h", "2h"]
     assert [cell.endswith(mask) for cell in cases["mask"]] == [True, True, True, False]
     assert (task.classes, task.unit) == (("lesion",), "mm")
     assert (split_cases(cases, {"a": 1, "b": 1}).groupby("group")["split"].nunique() == 1).all()
+
+
+def test_rats_of_one_study_go_without_its_name(tmp_path):
+    grow(tmp_path, "s1/2h/r1/scan.nii.gz", "s1/24h/r1/scan.nii.gz")
+    assert catalog.ratlesnet(tmp_path)[0]["case"].tolist() == ["24h_r1", "2h_r1"]
 
 
 def test_mice_keep_the_split_of_their_folders(tmp_path):

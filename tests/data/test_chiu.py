@@ -119,6 +119,36 @@ def test_a_file_that_is_not_matlabs(tmp_path):
         catalog.chiu(tmp_path, "subject", cache=tmp_path / "png")
 
 
+@pytest.mark.parametrize("kept", [0.02, 0.3, 0.9, 0.999])
+def test_a_truncated_file_is_named(tmp_path, kept):
+    write_subject(tmp_path / "Subject_01.mat")
+    content = (tmp_path / "Subject_01.mat").read_bytes()
+    (tmp_path / "Subject_01.mat").write_bytes(content[: int(kept * len(content))])
+    with pytest.raises(DataError, match="Subject_01.mat: found"):
+        catalog.chiu(tmp_path, "subject", cache=tmp_path / "png")
+
+
+def test_all_files_are_read_before_a_picture_is_written(tmp_path):
+    write_subjects(tmp_path / "chiu", count=3)
+    write_subject(tmp_path / "chiu" / "Subject_02.mat", manualFluid1=None)
+    (tmp_path / "chiu" / "Subject_03.mat").write_bytes(b"<html>404</html>" * 20)
+    with pytest.raises(DataError) as caught:
+        catalog.chiu(tmp_path / "chiu", "subject")
+    files = [problem.file.name for problem in caught.value.problems]
+    assert files == ["Subject_02.mat", "Subject_03.mat"]
+    assert not (tmp_path / "chiu_png").exists()
+
+
+def test_subjects_come_in_the_order_of_their_numbers(tmp_path):
+    """B-scans are numbered in the order of the files, and the published split names numbers."""
+    for number in range(1, 12):
+        images = np.full(SHAPE, number)
+        write_subject(tmp_path / f"Subject_{number}.mat", labelled=(1,), images=images)
+    cases, _ = catalog.chiu(tmp_path, "subject", cache=tmp_path / "png", size=None)
+    greys = [read_image(image).array.max() for image in cases["image"]]
+    assert greys == list(range(1, 12))
+
+
 def test_the_published_split_knows_110_bscans(tmp_path):
     write_subjects(tmp_path / "chiu")
     with pytest.raises(DataError, match="found 4 labelled B-scans in 2 files, expected 110"):

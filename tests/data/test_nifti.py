@@ -10,6 +10,7 @@ import pytest
 
 from keras_meduda.data.cases import case_table, validate
 from keras_meduda.data.io import DataError, read_image, read_mask, read_spacing, write_mask
+from keras_meduda.data.nifti import read_canonical_shape
 from keras_meduda.task import Task
 
 LESION = Task(("lesion",))
@@ -61,6 +62,7 @@ def test_every_orientation_is_read_alike_and_a_mask_lies_on_its_image(tmp_path, 
     assert nib.aff2axcodes(image.affine) == ("R", "A", "S")
     np.testing.assert_allclose(image.spacing, (0.1, 0.2, 0.5), rtol=1e-6)
     assert read_spacing(path) == image.spacing
+    assert read_canonical_shape(path) == image.array.shape[:3]
     voxels = np.array(list(np.ndindex(SHAPE)))
     here = np.linalg.inv(image.affine) @ nib.load(path).affine @ np.c_[voxels, np.ones(336)].T
     here = np.rint(here[:3]).astype(int)
@@ -89,6 +91,26 @@ def test_kinds_of_files(tmp_path, ending, kind, shape, dtype):
     np.testing.assert_array_equal(read_mask(written, LESION), bright)
 
 
+def test_a_mask_does_not_keep_how_its_scan_is_shown(tmp_path):
+    scan = nib.Nifti1Image(np.ones(SHAPE, "int16"), affine())
+    scan.header["cal_min"], scan.header["cal_max"] = 40, 800
+    scan.header.set_intent("t test", (7,), name="effect")
+    scan.header["descrip"] = b"RARE"
+    nib.save(scan, tmp_path / "scan.nii")
+    written = write_mask(tmp_path / "m", np.ones(SHAPE, "uint8"), like=tmp_path / "scan.nii")
+    header = nib.load(written).header
+    assert (header["cal_min"], header["cal_max"]) == (0, 0)
+    assert header.get_intent() == ("none", (), "") and header["descrip"] == b"RARE"
+
+
+def test_extensions_lie_before_the_voxels(tmp_path):
+    scan = nib.Nifti1Image(np.arange(336, dtype="int16").reshape(SHAPE), affine())
+    scan.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"of a scanner"))
+    nib.save(scan, tmp_path / "scan.nii.gz")
+    array = read_image(tmp_path / "scan.nii.gz").array[..., 0]
+    np.testing.assert_array_equal(array, scan.get_fdata())
+
+
 @pytest.mark.parametrize("slope", [(1.0, 0.0), (0.5, -3.0)])
 def test_a_scaled_volume_is_read_without_a_copy_in_float64(tmp_path, slope):
     shape = (64, 64, 64)
@@ -114,7 +136,12 @@ def zipped(path):
     return target
 
 
-LARGER = [3, 60, 7, 8, 1, 1, 1, 1]
+def padded(path):
+    path.write_bytes(path.read_bytes() + b"\0")
+    return path
+
+
+LARGER, SMALLER = [3, 60, 7, 8, 1, 1, 1, 1], [3, 6, 7, 7, 1, 1, 1, 1]
 FAULTS = {
     "truncated": (lambda d: cut(save(d / "a.nii", np.ones(SHAPE))), "cannot be decoded"),
     "truncated gz": (lambda d: cut(save(d / "a.nii.gz", np.random.random(SHAPE))), "cannot be dec"),
@@ -122,6 +149,14 @@ FAULTS = {
         lambda d: with_header(d / "a.nii", dim=LARGER), "Expected 6720 bytes, got 672 bytes"),
     "header of a larger volume, gz": (
         lambda d: zipped(with_header(d / "a.nii", dim=LARGER)), "Expected 6720 bytes, got 672"),
+    "header of a smaller volume": (
+        lambda d: with_header(d / "a.nii", dim=SMALLER),
+        "bytes left over after the voxels of its header, (6, 7, 7) of type int16"),
+    "header of a smaller volume, gz": (
+        lambda d: zipped(with_header(d / "a.nii", dim=SMALLER)), "bytes left over"),
+    "header of smaller voxels": (
+        lambda d: with_header(d / "a.nii", datatype=2, bitpix=8), "bytes left over"),
+    "padding": (lambda d: padded(save(d / "a.nii", np.ones(SHAPE))), "bytes left over"),
     "no voxels": (
         lambda d: with_header(d / "a.nii", dim=[3, 0, 7, 8, 1, 1, 1, 1]), "shape (0, 7, 8)"),
     "not zipped": (

@@ -35,8 +35,17 @@ def test_the_fourth_shows_the_largest_error():
     reference = ball((20, 24, 15), 8)
     prediction = reference.copy()
     prediction[30:38, 30:40, 3] = True  # wrong in the slice Z = 3 alone
-    picture = orthogonal_slices(IMAGE, prediction, reference)
+    picture = orthogonal_slices(IMAGE, prediction, reference, (1.0, 1.0, 1.2))
     fourth = picture[24:, -(SIDE * 40 // 48) :]
+    assert colours(fourth, PREDICTION).any() and not colours(fourth, REFERENCE).any()
+
+
+def test_the_slices_of_isotropic_volumes_are_coronal():
+    reference = ball((20, 24, 15), 8)
+    prediction = reference.copy()
+    prediction[30:38, 3, 10:20] = True  # wrong in the slice Y = 3 alone
+    picture = orthogonal_slices(IMAGE, prediction, reference)
+    fourth = picture[24:, -(SIDE * 40 // 30) :]
     assert colours(fourth, PREDICTION).any() and not colours(fourth, REFERENCE).any()
 
 

@@ -1,5 +1,7 @@
 """Where a network starts, what of it trains, and how fast."""
 
+import zipfile
+
 import keras
 import numpy as np
 import pytest
@@ -111,6 +113,14 @@ def test_a_file_that_is_no_checkpoint(tmp_path, name):
         load_checkpoint(network(), tmp_path / name)
 
 
+def test_an_archive_of_something_else(tmp_path):
+    path = tmp_path / "a.keras"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("report.txt", "no weights")
+    with pytest.raises(ValueError, match="a.keras: expected .* model.weights.h5 .* found report"):
+        load_checkpoint(network(), path)
+
+
 # Which layers train
 
 
@@ -180,6 +190,8 @@ def test_frozen_batch_norm_keeps_statistics_scale_and_offset(batches):
 def test_nothing_fits():
     with pytest.raises(ValueError, match=r"no layer of 'deocder'; expected one of encoder, dec"):
         train_only(network(), "deocder")
+    with pytest.raises(ValueError, match=r"'\*head' is no regular expression: nothing to repeat"):
+        train_only(network(), "*head")
 
 
 def test_a_fine_tuned_run_loads_whole(batches, tmp_path):

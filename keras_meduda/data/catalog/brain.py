@@ -57,7 +57,8 @@ def ratlesnet(root) -> tuple[pd.DataFrame, Task]:
     """Rat brains after a stroke in RatLesNetV2's layout; every study is a domain.
 
     `<study>/<time>/<id>/scan.nii.gz` with `scan_lesion.nii.gz` (or `scan_lesionIAM.nii.gz`, which
-    its code reads), `.nii` as well. A rat (`<study>_<id>`) is a group over all times.
+    its code reads), `.nii` as well. A rat (`<study>_<id>`) is a group over all times, a case
+    `<time>_<id>`, where there are several studies `<study>_<time>_<id>`.
 
     Args:
         root: folder of the studies.
@@ -72,12 +73,13 @@ def ratlesnet(root) -> tuple[pd.DataFrame, Task]:
         J. M. Valverde et al., RatLesNetv2, Frontiers in Neuroscience 14:610239, 2020.
     """
     masks = {path.parent: path for path in find_files(root, r"/scan_lesion(IAM)?\.nii(\.gz)?$")}
-    rows = []
-    for scan in find_files(root, r"[^/]+/[^/]+/[^/]+/scan\.nii(\.gz)?$"):
+    scans = find_files(root, r"[^/]+/[^/]+/[^/]+/scan\.nii(\.gz)?$")
+    studies, rows = {scan.parents[2] for scan in scans}, []
+    for scan in scans:
         study, time, rat = relative(root, scan.parent).split("/")[-3:]
         rows.append(
             {
-                "case": f"{time}_{rat}",
+                "case": f"{time}_{rat}" if len(studies) == 1 else f"{study}_{time}_{rat}",
                 "domain": study,
                 "group": f"{study}_{rat}",
                 "time": time,

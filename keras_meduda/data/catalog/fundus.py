@@ -118,7 +118,7 @@ def drishti_gs(root) -> tuple[pd.DataFrame, Task]:
 
 
 def rim_one_dl(root, partition="randomly") -> tuple[pd.DataFrame, Task]:
-    """RIM-ONE DL with one of its two official splits.
+    """RIM-ONE DL with one of its two official splits; each of the three releases is a domain.
 
     `partitioned_<partition>/**/r<1|2|3>_Im<n>.png` below a folder whose name starts with `train` or
     `test`, and `**/<name>-1-{Cup,Disc}-T.png`, binary.
@@ -128,7 +128,7 @@ def rim_one_dl(root, partition="randomly") -> tuple[pd.DataFrame, Task]:
         partition: `"randomly"` or `"by_hospital"`. Default `"randomly"`.
 
     Returns:
-        `(cases, task)`; the domain is `rim_one_dl`.
+        `(cases, task)`; domains `rim_one_dl_r1`, `rim_one_dl_r2` and `rim_one_dl_r3`.
 
     Raises:
         DataError: no such files.
@@ -143,7 +143,7 @@ def rim_one_dl(root, partition="randomly") -> tuple[pd.DataFrame, Task]:
         rows.append(
             {
                 "case": name,
-                "domain": "rim_one_dl",
+                "domain": f"rim_one_dl_{name[:2].lower()}",
                 "image": image,
                 "split": "train" if "/train" in below else "test",
                 "mask": class_cell(

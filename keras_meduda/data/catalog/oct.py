@@ -1,5 +1,6 @@
 """Optical coherence tomography: the macular oedema of Chiu 2015."""
 
+import re
 from pathlib import Path
 
 from keras_meduda.data.catalog.layout import is_tidy, pairs, recognised
@@ -18,8 +19,8 @@ PUBLISHED_TEST = {
 def chiu(root, split="published", fold=0, cache=None, size=(256, 256)):
     """The OCT B-scans with macular oedema of Chiu 2015, ten subjects of eleven labelled B-scans.
 
-    * As shipped: ten `Subject_<n>.mat` (496 × 768 × 61); their labelled B-scans are written as PNG
-      once, see `convert_chiu`.
+    * As shipped: ten `Subject_<n>.mat` (496 × 768 × 61), in the order of n; their labelled B-scans
+      are written as PNG once, see `convert_chiu`.
     * Tidy: `images/img_<n>.png`, `masks/img_<n>.png` (1 fluid), `splits/{train,val}.txt`; the
       subject is n // 11.
 
@@ -53,7 +54,7 @@ def chiu(root, split="published", fold=0, cache=None, size=(256, 256)):
     if split not in ("published", "subject"):
         raise ValueError(f"chiu: split={split!r}; expected 'published' or 'subject'.")
     root = Path(root).absolute()
-    if files := sorted(root.glob("*.mat")):
+    if files := sorted(root.glob("*.mat"), key=_by_number):
         folder = Path(cache or root.with_name(f"{root.name}_png"))
         folder = folder / ("original" if size is None else "x".join(map(str, size)))
         cases, test = convert_chiu(files, folder, size), PUBLISHED_TEST
@@ -71,6 +72,11 @@ def chiu(root, split="published", fold=0, cache=None, size=(256, 256)):
         raise ValueError(f"chiu: fold={fold}; {len(subjects)} subjects give 0 to {len(pairs) - 1}.")
     parts = ["test" if subject in pairs[fold] else "train" for subject in cases["subject"]]
     return cases.assign(split=parts, group=cases["subject"]), _CHIU
+
+
+def _by_number(file):
+    """A key by which `Subject_2` comes before `Subject_10`: the published split counts B-scans."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", file.stem)]
 
 
 def _tidy_chiu(root, split):
