@@ -1,7 +1,7 @@
 """A YOLO detector of tumours: train it on boxes, then let it find them (needs the extra `teacher`).
 
     python scripts/detect_boxes.py train --data boxes/yolo/data.yaml --out detector
-    python scripts/detect_boxes.py predict --weights detector/weights/best.pt --cases scans/ \
+    python scripts/detect_boxes.py predict --weights detector/detector.pt --cases scans/ \
         --out boxes.csv
 
 Runs on a GPU where there is one. Boxes are in pixels of the original images.
@@ -20,7 +20,7 @@ class Train:
     data: Path
     """Its data.yaml."""
     out: Path = Path("detector")
-    """Folder of the results; the weights are OUT/weights/best.pt."""
+    """Folder of the results; OUT/detector.pt is there once the training has finished."""
     model: str = "yolo11n.yaml"
     """A .yaml starts from random weights, a .pt goes on from trained ones."""
     epochs: int = 100

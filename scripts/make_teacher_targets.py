@@ -43,6 +43,8 @@ def main(flags):
     from keras_meduda.teachers.targets import make_targets
 
     cases, boxes = cases_at(flags.cases), None
+    if cases.empty:
+        raise ValueError(f"{flags.cases}: received 0 cases, expected at least one.")
     if flags.boxes:
         boxes = boxes_by_case(read_boxes(flags.boxes), cases, flags.boxes)
     elif flags.teacher != "network":

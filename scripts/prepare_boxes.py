@@ -41,12 +41,11 @@ def main(flags):
     if flags.split is not None:
         cases = cases[cases["split"] == flags.split]
     task = Task(("tumour",), overlapping=True, values={"tumour": flags.values})
-    data = write_yolo(cases, task, flags.out / "yolo", seed=flags.seed)
     boxes = boxes_from_masks(cases, task, flags.jitter, flags.seed)
     write_boxes(boxes, flags.out / "boxes.csv")
     without = len(cases) - boxes["case"].nunique()
     print(f"{len(boxes)} boxes in {flags.out}/boxes.csv; {without} of {len(cases)} cases without")
-    print(f"YOLO data: {data}")
+    print(f"YOLO data: {write_yolo(cases, task, flags.out / 'yolo', seed=flags.seed)}")
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ class MedDistillFlags:
     filters: tuple[int, ...] = (16, 32, 64, 128)
     """Width of each level; the original has 32 64 128 256 512."""
     deep_supervision: bool = False
-    """Heads at every depth, so that the network can be pruned."""
+    """Train heads at every depth, so that the network can be pruned (docs/distil.md)."""
     learning_rate: float = 1e-3
     """Of the first step; it falls to zero as a cosine."""
     seed: int = 0
@@ -83,22 +83,37 @@ class MedDistillFlags:
 
 def main(flags):
     """Detector → teacher → student → evaluation."""
-    from keras_meduda.distribution import is_chief, strategy
+    from keras_meduda.data.cases import read_cases
+    from keras_meduda.distribution import is_chief, lost_worker_explained, strategy, total
     from keras_meduda.task import Preprocessing, Task
 
     if flags.smoke:
-        flags.size, flags.filters, flags.steps, flags.batch_size = 32, (4, 8), 12, 2
-    began = time.perf_counter()
-    refuse_other_settings(flags)
+        flags.size, flags.filters, flags.steps, flags.batch_size = 32, (4, 8, 16), 12, 2
+    began, replicas = time.perf_counter(), strategy(flags.strategy)
+    chief = is_chief(replicas)
     task = Task(("tumour",), overlapping=True, values={"tumour": flags.values})
     preprocessing = Preprocessing(size=(flags.size,) * 2, normalise="zero_one")
-    cases = read_cases(flags, task)
-    stage = Stage(flags, task, preprocessing)
-    targets = make_targets(flags, cases, find_boxes(flags, cases, task), stage)
+
+    def wait():
+        """Of several workers one prepares, the others go on when it is done."""
+        with lost_worker_explained(replicas, flags.out):
+            total(replicas, 1)
+
+    if chief:
+        check_settings(flags)
+        cases = prepare_cases(flags, task)
+        keep_settings(flags)
+        boxes = find_boxes(flags, cases, task)
+    wait()
+    cases, stage = read_cases(flags.out / "cases.csv"), Stage(flags, task, preprocessing)
+    weights, targets = teacher_weights(flags, cases, stage), flags.out / "targets.h5"
+    if chief:
+        make_targets(flags, targets, boxes, weights)
+    wait()
     runs = {"student": stage.distil(cases, targets)}
     if flags.oracle:
         runs["oracle"] = stage.supervised("oracle", cases[cases["split"] == "train"])
-    if not is_chief(strategy(flags.strategy)):
+    if not chief:
         return  # one worker evaluates and writes
     if ((cases["split"] == "test") & (cases["mask"] != "")).any():
         page = evaluate(flags, cases, targets, task, runs, began)
@@ -108,11 +123,9 @@ def main(flags):
     print(f"report: {page}")
 
 
-def refuse_other_settings(flags):
+def check_settings(flags):
     """A run folder is continued with the settings it was begun with."""
     import json
-
-    from keras_meduda.data.io import replacing
 
     free = ("out", "resume", "oracle", "legacy")
     file, now = flags.out / "flags.json", {k: str(v) for k, v in vars(flags).items()}
@@ -123,35 +136,47 @@ def refuse_other_settings(flags):
             f"{flags.out} holds a run with other settings ({changes}). Choose another --out, or "
             "start over with --no-resume."
         )
-    with replacing(file) as unfinished:
-        unfinished.write_text(json.dumps(now, indent=1))
 
 
-def read_cases(flags, task):
+def keep_settings(flags):
+    """From here on the run folder holds what depends on them."""
+    import json
+
+    from keras_meduda.data.io import replacing
+
+    with replacing(flags.out / "flags.json") as unfinished:
+        unfinished.write_text(json.dumps({k: str(v) for k, v in vars(flags).items()}, indent=1))
+
+
+def prepare_cases(flags, task):
     """The case table with its splits, checked, and written to the run folder."""
-    from keras_meduda.data.cases import split_cases, validate, write_cases
+    from keras_meduda.data.cases import checked, split_or_given, write_cases
     from keras_meduda.data.catalog import cases_at
-    from keras_meduda.data.io import DataError
     from keras_meduda.data.phantoms import write_brain_slices
-    from keras_meduda.teachers.boxes import refuse_shared_names
+    from keras_meduda.data.roi import read_boxes
+    from keras_meduda.teachers.boxes import check_names
 
     path = flags.cases or flags.out / "phantoms" / "cases.csv"
     if not flags.cases and not (flags.resume and path.exists()):
         write_brain_slices(path.parent, 16 if flags.smoke else 96, seed=flags.seed)
     cases = cases_at(path)
-    if (cases["mask"] == "").all():
-        cases["split"] = "train"
-    elif (cases["split"] == "").any():
-        shares = {"labelled": 0.15, "train": 0.65, "test": 0.2}
-        cases = split_cases(cases, shares, flags.seed)
+    masks = (cases["mask"] != "").any()
+    shares = {"labelled": 0.15, "train": 0.65, "test": 0.2} if masks else {"train": 1}
+    cases = split_or_given(cases, shares, flags.seed)
+    if not masks and flags.teacher != "network" and not (flags.boxes or flags.detector):
+        raise ValueError(f"{path}: no masks to take boxes from; expected --boxes or --detector.")
+    if flags.boxes:
+        read_boxes(flags.boxes)
+    own_teacher = flags.teacher == "network" and flags.teacher_weights is None
+    if (flags.supervised or own_teacher) and not (cases["split"] == "labelled").any():
+        raise ValueError(
+            f"{path}: no case of split 'labelled', from which --supervised and the network teacher "
+            f"learn; there are {set(cases['split'])}."
+        )
     if not (cases["split"] == "train").any():
         raise ValueError(f"{path}: no case of split 'train'; there are {set(cases['split'])}.")
-    refuse_shared_names(cases)
-    problems = validate(cases, task, read_masks=cases["split"] != "train", channels=3)
-    for problem in problems:
-        print(problem, file=sys.stderr)
-    if errors := [problem for problem in problems if problem.severity == "error"]:
-        raise DataError(*errors)
+    check_names(cases)
+    checked(cases, task, read_masks=masks & (cases["split"] != "train"), channels=3)
     write_cases(cases, flags.out / "cases.csv")
     counts = ", ".join(f"{n} {split}" for split, n in cases["split"].value_counts().items())
     print(f"{len(cases)} cases: {counts}")
@@ -166,18 +191,15 @@ def find_boxes(flags, cases, task):
         return flags.boxes
     path = flags.out / "boxes.csv"
     if flags.detector is None:
-        if (cases["mask"] == "").all():
-            raise ValueError(
-                f"{flags.cases}: no masks to take boxes from; expected --boxes or --detector."
-            )
         print(f"boxes: from masks, edges moved by up to {flags.jitter} px: an upper figure")
         write_boxes(boxes_from_masks(cases, task, flags.jitter, flags.seed), path)
         return path
     weights = flags.detector
     if weights.endswith(".yaml"):
         folder, labelled = flags.out / "detector", cases[cases["split"] == "labelled"]
-        weights = folder / "weights" / "best.pt"
+        weights = folder / "detector.pt"
         if not (flags.resume and weights.exists()):
+            path.unlink(missing_ok=True)
             data = write_yolo(labelled, task, folder / "data", seed=flags.seed)
             call(
                 "detect_boxes.py",
@@ -199,12 +221,15 @@ def find_boxes(flags, cases, task):
     return path
 
 
-def make_targets(flags, cases, boxes, stage):
+def teacher_weights(flags, cases, stage):
+    """SAM2's checkpoint, or the run folder of the network, which is trained if none is given."""
+    if flags.teacher == "network" and flags.teacher_weights is None:
+        return stage.supervised("teacher", cases[cases["split"] == "labelled"]).path
+    return flags.teacher_weights
+
+
+def make_targets(flags, path, boxes, weights):
     """The teacher's HDF5 file; the teacher runs in a process of its own."""
-    weights = flags.teacher_weights
-    if flags.teacher == "network" and weights is None:
-        weights = stage.supervised("teacher", cases[cases["split"] == "labelled"]).path
-    path = flags.out / "targets.h5"
     if not flags.resume:
         path.unlink(missing_ok=True)
     options = {"--boxes": boxes, "--weights": weights}
@@ -219,7 +244,6 @@ def make_targets(flags, cases, boxes, stage):
         path,
         *options,
     )
-    return path
 
 
 def call(script, *arguments):
@@ -239,10 +263,12 @@ class Stage:
     def prepare(self, cases, labels):
         """Cases in the network's grid."""
         from keras_meduda.data.cases import without_masks
-        from keras_meduda.data.pipeline import prepare
+        from keras_meduda.data.pipeline import prepare, prepared_bytes
 
         cases = cases if labels else without_masks(cases)
         folder = self.flags.out / "prepared"
+        size = prepared_bytes(cases, self.preprocessing) / 1e9
+        print(f"{folder}: at most {size:.2f} GB for {len(cases)} cases")
         return prepare(cases, self.task, self.preprocessing, folder, labels)
 
     def fit(self, folder, build, **batches):
@@ -268,10 +294,12 @@ class Stage:
         """A network trained on masks."""
         from keras_meduda.methods import Supervised
 
+        def build(network):
+            heads = {head: 1.0 for head in network.output if head.startswith("aux_")}
+            return Supervised(network, overlapping=True, aux_weights=heads or None)
+
         source = self.prepare(cases, labels=True)
-        return self.fit(
-            self.flags.out / name, lambda net: Supervised(net, overlapping=True), source=source
-        )
+        return self.fit(self.flags.out / name, build, source=source)
 
     def distil(self, cases, targets):
         """The student."""
@@ -346,7 +374,7 @@ def evaluate(flags, cases, targets, task, runs, began):
     summaries = {name: write_evaluation(flags.out, name, frame) for name, frame in frames.items()}
     seen = {"teacher": "no box" if flags.teacher == "network" else "a box"}
     title = f"{len(test)} test cases of {test['group'].nunique()} groups"
-    table = Table("", "sees", "Dice, %", "95 % interval", "HD95, px", title=title)
+    table = Table("", "sees", "Dice, %", "95 % interval", "HD95 (MedPy's), px", title=title)
     dice = {}
     for name, summary in summaries.items():
         (scores,) = summary["classes"].values()

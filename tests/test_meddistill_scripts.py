@@ -1,6 +1,9 @@
 """The scripts of MedDistill as a user runs them, on phantoms."""
 
+import contextlib
+import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +11,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from keras_meduda.data.cases import read_cases, without_masks, write_cases
 from keras_meduda.data.phantoms import write_brain_slices
 from keras_meduda.data.roi import read_boxes
+from keras_meduda.teachers.boxes import write_boxes
 from keras_meduda.teachers.targets import open_targets, read_target
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -66,6 +71,11 @@ def test_boxes_lead_to_targets_that_a_second_start_keeps(table, boxes, tmp_path)
             "expected --weights RUN",
         ),
         ("make_teacher_targets", ["--cases", "nowhere.csv", "--boxes", "{bad}"], "no such file"),
+        (
+            "make_teacher_targets",
+            ["--cases", "{none}", "--teacher", "network"],
+            "none.csv: received 0 cases, expected at least one",
+        ),
         ("prepare_boxes", ["--cases", "{folder}"], "found an empty folder, expected image files"),
         (
             "detect_boxes",
@@ -78,11 +88,102 @@ def test_a_mistake_is_named_without_a_traceback(table, tmp_path, name, flags, me
     (tmp_path / "empty").mkdir()
     bad = tmp_path / "bad.csv"
     bad.write_text(f"case,x0,y0,x1,y1\n{pd.read_csv(table)['case'][0]},1,1,900,9\n")
-    places = {"table": table, "bad": bad, "folder": tmp_path / "empty"}
+    (none := tmp_path / "none.csv").write_text("case,image\n")
+    places = {"table": table, "bad": bad, "none": none, "folder": tmp_path / "empty"}
     out = ["--out", str(tmp_path / "out")]
     done = call(name, *(flag.format(**places) for flag in flags), *out)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert any(part in done.stderr for part in message.split("|")), done.stderr
+
+
+def with_splits(table, folder, change):
+    """A table in which the column `split` was changed."""
+    cases = read_cases(table)
+    cases["split"] = change(cases["split"])
+    write_cases(cases, folder / "changed.csv")
+    return folder / "changed.csv"
+
+
+def test_a_table_of_which_a_part_has_a_split_is_refused(table, tmp_path):
+    path = with_splits(table, tmp_path, lambda split: split.where(split != "test", ""))
+    done = call("train_meddistill", "--cases", path, "--out", tmp_path / "out")
+    assert done.returncode == 2 and "no split in 5 of 20 rows (brain_" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--cases", "typo.csv"], "typo.csv: found no such file"),
+        (["--cases", "{table}", "--boxes", "typo.csv"], "typo.csv: found no such file"),
+        (["--cases", "{unlabelled}", "--teacher", "network"], "no case of split 'labelled'"),
+    ],
+)
+def test_a_mistake_leaves_no_settings_that_its_correction_does_not_fit(
+    table, tmp_path, flags, message
+):
+    unlabelled = with_splits(table, tmp_path, lambda split: split.replace("labelled", "train"))
+    flags = [flag.format(table=table, unlabelled=unlabelled) for flag in flags]
+    done = call("train_meddistill", *flags, "--out", tmp_path / "out")
+    assert done.returncode == 2 and message in done.stderr, done.stderr
+    assert not (tmp_path / "out" / "flags.json").exists()
+
+
+@pytest.mark.slow
+def test_without_masks_the_named_split_is_kept(table, boxes, tmp_path):
+    unlabelled = tmp_path / "unlabelled.csv"
+    write_cases(without_masks(read_cases(table)), unlabelled)
+    flags = ("--smoke", "--cases", unlabelled, "--boxes", boxes, "--out", tmp_path / "out")
+    out = run("train_meddistill", *flags)
+    assert "13 train, 5 test, 2 labelled" in out and "no test case has a mask" in out
+
+
+def test_a_detector_of_too_few_cases_is_refused(tmp_path):
+    done = call("train_meddistill", "--smoke", "--detector", "yolo11n.yaml", "--out", tmp_path)
+    assert done.returncode == 2 and "2 labelled cases of 1 groups, expected at" in done.stderr
+
+
+@pytest.mark.slow
+def test_new_boxes_are_not_answered_with_the_old_student(table, boxes, tmp_path):
+    own = tmp_path / "boxes.csv"
+    flags = ("--cases", table, "--boxes", own, "--smoke", "--out", tmp_path / "out")
+    frame = read_boxes(boxes)
+    write_boxes(frame, own)
+    run("train_meddistill", *flags)
+    write_boxes(frame.assign(x1=frame["x1"] - 1), own)
+    done = call("train_meddistill", *flags)
+    assert done.returncode == 2 and "holds a run with other settings (data.target" in done.stderr
+
+
+@pytest.mark.slow
+def test_of_several_workers_one_prepares(tmp_path):
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(2)]
+        for free in sockets:
+            free.bind(("localhost", 0))
+        addresses = [f"localhost:{free.getsockname()[1]}" for free in sockets]
+    flags = ("--smoke", "--strategy", "multiworker", "--teacher", "network", "--out", tmp_path)
+    workers = [
+        subprocess.Popen(
+            [sys.executable, SCRIPTS / "train_meddistill.py", *flags],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={
+                **os.environ,
+                "TF_CONFIG": json.dumps(
+                    {
+                        "cluster": {"worker": addresses},
+                        "task": {"type": "worker", "index": index},
+                    }
+                ),
+            },
+        )
+        for index in range(2)
+    ]
+    texts = [worker.communicate(timeout=300)[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], "\n".join(texts)
+    assert ["taught by network" in text for text in texts] == [True, False]
+    assert ["report: " in text for text in texts] == [True, False]
 
 
 @pytest.mark.slow

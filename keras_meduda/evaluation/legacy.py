@@ -18,7 +18,7 @@ def evaluate_meddistill(run, cases: pd.DataFrame, task=None) -> pd.DataFrame:
     mean leaves such cases out. Two empty masks score a Dice of 0. `km.evaluate` is the honest one.
 
     The original also skips the stretch to 0…255 that its training applied; here the run's own
-    preprocessing is used.
+    preprocessing is used, which stretches no 8-bit image in either.
 
     Args:
         run: what `km.load` or `km.fit` returns; a task of one class.

@@ -31,10 +31,11 @@ class FoundationDistillation(Method):
     source in the batch, the few images with a mask, adds the supervised loss; then the student sees
     both halves in one batch, so that its batch-norm statistics are those of both.
 
-    Heads of a deeply supervised network (`aux_…`) are averaged in the mask terms.
+    Heads of a deeply supervised network (`aux_…`) are averaged in the mask terms and in the
+    supervised loss.
 
     Args:
-        network: the student; the task's classes overlap, usually there is one.
+        network: the student; it has a logit for each channel of the teacher's mask, which is one.
         teacher_channels: width of the embedding. Default `None`: there is none.
         ulwr: the weights, as above. Default `"original"`.
         feature_loss: `"normalised"` (default), or `"mse"` of the vectors as they are.
@@ -43,7 +44,8 @@ class FoundationDistillation(Method):
         ema: decay of that average. Default 0.99.
 
     Raises:
-        ValueError: an unknown form of weights or of the feature loss, or a share α outside 0…1.
+        ValueError: an unknown form of weights or of the feature loss, or a share α outside 0…1;
+            in the first step, a network with another number of logits than the mask has channels.
 
     Source:
         MedDistill (BUCT-IUSRC), with the feature term as we define it: there, the logits are
@@ -113,15 +115,20 @@ class FoundationDistillation(Method):
         return variables
 
     def forward(self, batch, training):
-        """Distances to the teacher, `(batch, terms)`, and the logits of the labelled images."""
+        """Distances to the teacher, `(batch, terms)`, and the heads' logits of labelled images."""
         target, image = batch["target"], batch["target"]["image"]
         count = ops.shape(image)[0]
         if "source" in batch:
             image = ops.concatenate([image, batch["source"]["image"]])
         student = self.network(image, training=training)
         mask = self._refined(target)
-        heads = ["logits", *(name for name in student if name.startswith("aux_"))]
-        distances = [losses.mask_distances(mask, student[name][:count]) for name in heads]
+        if mask.shape[-1] not in (None, student["logits"].shape[-1]):  # would be broadcast
+            raise ValueError(
+                f"FoundationDistillation: '{self.network.name}' gives {student['logits'].shape[-1]}"
+                f" logits a pixel; expected {mask.shape[-1]}, the channels of the teacher's mask."
+            )
+        heads = [student["logits"], *(student[k] for k in student if k.startswith("aux_"))]
+        distances = [losses.mask_distances(mask, head[:count]) for head in heads]
         distances = [sum(of_heads) / len(heads) for of_heads in zip(*distances, strict=True)]
         if "feature" in self.terms:
             teacher = target["teacher_features"]
@@ -131,7 +138,7 @@ class FoundationDistillation(Method):
         distances = ops.stack(distances, axis=-1)
         if training and self.ulwr == "dwa":
             self._remember(ops.mean(distances, axis=0))
-        return {"distances": distances, "source": student["logits"][count:]}
+        return {"distances": distances, "source": [head[count:] for head in heads]}
 
     def losses(self, batch, outputs):
         """The weighted terms of the distillation, and of the labelled images if there are any."""
@@ -143,8 +150,9 @@ class FoundationDistillation(Method):
         if self.ulwr == "kendall":
             terms["regularisation"] = ops.sum(self.log_variances)
         if "source" in batch:
-            mask = batch["source"]["mask"]
-            terms["segmentation"] = losses.segmentation(mask, outputs["source"], overlapping=True)
+            mask, heads = batch["source"]["mask"], outputs["source"]
+            of_heads = [losses.segmentation(mask, logits, overlapping=True) for logits in heads]
+            terms["segmentation"] = sum(of_heads) / len(heads)
         return terms
 
     def monitored(self, batch, outputs):

@@ -66,8 +66,8 @@ class KLDistillation(Method):
         shares = {"ramp": ramp, "ema": ema or 0.0, "confidence": confidence}
         if temperature <= 0 or not all(0 <= share <= 1 for share in shares.values()):
             raise ValueError(
-                f"KLDistillation: temperature={temperature}, {shares}; expected a temperature above "
-                "0 and shares of 0 to 1."
+                f"KLDistillation: temperature={temperature}, {shares}; expected a temperature "
+                "above 0 and shares of 0 to 1."
             )
         self.overlapping, self.mode, self.temperature = overlapping, mode, temperature
         self.weight, self.ramp, self.ema, self.confidence = weight, ramp, ema, confidence

@@ -18,9 +18,8 @@ def UNetPlusPlus(input_shape, channels, filters=(32, 64, 128, 256, 512), deep_su
             not divide the stride.
         channels: number of logit channels.
         filters: width of each level. Default `(32, 64, 128, 256, 512)`.
-        deep_supervision: whether every X^{0,j} has a head of its own. Default `False`. A network
-            pruned to depth j is then `keras.Model(network.input, {"logits":
-            network.output["aux_j"], "features": network.get_layer("aux_j").input})`.
+        deep_supervision: whether every X^{0,j} has a head of its own. Default `False`. See `prune`
+            and `mean_of_heads` for what is deployed.
         name: name of the model.
 
     Returns:
@@ -67,3 +66,59 @@ def UNetPlusPlus(input_shape, channels, filters=(32, 64, 128, 256, 512), deep_su
 
     # Config
     return keras.Model(image, outputs, name=name)
+
+
+def prune(network, depth):
+    """The part of a deeply supervised UNet++ that ends in the head of X^{0,depth}: fast mode.
+
+    Args:
+        network: a `UNetPlusPlus` with deep supervision; its weights are shared.
+        depth: 1, 2… of the heads `"aux_1"`, `"aux_2"`…; the deepest is `network`'s own.
+
+    Returns:
+        `keras.Model` that gives `"logits"` and `"features"`; what lies deeper is not in it.
+
+    Raises:
+        ValueError: no head at that depth.
+
+    Example:
+        >>> network = UNetPlusPlus((32, 32, 3), 1, (4, 6, 8), deep_supervision=True)
+        >>> prune(network, 1).count_params() < network.count_params()
+        True
+
+    Source:
+        UNet++ (Zhou et al. 2018), section 2.2.
+    """
+    name = f"aux_{depth}"
+    if name not in _heads(network):
+        raise ValueError(f"prune: depth={depth}; '{network.name}' has the heads {_heads(network)}.")
+    head = {"logits": network.output[name], "features": network.get_layer(name).input}
+    return keras.Model(network.input, head, name=f"{network.name}_{depth}")
+
+
+def mean_of_heads(network):
+    """A deeply supervised UNet++ whose logits are the mean of those of all heads: accurate mode.
+
+    Args:
+        network: a `UNetPlusPlus` with deep supervision; its weights are shared.
+
+    Returns:
+        `keras.Model` that gives `"logits"` and `"features"`.
+
+    Raises:
+        ValueError: a network with one head alone.
+
+    Source:
+        UNet++ (Zhou et al. 2018), section 2.2, which averages after the sigmoid.
+    """
+    if len(_heads(network)) < 2:
+        raise ValueError(
+            f"mean_of_heads: '{network.name}' has the heads {_heads(network)}; expected several."
+        )
+    logits = layers.Average(dtype="float32")([network.output[name] for name in _heads(network)])
+    outputs = {"logits": logits, "features": network.output["features"]}
+    return keras.Model(network.input, outputs, name=f"{network.name}_mean")
+
+
+def _heads(network):
+    return sorted(name for name in network.output if name == "logits" or name.startswith("aux_"))

@@ -4,6 +4,7 @@ A box is `(x0, y0, x1, y1)` in pixels of the original image, x1 and y1 exclusive
 several, or none. Tables are frames `case, x0, y0, x1, y1, score`.
 """
 
+import shutil
 import zlib
 from pathlib import Path
 
@@ -94,7 +95,7 @@ def boxes_by_case(boxes: pd.DataFrame, cases: pd.DataFrame, where="boxes") -> di
         DataError: every box that is empty or not within its image, all in one list; no box of any
             of the cases; names that two domains share.
     """
-    refuse_shared_names(cases)
+    check_names(cases)
     found, problems = {}, []
     groups = dict(list(boxes.groupby("case", sort=False)))
     for case in cases.itertuples():
@@ -121,17 +122,25 @@ def boxes_by_case(boxes: pd.DataFrame, cases: pd.DataFrame, where="boxes") -> di
     return found
 
 
-def refuse_shared_names(cases: pd.DataFrame) -> None:
-    """Boxes and targets are kept by case name, so a name may stand for one case only.
+def check_names(cases: pd.DataFrame) -> None:
+    """Boxes, targets and labels are kept by case name, so a name may stand for one case only.
 
     Raises:
-        DataError: names that several domains share.
+        DataError: names that several domains share, or that hold a slash, as files and groups of
+            HDF5 cannot.
     """
-    if (twice := cases["case"].duplicated()).any():
-        names = ", ".join(sorted(set(cases["case"][twice]))[:5])
-        raise DataError(
-            Problem("case table", f"several cases named {names}", "names unique in the whole table")
-        )
+    shared = set(cases["case"][cases["case"].duplicated()])
+    nested = {name for name in cases["case"] if "/" in name}
+    problems = [
+        Problem("case table", f"{found} {', '.join(sorted(names)[:5])}", expected)
+        for names, found, expected in [
+            (shared, "several cases named", "names unique in the whole table"),
+            (nested, "a slash in the names", "names without one"),
+        ]
+        if names
+    ]
+    if problems:
+        raise DataError(*problems)
 
 
 def yolo_label(boxes, shape) -> str:
@@ -159,12 +168,13 @@ def write_yolo(cases: pd.DataFrame, task, folder, name: str = "tumour", seed: in
     """Writes labelled cases as a YOLO data set.
 
     `images/{train,val}/<case>.png` (three 8-bit channels, as the teachers see them),
-    `labels/{train,val}/<case>.txt` and `data.yaml`. A fifth of the groups validates.
+    `labels/{train,val}/<case>.txt` and `data.yaml`. A fifth of the groups validates. It appears
+    whole or not at all, in the place of an earlier one.
 
     Args:
         cases: a case table with masks.
         task: declares the values of the mask files.
-        folder: where to.
+        folder: where to; one that is missing, empty, or holds an earlier data set.
         name: of the one class. Default `"tumour"`.
         seed: of the split. Default 0.
 
@@ -172,9 +182,17 @@ def write_yolo(cases: pd.DataFrame, task, folder, name: str = "tumour", seed: in
         The path of `data.yaml`.
 
     Raises:
-        DataError: a case without a mask, or names that two domains share.
+        DataError: a case without a mask, names that two domains share, or too few groups for both
+            parts.
+        ValueError: a folder that holds something else.
     """
-    refuse_shared_names(cases)
+    check_names(cases)
+    folder = Path(folder).absolute()
+    if folder.exists() and any(folder.iterdir()) and not (folder / "data.yaml").is_file():
+        raise ValueError(
+            f"{folder}: received a folder that holds other files; expected one that is missing, "
+            "empty, or holds an earlier YOLO data set, which is replaced."
+        )
     if unlabelled := cases["case"][cases["mask"] == ""].tolist():
         raise DataError(
             Problem(
@@ -183,20 +201,32 @@ def write_yolo(cases: pd.DataFrame, task, folder, name: str = "tumour", seed: in
                 "masks, from which a detector learns; an image without a tumour has an empty one",
             )
         )
-    folder = Path(folder).absolute()
     parts = split_cases(cases, {"train": 0.8, "val": 0.2}, seed)
+    if not {"train", "val"} <= set(parts["split"]):
+        raise DataError(
+            Problem(
+                "case table",
+                f"{len(cases)} labelled cases of {cases['group'].nunique()} groups",
+                "at least 3 groups, one of which validates the detector, better 50",
+            )
+        )
+    fresh = folder.with_name(f".{folder.name}-unfinished")
+    shutil.rmtree(fresh, ignore_errors=True)  # of a call that was interrupted
     for case in track(parts.itertuples(), len(parts), "writing YOLO data"):
         labels = read_mask(case.mask, task)
         write_picture(
-            folder / "images" / case.split / f"{case.case}.png",
+            fresh / "images" / case.split / f"{case.case}.png",
             as_rgb(read_image(case.image).array),
         )
-        with replacing(folder / "labels" / case.split / f"{case.case}.txt") as unfinished:
-            unfinished.write_text(yolo_label(boxes_of(labels), labels.shape))
-    with replacing(folder / "data.yaml") as unfinished:
-        unfinished.write_text(
-            f"path: {folder}\ntrain: images/train\nval: images/val\nnames:\n  0: {name}\n"
-        )
+        label = fresh / "labels" / case.split / f"{case.case}.txt"
+        label.parent.mkdir(parents=True, exist_ok=True)
+        label.write_text(yolo_label(boxes_of(labels), labels.shape))
+    (fresh / "data.yaml").write_text(
+        f"path: {folder}\ntrain: images/train\nval: images/val\nnames:\n  0: {name}\n"
+    )
+    if folder.exists():
+        shutil.rmtree(folder)
+    fresh.rename(folder)
     return folder / "data.yaml"
 
 

@@ -11,7 +11,7 @@ def network(run) -> Teacher:
     """The teacher that a run folder holds.
 
     The foreground is any class. It sees the whole image, so boxes are not used; σ² is that of its
-    one map.
+    one map. A run that predicts by a sliding window gives no embedding: its windows overlap.
 
     Args:
         run: what `km.load` returns; this module itself loads no Keras.
@@ -29,9 +29,14 @@ def network(run) -> Teacher:
     version = f"{run.path.name} {digest.hexdigest()[:12]}"
 
     def teach(image, boxes) -> Target:
-        outputs = run.network.predict_on_batch(run.preprocessing.apply(image)[None])
-        p = _foreground(np.asarray(outputs["logits"][0], "float32"), run.task.overlapping)
-        features = np.asarray(outputs["features"][0], "float32")
+        x, features = run.preprocessing.apply(image)[None], None
+        if run.window:
+            p = run.probabilities(x)[0]
+            p = p.max(axis=-1) if run.task.overlapping else 1.0 - p[..., 0]
+        else:
+            outputs = run.network.predict_on_batch(x)
+            p = _foreground(np.asarray(outputs["logits"][0], "float32"), run.task.overlapping)
+            features = np.asarray(outputs["features"][0], "float32")
         return merge(p[None], [self_agreement(p)], image.shape[:2], features)
 
     return Teacher("network", version, teach, prompted=False)

@@ -4,6 +4,7 @@ Needs the extra `keras-meduda[teacher]` and SAM2's weights; ultralytics is AGPL-
 """
 
 import hashlib
+import inspect
 
 import numpy as np
 
@@ -50,6 +51,7 @@ def predictor(weights, device=None, size: int = 1024, model=None):
 
 def teacher_of(sam, version: str) -> Teacher:
     """The teacher around a predictor."""
+    masks_of = _soft_masks if _has_private_calls(sam) else _boolean_masks
 
     def teach(image, boxes) -> Target:
         import torch
@@ -58,7 +60,7 @@ def teacher_of(sam, version: str) -> Teacher:
         shape = rgb.shape[:2]
         sam.set_image(np.ascontiguousarray(rgb[..., ::-1]))  # ultralytics takes BGR
         with torch.inference_mode():
-            maps, quality = _soft_masks(sam, shape, boxes)
+            maps, quality = masks_of(sam, shape, boxes)
         embedding = sam.features["image_embed"][0].float().cpu().numpy()
         embedding = undo_letter_box(np.moveaxis(embedding, 0, -1), shape)
         return merge(maps, quality, shape, embedding)
@@ -84,19 +86,34 @@ def undo_letter_box(array, shape) -> np.ndarray:
     return array[:rows, :columns]
 
 
-def _soft_masks(sam, shape, boxes):
-    """Probabilities `(boxes, h, w)` and quality; boolean ones where the private call is missing.
+def _has_private_calls(sam):
+    """Whether logits can be had, through two methods of ultralytics that it may change.
 
-    The logits are reached through two methods of ultralytics (8.4) that it does not promise to
-    keep; its public call gives masks that are already cut at a threshold.
+    Its public call gives masks that are already cut at a threshold.
     """
     try:
-        prompts = sam._prepare_prompts(sam.imgsz, shape, bboxes=boxes)
-        logits, quality = sam._inference_features(sam.features, *prompts)
-        logits = logits.float().cpu().numpy()
-        maps = [undo_letter_box(1.0 / (1.0 + np.exp(-z)), shape) for z in logits]
-    except (AttributeError, TypeError, ValueError) as error:
+        inspect.signature(sam._prepare_prompts).bind(None, None, bboxes=None)
+        inspect.signature(sam._inference_features).bind(None, None, None, None)
+        return True
+    except (AttributeError, TypeError) as error:
         print(f"SAM2: this ultralytics gives no soft masks ({error}); taking boolean ones.")
-        masks, found = sam.inference_features(sam.features, shape, bboxes=boxes)
-        maps, quality = masks.float().cpu().numpy(), found[:, 4]
-    return np.stack(maps), quality.float().cpu().numpy().clip(0, 1)
+        return False
+
+
+def _soft_masks(sam, shape, boxes):
+    """Probabilities `(boxes, h, w)` and quality."""
+    prompts = sam._prepare_prompts(sam.imgsz, shape, bboxes=boxes)
+    logits, quality = sam._inference_features(sam.features, *prompts)
+    logits = logits.float().cpu().numpy()
+    maps = [undo_letter_box(1.0 / (1.0 + np.exp(-z)), shape) for z in logits]
+    return np.stack(maps), _shares(quality)
+
+
+def _boolean_masks(sam, shape, boxes):
+    """Masks of zeros and ones `(boxes, height, width)` and quality."""
+    masks, found = sam.inference_features(sam.features, shape, bboxes=boxes)
+    return masks.float().cpu().numpy(), _shares(found[:, 4])
+
+
+def _shares(quality):
+    return quality.float().cpu().numpy().clip(0, 1)

@@ -16,12 +16,13 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from keras_meduda.data.io import DataError, Problem, image_files, read_image
+from keras_meduda.data.io import DataError, Problem, image_files, read_image, replacing
 from keras_meduda.data.spatial import resize
 from keras_meduda.progress import track
-from keras_meduda.teachers.boxes import refuse_shared_names
+from keras_meduda.teachers.boxes import check_names
 
 NO_BOXES = np.zeros((0, 4), "float32")
+COMPRESSED = ("probability", "embedding")
 
 
 class Failure(ValueError):
@@ -113,8 +114,8 @@ def make_targets(path, cases: pd.DataFrame, teacher: Teacher, boxes=None) -> pd.
     """Runs a teacher over cases and keeps what it says; a second start goes on where it stopped.
 
     A case is done anew where its image, its boxes, the teacher or its version changed, or where
-    the checksum of what is stored does not fit. A file that cannot be opened at all is set aside as
-    `<name>.unreadable`. The size is announced after the first case, before the others.
+    what is stored is damaged. A file that cannot be read at all is set aside as
+    `<name>.unreadable`. The size is announced after the first case that is taught.
 
     Args:
         path: the HDF5 file.
@@ -127,30 +128,43 @@ def make_targets(path, cases: pd.DataFrame, teacher: Teacher, boxes=None) -> pd.
         training.
 
     Raises:
-        DataError: an image that cannot be read, names that two domains share.
+        DataError: an image that cannot be read, names that two domains share, or a file that
+            another process has open for writing.
         OSError: too little room on the disk.
     """
-    refuse_shared_names(cases)
-    path, rows, boxes = Path(path), [], boxes or {}
+    check_names(cases)
+    path, boxes = Path(path), boxes or {}
     path.parent.mkdir(parents=True, exist_ok=True)
-    _set_aside_unreadable(path)
-    with h5py.File(path, "a") as file:
-        done = 0
-        for case in track(cases.itertuples(), len(cases), f"{teacher.name} teaches"):
-            prompts = np.asarray(boxes.get(case.case, NO_BOXES), "float32")
-            identity = {
-                "teacher": teacher.name,
-                "version": teacher.version,
-                "image_sha256": _sha256(case.image),
-            }
-            if not _is_current(file, case.case, identity, prompts):
-                _write(file, case, _result(teacher, case, prompts), identity, prompts)
-                file.flush()
-                done += 1
-                if done == 1:
-                    _announce(file[case.case], len(cases) - len(rows), path)
-            group = file[case.case].attrs
-            rows.append((case.case, group["status"], group["reason"]))
+    prompts = {c: np.asarray(boxes.get(c, NO_BOXES), "float32") for c in cases["case"]}
+    identity = {
+        case.case: {
+            "teacher": teacher.name,
+            "version": teacher.version,
+            "image_sha256": _sha256(case.image),
+        }
+        for case in cases.itertuples()
+    }
+
+    def is_current(case):
+        old = stored[case]
+        same = all(old[name] == value for name, value in identity[case].items())
+        return same and np.array_equal(old["boxes"], prompts[case])
+
+    stored = _stored(path)
+    stored = {c: old for c, old in stored.items() if c not in identity or is_current(c)}
+    todo, announced = [case for case in cases.itertuples() if case.case not in stored], False
+    if todo:
+        _into_new_file(path, stored)
+        with h5py.File(path, "a") as file:
+            for i, case in enumerate(track(todo, len(todo), f"{teacher.name} teaches")):
+                boxes, result = prompts[case.case], _result(teacher, case, prompts[case.case])
+                values, attributes = _content(result, identity[case.case], boxes)
+                _write(file, case.case, values, attributes)
+                stored[case.case] = attributes
+                if not announced and attributes["status"] == "done":
+                    _announce(values, len(todo) - i, path)
+                    announced = True
+    rows = [(case, stored[case]["status"], stored[case]["reason"]) for case in identity]
     return pd.DataFrame(rows, columns=["case", "status", "reason"])
 
 
@@ -161,15 +175,16 @@ def read_target(file: h5py.File, case: str) -> Target | None:
         DataError: the case is missing or its data do not fit their checksum.
     """
     again = "run make_teacher_targets.py again, it makes this case anew"
-    if case not in file:
-        raise DataError(Problem(file.filename, f"no case {case!r}", f"one; {again}"))
-    if not _is_sound(file[case]):
+    try:
+        values, attributes = _read(file[case]) if case in file else (None, None)
+    except Exception as error:  # damaged bytes make h5py raise anything
         raise DataError(
             Problem(file.filename, f"data of {case!r} that do not fit their checksum", again)
-        )
-    if file[case].attrs["status"] != "done":
+        ) from error
+    if attributes is None:
+        raise DataError(Problem(file.filename, f"no case {case!r}", f"one; {again}"))
+    if attributes["status"] != "done":
         return None
-    values = {name: file[case][name][()] for name in file[case]}
     return Target(**{**values, "variance": float(values["variance"])})
 
 
@@ -177,15 +192,24 @@ def open_targets(path) -> h5py.File:
     """A file of targets, for reading.
 
     Raises:
-        DataError: no such file, or not HDF5.
+        DataError: no such file, not HDF5, or one that another process is writing.
     """
+    expected = "teacher targets, as make_teacher_targets.py writes them"
     try:
         return h5py.File(path, "r")
-    except OSError as error:
-        found = "no such file" if not Path(path).exists() else f"no readable HDF5 ({error})"
+    except BlockingIOError as error:
         raise DataError(
-            Problem(path, found, "teacher targets, as make_teacher_targets.py writes them")
+            Problem(path, "a file that another process has open for writing", "one that is closed")
         ) from error
+    except Exception as error:  # damaged bytes make h5py raise anything
+        found = "no such file" if not Path(path).exists() else f"no readable HDF5 ({error})"
+        raise DataError(Problem(path, found, expected)) from error
+
+
+def attributes_of(group: h5py.Group) -> dict[str, str]:
+    """The attributes of a case as text; its `checksum` names its content."""
+    texts = dict(group.attrs).items()  # bytes; earlier files hold them in variable length
+    return {name: t.decode() if isinstance(t, bytes) else t for name, t in texts}
 
 
 def _result(teacher, case, prompts):
@@ -207,51 +231,53 @@ def _result(teacher, case, prompts):
         return failure
 
 
-def _write(file, case, result, identity, prompts):
-    """One case; the checksum comes last, so that without one a case is unfinished."""
-    if case.case in file:
-        del file[case.case]
-    group = file.create_group(case.case)
-    group["boxes"] = prompts
+def _content(result, identity, prompts):
+    """Data sets and attributes of a target or a failure."""
     failed = isinstance(result, Failure)
+    values = {"boxes": prompts}
     if not failed:
-        _compressed(group, "probability", np.asarray(result.probability, "float16"))
-        group["variance"] = np.float64(result.variance)
-        group["quality"] = np.asarray(result.quality, "float32")
+        values["probability"] = np.asarray(result.probability, "float16")
+        values["variance"] = np.float64(result.variance)
+        values["quality"] = np.asarray(result.quality, "float32")
         if result.embedding is not None:
-            _compressed(group, "embedding", np.asarray(result.embedding, "float16"))
-    group.attrs.update(identity)
-    group.attrs["status"] = "failed" if failed else "done"
-    group.attrs["reason"] = str(result) if failed else ""
-    group.attrs["checksum"] = _checksum(group)
+            values["embedding"] = np.asarray(result.embedding, "float16")
+    status = {"status": "failed" if failed else "done", "reason": str(result) if failed else ""}
+    attributes = {**identity, **status}
+    return values, {**attributes, "checksum": _checksum(values, attributes)}
 
 
-def _compressed(group, name, array):
-    group.create_dataset(name, data=array, compression="gzip", compression_opts=4, shuffle=True)
+def _write(file, case, values, attributes):
+    """One case; the attributes come last, so that without them a case is unfinished."""
+    group = file.create_group(case)
+    for name, value in values.items():
+        maps = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
+        group.create_dataset(name, data=value, **(maps if name in COMPRESSED else {}))
+    for name, text in attributes.items():
+        encoded = text.encode()  # of fixed length: HDF5 can crash where a variable one is damaged
+        group.attrs[name] = np.array(encoded, h5py.string_dtype("utf-8", max(1, len(encoded))))
+    file.flush()
 
 
-def _is_current(file, case, identity, prompts):
-    if case not in file or not _is_sound(file[case]):
-        return False
-    attributes = file[case].attrs
-    same = all(attributes[name] == value for name, value in identity.items())
-    return same and np.array_equal(file[case]["boxes"][()], prompts)
+def _read(group):
+    """Data sets and attributes of a case.
+
+    Raises:
+        Exception: any, where bytes are damaged; ValueError where the checksum does not fit.
+    """
+    values = {name: group[name][()] for name in group}
+    attributes = attributes_of(group)
+    if attributes["checksum"] != _checksum(values, attributes):
+        raise ValueError("data that do not fit their checksum")
+    return values, attributes
 
 
-def _is_sound(group):
-    try:
-        return group.attrs["checksum"] == _checksum(group)
-    except (KeyError, OSError, RuntimeError):  # h5py's errors on damaged bytes
-        return False
-
-
-def _checksum(group):
+def _checksum(values, attributes):
     digest = hashlib.sha256()
-    for name in sorted(group):
-        array = np.ascontiguousarray(group[name][()])
+    for name in sorted(values):
+        array = np.ascontiguousarray(values[name])
         digest.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
     for name in ("teacher", "version", "image_sha256", "status", "reason"):
-        digest.update(str(group.attrs[name]).encode())
+        digest.update(str(attributes[name]).encode())
     return digest.hexdigest()
 
 
@@ -265,20 +291,48 @@ def _sha256(cell):
     return digest.hexdigest()
 
 
-def _set_aside_unreadable(path):
+def _stored(path):
+    """Attributes and boxes of every case in a file whose data are sound."""
     if not path.exists():
-        return
+        return {}
+    found, damaged = {}, []
     try:
-        h5py.File(path, "r").close()
-    except OSError as error:
-        aside = path.with_name(f"{path.name}.unreadable")
-        os.replace(path, aside)
-        print(f"{path} cannot be opened ({error}); it is now {aside}, and every case is done anew.")
+        with open_targets(path) as file:
+            for case in list(file):
+                try:
+                    values, attributes = _read(file[case])
+                    found[case] = {**attributes, "boxes": values["boxes"]}
+                except Exception:  # damaged bytes make h5py raise anything
+                    damaged.append(case)
+    except Exception as error:
+        if isinstance(error.__cause__, BlockingIOError):
+            raise  # in use, not damaged
+        _set_aside(path, error.__cause__ or error)
+        return {}
+    if damaged:
+        names = ", ".join(map(ascii, damaged[:5]))
+        print(f"{path}: {len(damaged)} cases are damaged or unfinished and made anew: {names}")
+    return found
 
 
-def _announce(group, count, path):
+def _into_new_file(path, cases):
+    """Moves sound cases into a new file: one with damage, seen or unseen, is not safe to change."""
+    with replacing(path) as unfinished, h5py.File(unfinished, "w") as new:
+        if cases:
+            with open_targets(path) as old:
+                for case in cases:  # HDF5's own copy would take some damage along, or fail of it
+                    _write(new, case, *_read(old[case]))
+
+
+def _set_aside(path, error):
+    aside = path.with_name(f"{path.name}.unreadable")
+    os.replace(path, aside)
+    print(f"{path} cannot be read ({error}); it is now {aside}, and every case is done anew.")
+
+
+def _announce(values, count, path):
     """Says how large the file will grow; the first case stands for the others."""
-    size = count * sum(group[name].nbytes for name in group)
+    size = count * sum(value.nbytes for value in values.values())
     free = shutil.disk_usage(path.parent).free
     print(f"{path}: at most {size / 1e9:.2f} GB for {count} cases ({free / 1e9:.0f} GB free)")
     if size > free:

@@ -3,15 +3,16 @@
 Needs the extra `keras-meduda[teacher]`; ultralytics is AGPL-3.0.
 """
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from keras_meduda.data.io import read_image
+from keras_meduda.data.io import read_image, replacing
 from keras_meduda.progress import track
 from keras_meduda.teachers._ultralytics import load_ultralytics, weights_file
-from keras_meduda.teachers.boxes import COLUMNS, as_rgb, refuse_shared_names
+from keras_meduda.teachers.boxes import COLUMNS, as_rgb, check_names
 
 
 def train(
@@ -24,7 +25,9 @@ def train(
     seed: int = 0,
     device=None,
 ) -> Path:
-    """Trains a detector and returns its best weights.
+    """Trains a detector and returns its best weights, `<out>/detector.pt`.
+
+    ultralytics writes weights as it goes; this file is there once the training has finished.
 
     Args:
         data: `data.yaml` of a YOLO data set, as `write_yolo` makes it.
@@ -45,6 +48,8 @@ def train(
         raise FileNotFoundError(f"{data}: no such file, expected data.yaml of prepare_boxes.py.")
     detector = yolo(str(model) if str(model).endswith(".yaml") else str(weights_file(model)))
     out = Path(out).absolute()
+    finished = out / "detector.pt"
+    finished.unlink(missing_ok=True)
     detector.train(
         data=str(data),
         epochs=epochs,
@@ -59,7 +64,9 @@ def train(
         verbose=False,
         workers=0,
     )
-    return out / "weights" / "best.pt"
+    with replacing(finished) as unfinished:
+        shutil.copyfile(out / "weights" / "best.pt", unfinished)
+    return finished
 
 
 def detect(
@@ -81,7 +88,7 @@ def detect(
         ImportError: ultralytics is missing.
         FileNotFoundError: the weights are not there.
     """
-    refuse_shared_names(cases)
+    check_names(cases)
     detector, rows = load_ultralytics().YOLO(str(weights_file(weights))), []
     for case in track(cases.itertuples(), len(cases), "detecting"):
         bgr = np.ascontiguousarray(as_rgb(read_image(case.image).array)[..., ::-1])

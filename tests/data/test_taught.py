@@ -109,13 +109,28 @@ def test_a_teacher_that_always_failed_is_named(cases, tmp_path):
         teach(cases, tmp_path, fail)
 
 
-def test_embeddings_of_several_shapes_are_refused(cases, tmp_path):
-    def uneven(image, boxes):
-        found = looks(image, boxes)
-        rows = 1 + int(image[0, 0, 0]) // 40
-        return Target(found.probability, found.variance, found.quality, np.ones((rows, 3, 1)))
+def test_embeddings_of_several_shapes_come_to_the_grid_of_the_first(cases, tmp_path):
+    """As SAM2's do, which have the aspect of their image."""
 
-    with pytest.raises(DataError, match=r"shapes \[\(2, 3, 1\), \(3, 3, 1\), \(5, 3, 1\)\]"):
+    def uneven(image, boxes):
+        found, number = looks(image, boxes), int(image[0, 0, 0]) // 40  # 1, 2 and 4
+        embedding = resize(image / 255.0, (4 + 4 * number, 6))
+        return Target(found.probability, found.variance, found.quality, embedding)
+
+    target = teach(cases, tmp_path, uneven)
+    assert target.teacher.feature_shape == (8, 6, 1)
+    assert len(set(target.teacher.features)) == 3
+    for taught in take(target, 3):
+        coarse = resize(taught["image"][0], (8, 6))
+        assert np.abs(taught["teacher_features"][0] - coarse).mean() < 0.02
+
+
+def test_embeddings_of_several_widths_are_refused(cases, tmp_path):
+    def uneven(image, boxes):
+        found, width = looks(image, boxes), 1 + int(image[0, 0, 0]) // 40
+        return Target(found.probability, found.variance, found.quality, np.ones((8, 6, width)))
+
+    with pytest.raises(DataError, match="t.h5: found embeddings 2 and, of 'c1', 3 wide"):
         teach(cases, tmp_path, uneven)
 
 

@@ -153,6 +153,23 @@ def test_heads_at_every_depth_share_the_mask_terms(batch):
     ]
     np.testing.assert_allclose(distances(method, batch)[:, 0], np.mean(bce, axis=0), rtol=1e-5)
 
+    mask = np.round(batch["target"]["teacher"])
+    labelled = {**batch, "source": {"image": batch["target"]["image"], "mask": mask}}
+    supervised = [
+        float(losses.segmentation(mask, outputs[name], True)) for name in ("logits", "aux_1")
+    ]
+    method.total_steps = 100
+    found = method.losses(labelled, method.forward(labelled, training=False))["segmentation"]
+    assert float(found) == pytest.approx(np.mean(supervised), abs=1e-5)
+
+
+def test_a_network_whose_logits_are_not_the_masks_channels_is_refused(batch):
+    with km.setup():
+        network = km.models.UNetPlusPlus((16, 16, 1), 2, (3, 4))
+        method = km.methods.FoundationDistillation(network)
+    with pytest.raises(ValueError, match="gives 2 logits a pixel; expected 1, the channels of"):
+        method.forward(batch, training=False)
+
 
 def test_everything_that_is_trained_is_in_a_checkpoint():
     method = make(ulwr="kendall", refine=0.5)

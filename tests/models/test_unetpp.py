@@ -1,10 +1,10 @@
 import math
 
-import keras
 import numpy as np
 import pytest
 
 from keras_meduda.models import UNetPlusPlus
+from keras_meduda.models.unetpp import mean_of_heads, prune
 
 
 def trainable(network):
@@ -28,10 +28,26 @@ def test_logits_of_meddistill(filled_outputs):
 def test_a_pruned_network_is_what_the_shallower_head_saw(depth):
     network = UNetPlusPlus((None, None, 1), 2, filters=(4, 6, 8, 10), deep_supervision=True)
     head = f"aux_{depth}"
-    pruned = keras.Model(network.input, {"logits": network.output[head],
-                                         "features": network.get_layer(head).input})
+    pruned = prune(network, depth)
     image = np.random.default_rng(0).normal(size=(1, 13, 21, 1)).astype("float32")
     np.testing.assert_array_equal(pruned(image)["logits"], network(image)[head])
     assert pruned(image)["features"].shape == (1, 13, 21, 4)
     deeper = {layer.name for layer in network.layers} - {layer.name for layer in pruned.layers}
     assert f"conv{depth + 1}_0.conv.0" in deeper and f"conv{depth}_0.conv.0" not in deeper
+
+
+def test_the_mean_is_that_of_every_head():
+    network = UNetPlusPlus((None, None, 1), 2, filters=(4, 6, 8), deep_supervision=True)
+    image = np.random.default_rng(0).normal(size=(1, 13, 21, 1)).astype("float32")
+    heads, mean = network(image), mean_of_heads(network)(image)
+    expected = (np.array(heads["logits"]) + np.array(heads["aux_1"])) / 2
+    np.testing.assert_allclose(mean["logits"], expected, atol=1e-6)
+    np.testing.assert_array_equal(mean["features"], heads["features"])
+
+
+def test_a_head_that_is_not_there_is_named():
+    network = UNetPlusPlus((None, None, 1), 2, filters=(4, 6, 8))
+    with pytest.raises(ValueError, match=r"depth=1; 'unetplusplus' has the heads \['logits'\]"):
+        prune(network, 1)
+    with pytest.raises(ValueError, match=r"has the heads \['logits'\]; expected several"):
+        mean_of_heads(network)

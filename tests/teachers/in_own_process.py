@@ -98,7 +98,7 @@ def run(script, *flags):
 def test_yolo_learns_and_its_boxes_lie_in_the_images(tmp_path):
     table = write_brain_slices(tmp_path / "phantoms", cases=20, size=64)
     run("prepare_boxes.py", "--cases", table, "--out", tmp_path / "boxes")
-    data, weights = tmp_path / "boxes/yolo/data.yaml", tmp_path / "detector/weights/best.pt"
+    data, weights = tmp_path / "boxes/yolo/data.yaml", tmp_path / "detector/detector.pt"
     run(
         *("detect_boxes.py", "train", "--data", data, "--out", tmp_path / "detector"),
         *("--epochs", 6, "--size", 64, "--batch", 4, "--device", "cpu"),

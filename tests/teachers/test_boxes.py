@@ -75,6 +75,25 @@ def test_a_yolo_data_set_has_a_label_for_every_image_and_none_for_an_empty_mask(
     assert read_image(images[0]).array.shape == (40, 60, 3)
 
 
+def test_a_yolo_data_set_takes_the_place_of_an_earlier_one_and_of_nothing_else(tmp_path):
+    cases = write_cases(tmp_path, [block(3, 5, 9 + i, 20) for i in range(9)])
+    for seed in (0, 1):
+        yaml = write_yolo(cases, TASK, tmp_path / "yolo", seed=seed)
+        assert sorted(p.stem for p in yaml.parent.glob("images/*/*")) == sorted(cases["case"])
+    write_yolo(cases[:3], TASK, tmp_path / "yolo")
+    assert len(list(yaml.parent.glob("*/*/*"))) == 6
+    with pytest.raises(ValueError, match="holds other files; expected one that is missing"):
+        write_yolo(cases, TASK, tmp_path)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_a_detector_needs_a_part_that_validates(tmp_path, count):
+    cases = write_cases(tmp_path, [block(1, 1, 5, 5)] * 3)[:count]
+    with pytest.raises(DataError, match=f"{count} labelled cases of {count} groups, expected at"):
+        write_yolo(cases, TASK, tmp_path / "yolo")
+    assert not (tmp_path / "yolo").exists()
+
+
 def test_jitter_moves_edges_by_at_most_so_much_and_repeats_with_its_seed(tmp_path):
     masks = [block(1, 2, 20 + i, 30) for i in range(10)]
     cases = write_cases(tmp_path, masks)
@@ -122,6 +141,12 @@ def test_names_that_two_domains_share_are_refused(tmp_path):
     cases = pd.concat([write_cases(tmp_path, [block(1, 1, 5, 5)])] * 2)
     with pytest.raises(DataError, match="several cases named c0"):
         boxes_by_case(table(("c0", 1, 1, 5, 5, 1)), cases)
+
+
+def test_names_that_cannot_be_file_names_are_refused(tmp_path):
+    cases = write_cases(tmp_path, [block(1, 1, 5, 5)]).assign(case="a/b")
+    with pytest.raises(DataError, match="a slash in the names a/b"):
+        boxes_by_case(table(("a/b", 1, 1, 5, 5, 1)), cases)
 
 
 def test_a_detector_needs_masks(tmp_path):

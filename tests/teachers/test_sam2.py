@@ -1,6 +1,7 @@
 """What of the SAM2 and YOLO side needs no PyTorch: geometry, and what a user is told."""
 
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -31,6 +32,45 @@ def test_a_box_drawn_in_the_letter_box_comes_back_where_it_was(shape):
     edge = 2 * (shape[0] // 3 + shape[1] // 2) * max(1, max(shape) / 256)
     assert wrong.sum() <= 0.5 * edge
     assert wrong[top + 2 : top + 4, left + 2 : left + 4].sum() == 0
+
+
+def test_boolean_masks_are_for_an_ultralytics_without_the_private_calls_alone(capsys):
+    def prepare(dst_shape, src_shape, bboxes=None):
+        raise ValueError("of the box, not of the version")
+
+    def infer(features, points=None, labels=None, masks=None):
+        pass
+
+    fits = types.SimpleNamespace(_prepare_prompts=prepare, _inference_features=infer)
+    assert sam2._has_private_calls(fits) and not capsys.readouterr().out
+    changed = types.SimpleNamespace(_prepare_prompts=prepare, _inference_features=lambda x: x)
+    for other in (changed, types.SimpleNamespace()):
+        assert not sam2._has_private_calls(other)
+        assert capsys.readouterr().out.count("taking boolean ones") == 1
+
+
+def test_an_interrupted_detector_is_not_taken_for_a_finished_one(monkeypatch, tmp_path):
+    """ultralytics has written weights/best.pt by then."""
+    (tmp_path / "data.yaml").touch()
+    ends = [None, KeyboardInterrupt]
+
+    class YOLO:
+        def __init__(self, model):
+            pass
+
+        def train(self, project, name, **_):
+            weights = tmp_path / "detector" / "weights" / "best.pt"
+            weights.parent.mkdir(parents=True, exist_ok=True)
+            weights.write_text("best so far")
+            if end := ends.pop(0):
+                raise end
+
+    monkeypatch.setitem(sys.modules, "ultralytics", types.SimpleNamespace(YOLO=YOLO))
+    finished = yolo.train(tmp_path / "data.yaml", tmp_path / "detector")
+    assert finished.read_text() == "best so far"
+    with pytest.raises(KeyboardInterrupt):
+        yolo.train(tmp_path / "data.yaml", tmp_path / "detector")
+    assert not finished.exists()
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from keras_meduda.teachers.targets import (
     Failure,
     Target,
     Teacher,
+    attributes_of,
     make_targets,
     merge,
     open_targets,
@@ -58,7 +59,7 @@ def test_what_is_written_comes_back(cases, tmp_path):
     image = targets.read_image(cases["image"][1]).array
     with open_targets(tmp_path / "t.h5") as file:
         found, expected = read_target(file, "c1"), teach(image, None)
-        attributes = dict(file["c1"].attrs)
+        attributes = attributes_of(file["c1"])
         assert file["c1/probability"].dtype == "float16" and file["c1/variance"].dtype == "float64"
         assert file["c1/probability"].compression == "gzip"
     np.testing.assert_allclose(found.probability, expected.probability, atol=5e-4)
@@ -145,6 +146,85 @@ def test_a_file_that_cannot_be_opened_is_set_aside(cases, tmp_path, capsys):
     assert "every case is done anew" in capsys.readouterr().out
 
 
+def content(path, cases):
+    """Everything that is stored, as bytes."""
+    found = {}
+    with open_targets(path) as file:
+        for case in cases["case"]:
+            target = read_target(file, case)
+            found[case] = target and {
+                name: np.asarray(value).tobytes() for name, value in vars(target).items()
+            }
+    return found
+
+
+def test_wherever_a_byte_flips_all_cases_come_back(cases, tmp_path, capsys):
+    """Data, attributes, names and HDF5's own structures; h5py raises all there is to raise."""
+    path, boxes = tmp_path / "t.h5", {**BOXES, "c3": np.zeros((0, 4), "float32")}
+    make_targets(path, cases, teacher(Counting()), boxes)
+    whole, expected, noticed = path.read_bytes(), content(path, cases), 0
+    for seed in range(150):
+        rng, damaged = np.random.default_rng(seed), bytearray(whole)
+        places = rng.integers(len(whole), size=1 + seed % 3)
+        if seed % 2:  # where nothing is stored there is nothing to damage
+            places[0] = rng.choice(np.flatnonzero(np.frombuffer(whole, "uint8")))
+        for place in places:
+            damaged[place] ^= rng.integers(1, 256)
+        path.write_bytes(damaged)
+        try:
+            assert content(path, cases) == expected
+        except DataError:
+            noticed += 1
+        make_targets(path, cases, teacher(Counting()), boxes)
+        assert content(path, cases) == expected, seed
+    assert noticed > 50
+    assert "damaged or unfinished and made anew: 'c" in capsys.readouterr().out
+
+
+def test_a_name_that_flips_into_another_brings_no_other_target(cases, tmp_path):
+    path = tmp_path / "t.h5"
+    make_targets(path, cases, teacher(Counting()), BOXES)
+    expected, whole = content(path, cases), path.read_bytes()
+    assert whole.count(b"c1\0") == 1
+    path.write_bytes(whole.replace(b"c1\0", b"c2\0"))
+    make_targets(path, cases, teacher(Counting()), BOXES)
+    assert content(path, cases) == expected
+
+
+def test_a_file_that_another_process_writes_is_no_damage(cases, tmp_path):
+    path = tmp_path / "t.h5"
+    make_targets(path, cases, teacher(Counting()), BOXES)
+    script = f"import h5py; file = h5py.File({str(path)!r}, 'a'); print('open'); input()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", script], **pipes) as writer:
+        writer.stdout.readline()
+        for call in (open_targets, lambda path: make_targets(path, cases, teacher(None), BOXES)):
+            with pytest.raises(DataError, match="another process has open for writing"):
+                call(path)
+        writer.communicate("\n")
+    assert not (tmp_path / "t.h5.unreadable").exists() and len(content(path, cases)) == 4
+
+
+def test_files_of_earlier_versions_are_read(cases, tmp_path):
+    """Their attributes are of variable length; the checksum is the same."""
+    path, teach = tmp_path / "t.h5", Counting()
+    make_targets(path, cases, teacher(teach), BOXES)
+    expected = content(path, cases)
+    with h5py.File(path, "a") as file:
+        for group in file.values():
+            group.attrs.update(attributes_of(group))
+    assert content(path, cases) == expected
+    make_targets(path, cases, teacher(teach), BOXES)
+    assert teach.seen == 4
+
+
+def test_cases_of_another_table_stay_in_the_file(cases, tmp_path):
+    path, teach = tmp_path / "t.h5", Counting()
+    make_targets(path, cases.iloc[:3], teacher(teach), BOXES)
+    make_targets(path, cases.iloc[2:], teacher(teach), BOXES)
+    assert teach.seen == 4 and len(content(path, cases)) == 4
+
+
 def test_a_failure_is_recorded_with_its_reason_and_not_tried_again(cases, tmp_path):
     calls = []
 
@@ -170,6 +250,13 @@ def test_a_failure_is_recorded_with_its_reason_and_not_tried_again(cases, tmp_pa
 def test_the_size_is_announced(cases, tmp_path, capsys):
     make_targets(tmp_path / "t.h5", cases, teacher(Counting()), BOXES)
     assert "at most 0.00 GB for 4 cases" in capsys.readouterr().out
+
+
+def test_the_size_is_that_of_a_case_that_was_taught(cases, tmp_path, capsys):
+    boxes = {**BOXES, "c0": np.zeros((0, 4), "float32")}
+    wide = Target(np.eye(2000), 0.1, np.ones(1))  # 8 MB in float16
+    make_targets(tmp_path / "t.h5", cases, teacher(lambda *_: wide), boxes)
+    assert "at most 0.02 GB for 3 cases" in capsys.readouterr().out
 
 
 def test_a_teacher_without_prompts_needs_no_box(cases, tmp_path):
