@@ -39,10 +39,9 @@ def main(flags):
     from rich.console import Console
     from rich.table import Column, Table
 
-    from keras_meduda.data.cases import read_cases, validate
-    from keras_meduda.data.io import DataError
+    from keras_meduda.data.cases import checked, read_cases
+    from keras_meduda.evaluation import postprocess
     from keras_meduda.evaluation.ensemble import load_together
-    from keras_meduda.evaluation.postprocess import beal, islands_and_holes
     from keras_meduda.evaluation.report import (
         about_run,
         about_session,
@@ -66,14 +65,8 @@ def main(flags):
             f"{flags.cases}: {len(unlabelled)} of {len(cases)} cases have no mask to "
             f"compare with: {', '.join(unlabelled[:5])} …"
         )
-    problems = validate(cases, run.task, channels=run.preprocessing.channels)
-    if errors := [problem for problem in problems if problem.severity == "error"]:
-        raise DataError(*errors)
-    masks = {
-        "none": run.task.masks,
-        "beal": beal,
-        "islands_and_holes": lambda p: islands_and_holes(run.task.masks(p)),
-    }[flags.postprocess]
+    checked(cases, run.task, channels=run.preprocessing.channels)
+    masks = postprocess.named(flags.postprocess, run.task)
     frame, counts = score(run, cases, masks=masks)
     folder = flags.run[0]
     summary = write_evaluation(folder, flags.name, frame)

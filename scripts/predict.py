@@ -34,42 +34,27 @@ class PredictFlags:
 
 def main(flags):
     """Predicts every image and writes its mask."""
-    from keras_meduda.data.cases import case_table, read_cases
-    from keras_meduda.data.io import FORMATS, read_image, stem, write_mask, write_picture
+    from keras_meduda.data.io import read_image, write_mask, write_picture
     from keras_meduda.data.roi import paste
+    from keras_meduda.evaluation import postprocess
     from keras_meduda.evaluation.ensemble import load_together
     from keras_meduda.evaluation.orthogonal import orthogonal_slices
-    from keras_meduda.evaluation.postprocess import beal, islands_and_holes
     from keras_meduda.evaluation.predict import predict_all
     from keras_meduda.evaluation.report import outline
     from keras_meduda.progress import track
 
     run = load_together(flags.run, flags.flips)
-    masks_of = {
-        "none": run.task.masks,
-        "beal": beal,
-        "islands_and_holes": lambda p: islands_and_holes(run.task.masks(p)),
-    }[flags.postprocess]
-    if len(flags.images) == 1 and flags.images[0].suffix == ".csv":
-        cases = read_cases(flags.images[0])
-    else:
-        files = []
-        for path in flags.images:
-            if not path.exists():
-                raise FileNotFoundError(f"{path}: no such file or folder.")
-            found = sorted(path.iterdir()) if path.is_dir() else [path]
-            files += [file for file in found if file.name.lower().endswith(FORMATS)]
-        if not files:
-            raise FileNotFoundError(
-                f"{', '.join(map(str, flags.images))}: no image files found "
-                f"(looked for {', '.join(FORMATS)})."
-            )
-        cases = case_table([{"case": stem(file), "image": str(file)} for file in files])
+    masks_of = postprocess.named(flags.postprocess, run.task)
+    cases = cases_of(flags.images)
     rows = list(cases.itertuples())
     shared = cases["case"].duplicated().any()
+    folders = [flags.out / row.domain if shared else flags.out for row in rows]
+    written = [folder / row.case for row, folder in zip(rows, folders, strict=True)]
+    if flags.overlays:
+        written += [path.parent / "overlays" / path.name for path in written]
+    refuse_to_overwrite(rows, written)
     predictions = predict_all(run, [row.image for row in rows])
-    for row in track(rows, len(rows), "predicting"):
-        out = flags.out / row.domain if shared else flags.out
+    for row, out in track(zip(rows, folders, strict=True), len(rows), "predicting"):
         masks = masks_of(next(predictions))
         values = run.task.decode(masks)
         if flags.full_field and hasattr(row, "full_width"):
@@ -84,6 +69,50 @@ def main(flags):
                 picture = orthogonal_slices(image.array, masks.any(axis=-1), spacing=image.spacing)
             write_picture(out / "overlays" / f"{row.case}.png", picture)
     print(f"{len(rows)} masks in {flags.out}")
+
+
+def cases_of(paths):
+    """The case table of a CSV file, or of image files and folders of such."""
+    from keras_meduda.data.cases import case_table, read_cases
+    from keras_meduda.data.io import FORMATS, DataError, read_image, stem
+
+    if len(paths) == 1 and paths[0].suffix == ".csv":
+        return read_cases(paths[0])
+    files = []
+    for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: no such file or folder.")
+        found = sorted(path.iterdir()) if path.is_dir() else [path]
+        files += [file for file in found if file.name.lower().endswith(FORMATS)]
+    if files:
+        return case_table([{"case": stem(file), "image": str(file)} for file in files])
+    for path in paths:
+        try:
+            read_image(path)
+        except DataError as error:
+            if error.problems[0].found == "DICOM":  # then the message says how to convert it
+                raise
+    raise FileNotFoundError(
+        f"{', '.join(map(str, paths))}: no image files found (looked for {', '.join(FORMATS)})."
+    )
+
+
+def refuse_to_overwrite(rows, written):
+    """Masks are named like the images: they must not take the place of an image or a reference."""
+    from keras_meduda.data.io import image_files, mask_files, stem
+
+    def place(path):  # whatever the ending
+        return Path(path).parent.resolve() / stem(path)
+
+    read = {}
+    for row in rows:
+        files = image_files(row.image) + [file for _, file in mask_files(row.mask)]
+        read |= {place(file): file for file in files if file}
+    if twice := [read[place(path)] for path in written if place(path) in read]:
+        raise ValueError(
+            f"--out: {len(twice)} files would be written beside or over an input of the same name, "
+            f"such as {twice[0]}; expected another folder."
+        )
 
 
 if __name__ == "__main__":

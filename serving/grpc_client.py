@@ -7,29 +7,40 @@ python serving/grpc_client.py a.png b.jpg --address localhost:8500 --out masks
 
 import argparse
 import sys
+from collections import deque
 from pathlib import Path
 
 import grpc
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
+IN_FLIGHT = 8  # requests that wait for an answer, which is what their files take of memory
+
 
 def predict(files, address, model, timeout=60.0):
     """PNG files of the masks, one per image file, by the signature `predict_png`.
 
-    Yields them in the order of the files; the server answers the requests side by side.
+    Yields them in the order of the files; the server answers `IN_FLIGHT` requests side by side.
+    The timeout, in seconds, is that of one request from when it is sent.
     """
     with grpc.insecure_channel(address) as channel:
         service = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-        answers = []
+        answers = deque()
         for file in files:
+            if len(answers) == IN_FLIGHT:
+                yield png(answers.popleft())
             request = predict_pb2.PredictRequest()
             request.model_spec.name = model
             request.model_spec.signature_name = "predict_png"
             request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto([Path(file).read_bytes()]))
             answers.append(service.Predict.future(request, timeout))
-        for answer in answers:
-            yield answer.result().outputs["mask_bytes"].string_val[0]
+        while answers:
+            yield png(answers.popleft())
+
+
+def png(answer):
+    """The PNG file in an answer, once it is there."""
+    return answer.result().outputs["mask_bytes"].string_val[0]
 
 
 def main():

@@ -20,6 +20,7 @@ from keras_meduda import distribution
 
 FOUR_METHODS = ["supervised", "kl_ema", "foundation", "category"]
 REPLICAS = str(Path(__file__).with_name("replicas.py"))
+SCRIPT = Path(__file__).parents[1] / "scripts" / "train_aerunet_kd.py"
 
 
 @pytest.fixture(scope="module")
@@ -83,27 +84,29 @@ def start(strategy, data, out, names, steps=20, **env):
     return process
 
 
-def start_workers(count, data, out, names, victim=None):
-    """Workers on this machine; the `victim`-th kills itself in step 15."""
+def cluster(count):
+    """The `TF_CONFIG` of each of several workers on this machine."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     addresses = [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
     for one in sockets:
         one.close()
 
-    def config(index):
-        task = {"type": "worker", "index": index}
-        return json.dumps({"cluster": {"worker": addresses}, "task": task})
+    tasks = ({"type": "worker", "index": index} for index in range(count))
+    return [json.dumps({"cluster": {"worker": addresses}, "task": task}) for task in tasks]
 
+
+def start_workers(count, data, out, names, victim=None):
+    """Workers on this machine; the `victim`-th kills itself in step 15."""
     return [
         start(
             "multiworker",
             data,
             out,
             names,
-            TF_CONFIG=config(index),
+            TF_CONFIG=config,
             **({"DIE_AT": "15"} if index == victim else {}),
         )
-        for index in range(count)
+        for index, config in enumerate(cluster(count))
     ]
 
 
@@ -159,18 +162,43 @@ def test_three_workers_train_as_one_does(six, one, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_worker_stops_the_others_and_costs_nothing_but_time(six, two_workers, tmp_path):
-    left, killed = start_workers(2, six, tmp_path, ["kl_ema"], victim=1)
+@pytest.mark.parametrize("name", ["kl_ema", "category"])  # the second has discriminators
+def test_a_killed_worker_stops_the_others_and_costs_nothing_but_time(
+    six, two_workers, tmp_path, name
+):
+    left, killed = start_workers(2, six, tmp_path, [name], victim=1)
     assert killed.wait(300) == -signal.SIGKILL
     assert left.wait(120) == 1
     message = left.log.read_text().splitlines()[-1]
     assert message.startswith("ConnectionError: Another worker is gone (UnavailableError). The la")
-    assert not (tmp_path / "kl_ema" / "network.keras").exists()
+    assert not (tmp_path / name / "network.keras").exists()
 
-    finish(*start_workers(2, six, tmp_path, ["kl_ema"]))
-    assert_same_curves(tmp_path / "kl_ema", two_workers / "kl_ema", atol=0)
-    for a, b in zip(weights(tmp_path / "kl_ema"), weights(two_workers / "kl_ema"), strict=True):
+    finish(*start_workers(2, six, tmp_path, [name]))
+    assert_same_curves(tmp_path / name, two_workers / name, atol=0)
+    for a, b in zip(weights(tmp_path / name), weights(two_workers / name), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.slow
+def test_a_script_on_two_workers_leaves_one_run(tmp_path):
+    """Both start in an empty folder and draw, prepare, train; one validates, evaluates, writes."""
+    command = [sys.executable, SCRIPT, "--smoke", "--strategy", "multiworker", "--out"]
+    workers = [
+        subprocess.Popen(
+            [*command, tmp_path / "run"],
+            env={**os.environ, "TF_CONFIG": config},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for config in cluster(2)
+    ]
+    for worker in workers:
+        _, said = worker.communicate(timeout=600)
+        assert worker.returncode == 0, said[-3000:]
+    assert list(tmp_path.rglob("report.html")) == [tmp_path / "run" / "report.html"]
+    probabilities = km.predict(km.load(tmp_path / "run"), np.zeros((64, 64, 3), "uint8"))
+    assert np.isfinite(probabilities).all()
 
 
 @pytest.mark.slow

@@ -21,7 +21,11 @@ from keras_meduda.data.phantoms import write_brain_slices, write_fundus, write_o
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "docs" / "examples" / "fourier_adaptation.py"
-PAGES = [ROOT / "README.md", ROOT / "weights" / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+OUTSIDE = [  # of the site
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *(ROOT / folder / "README.md" for folder in ("weights", "benchmarks")),
+]
+PAGES = [*OUTSIDE, *sorted(ROOT.glob("docs/*.md"))]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.M | re.S)  # console and python run, sh is not run
 
 
@@ -40,6 +44,13 @@ def load(path):
     module = sys.modules[path.stem] = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     return module
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_block_says_what_it_is(page):
+    """One that says nothing would be looked at by none of these tests."""
+    fences = re.findall(r"^```(.*)$", page.read_text(), re.M)
+    assert all(fences[::2]) and not any(fences[1::2])
 
 
 CALLS = [
@@ -109,9 +120,6 @@ def test_the_site_builds_without_a_warning(tmp_path):
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "site" / "adding_a_method" / "index.html").read_text()
     assert "with_low_frequencies" in page  # the example is set into it
-
-
-OUTSIDE = [page for page in PAGES if page.parent != ROOT / "docs"]
 
 
 @pytest.mark.parametrize("page", OUTSIDE, ids=lambda page: str(page.relative_to(ROOT)))

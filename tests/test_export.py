@@ -18,8 +18,7 @@ SHAPES = [(1, 40, 50, 3), (3, 64, 64, 3), (2, 33, 21, 3)]
 
 @pytest.fixture(scope="module")
 def exported(run, tmp_path_factory):
-    pytest.importorskip("tensorflow_serving", reason="the extra `serving` is not installed")
-    return km.export(run, tmp_path_factory.mktemp("export") / "1", warm_up=[(40, 50), (64, 64)])
+    return km.export(run, tmp_path_factory.mktemp("export") / "1")
 
 
 def images(shape):
@@ -100,10 +99,12 @@ def test_masks_in_the_graph_are_those_of_the_task(task):
     np.testing.assert_array_equal(found, expected)
 
 
-def test_every_warm_up_request_is_answered(exported):
+def test_every_warm_up_request_is_answered(run, tmp_path):
     """As the server does it before it takes the model into service."""
+    pytest.importorskip("tensorflow_serving", reason="the extra `serving` is not installed")
     from tensorflow_serving.apis import prediction_log_pb2
 
+    exported = km.export(run, tmp_path / "1", warm_up=[(40, 50), (64, 64)])
     signatures = tf.saved_model.load(str(exported)).signatures
     file = exported / "assets.extra" / "tf_serving_warmup_requests"
     asked = []
@@ -115,6 +116,13 @@ def test_every_warm_up_request_is_answered(exported):
         assert all(v.shape[0] == 1 for v in answer.values())
         asked.append(name)
     assert asked == ["serving_default", "predict_mask", "predict_png"] * 2
+
+
+@pytest.mark.parametrize("size", [(64,), (64, 64, 64)])
+def test_a_warm_up_of_another_rank_is_refused(run, tmp_path, size):
+    with pytest.raises(ValueError, match=r"received the size \(64,.*, expected \(H, W\)"):
+        km.export(run, tmp_path / "1", warm_up=[(64, 64), size])
+    assert not list(tmp_path.iterdir())
 
 
 def test_saved_model_cli_shows_the_signatures(exported):

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 import keras_meduda as km
 from keras_meduda.data.io import read_image
+from keras_meduda.saved_model import served_difference
 from keras_meduda.training import Run
 
 TASK = km.Task(("core", "oedema"), unit="mm")
@@ -50,3 +51,7 @@ def test_served_volumes_are_the_predicted_ones(run, tmp_path, shape, spacing):
     masks = signatures["predict_mask"](**inputs)["mask"].numpy()
     assert masks.shape == (2, *shape)
     assert (masks[0] == TASK.decode(TASK.masks(ours))).mean() > 0.999
+
+
+def test_the_difference_that_the_script_prints(run, tmp_path):
+    assert served_difference(run, km.export(run, tmp_path / "model")) < 1e-5

@@ -51,7 +51,7 @@ def flags(tmp_path, **settings):
 def adapt(flags):
     """The same path as a training script, in this process and with a tiny network."""
     cases = study.read_study(flags)
-    preprocessing = km.Preprocessing(size=(32, 32), normalise="zero_one")
+    preprocessing = km.Preprocessing(size=(32, 32), intensity=("clahe",))
 
     def network():
         return km.models.AERUNet((32, 32, 3), cases.task.channels, (4, 8))

@@ -6,6 +6,8 @@ TensorFlow Serving itself is not run by the tests: what is proven is the wire fo
 import base64
 import importlib.util
 import json
+import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -21,6 +23,8 @@ import keras_meduda as km
 from keras_meduda.data.io import read_image
 
 SERVING = Path(__file__).parents[1] / "serving"
+BATCHING = (SERVING / "batching.config").read_text()
+LIMIT = int(re.search(r"max_batch_size { value: (\d+) }", BATCHING)[1])
 pytest.importorskip("tensorflow_serving", reason="the extra `serving` is not installed")
 
 
@@ -53,6 +57,8 @@ def rest(signatures):
             signature = signatures.get(body["signature_name"])
             if self.path != "/v1/models/fundus:predict" or signature is None:
                 return self.answer(404, {"error": f"Servable not found for request: {self.path}"})
+            if len(body["instances"]) > LIMIT:
+                return self.answer(400, {"error": f"Task size is larger than {LIMIT}"})
             columns = {
                 name: tf.constant([base64.b64decode(row[name]["b64"]) for row in body["instances"]])
                 for name in body["instances"][0]
@@ -107,6 +113,32 @@ def masks(signatures, files):
         signatures["predict_mask"](image=tf.constant(read_image(file).array[None]))["mask"][0]
         for file in files
     ]
+
+
+def many(files, folder):
+    """Thrice as many files as a request may have, and one."""
+    names = [folder / f"{i}.png" for i in range(3 * LIMIT + 1)]
+    for i, name in enumerate(names):
+        shutil.copy(files[i % len(files)], name)
+    return names
+
+
+def test_rest_asks_for_no_more_than_the_server_takes(rest, files, tmp_path):
+    module = client("rest_client")
+    assert module.BATCH == LIMIT
+    answers = list(module.predict(many(files, tmp_path), rest, "fundus"))
+    assert len(answers) == 3 * LIMIT + 1 and len(set(answers)) == len(files)
+    assert answers == [answers[i % len(files)] for i in range(len(answers))]
+
+
+def test_grpc_has_no_more_requests_in_flight_than_it_says(rpc, files, tmp_path):
+    module, opened = client("grpc_client"), []
+    names = (opened.append(name) or name for name in many(files, tmp_path))
+    answers = module.predict(names, rpc, "fundus")
+    first = next(answers)
+    assert len(opened) <= module.IN_FLIGHT + 1
+    answers = [first, *answers]
+    assert answers == [answers[i % len(files)] for i in range(3 * LIMIT + 1)]
 
 
 def test_rest(signatures, files, rest, tmp_path):

@@ -70,7 +70,15 @@ def test_two_contrasts_of_one_data_set(script, brats, tmp_path, capsys):
 def test_mistakes(script, brats, tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         script.main(flags(script, brats, tmp_path, **changes))
-    assert not list(tmp_path.rglob("network.keras"))
+    assert not list(tmp_path.rglob("prepared"))
+
+
+@pytest.mark.parametrize(("asked", "done"), [(None, True), (True, True), (False, False)])
+def test_the_source_of_volumes_is_restyled_unless_refused(script, brats, tmp_path, asked, done):
+    chosen = flags(script, brats, tmp_path, augment_source=asked, fit="crop_foreground")
+    preprocessing, shape, _ = script.volumes(chosen)
+    assert chosen.augment_source is done and shape == (16, 16, 16, 1)
+    assert preprocessing.fit == "crop_foreground"
 
 
 def test_drawn_brains_where_no_data_are_named(script, tmp_path):

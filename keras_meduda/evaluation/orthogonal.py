@@ -86,11 +86,11 @@ def write_orthogonal_slices(folder, run, cases, frame, masks=None) -> list[Path]
     Returns:
         The files written.
     """
-    ranked = frame.groupby("case")["dice"].mean().sort_values(kind="stable").index
+    ranked = frame.groupby(["domain", "case"])["dice"].mean().sort_values(kind="stable").index
     chosen = {"worst": ranked[0], "median": ranked[len(ranked) // 2], "best": ranked[-1]}
     files = []
-    for name, case in chosen.items():
-        row = cases[cases["case"] == case].iloc[0]
+    for name, (domain, case) in chosen.items():
+        row = cases[(cases["case"] == case) & (cases["domain"] == domain)].iloc[0]
         image = read_image(row["image"])
         prediction = (masks or run.task.masks)(predict(run, image)).any(axis=-1)
         reference = read_mask(row["mask"], run.task) > 0

@@ -6,7 +6,30 @@ Each gives boolean masks; `km.evaluate(…, masks=…)` takes a function from pr
 import numpy as np
 from scipy import ndimage
 
+NAMES = ("none", "beal", "islands_and_holes")
 DIAMOND = ndimage.iterate_structure(ndimage.generate_binary_structure(2, 1), 7)
+
+
+def named(name: str, task):
+    """The function from probabilities to boolean masks that `--postprocess` of the scripts names.
+
+    Args:
+        name: `"none"`, `"beal"` or `"islands_and_holes"`.
+        task: whose threshold makes the masks, but for BEAL's, which has its own.
+
+    Raises:
+        ValueError: another name.
+
+    Example:
+        >>> from keras_meduda.task import Task
+        >>> named("none", Task(("lesion",), overlapping=True))(np.array([[[0.7]]])).tolist()
+        [[[True]]]
+    """
+    if name not in NAMES:
+        raise ValueError(f"postprocess: received {name!r}, expected one of {NAMES}.")
+    if name == "islands_and_holes":
+        return lambda probabilities: islands_and_holes(task.masks(probabilities))
+    return beal if name == "beal" else task.masks
 
 
 def beal(probabilities, thresholds=(0.75, 0.75)) -> np.ndarray:

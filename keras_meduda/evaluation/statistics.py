@@ -18,6 +18,19 @@ _EMPTY = ["prediction_empty", "reference_empty"]
 _FEWEST_GROUPS = 6
 
 
+def case_columns(frame: pd.DataFrame) -> list[str]:
+    """The columns that tell cases apart: a name is unique within its domain only.
+
+    Args:
+        frame: A table of case metrics, with or without the column `domain`.
+
+    Example:
+        >>> case_columns(pd.DataFrame({"case": ["a", "a"], "domain": ["t1", "t2"]}))
+        ['domain', 'case']
+    """
+    return [name for name in ("domain", "case") if name in frame]
+
+
 def bootstrap_ci(
     values: ArrayLike,
     groups: Sequence,
@@ -78,8 +91,9 @@ def summarise(frame: pd.DataFrame) -> dict:
     """Summarise a table of case metrics, one row per case and class, as JSON-able numbers.
 
     Args:
-        frame: Columns `case`, `group`, `class`; boolean `prediction_empty`, `reference_empty`;
-            every other numeric column is a metric, NaN where a case has no value.
+        frame: Columns `case`, `group`, `class`, and `domain` where domains may share names of
+            cases; boolean `prediction_empty`, `reference_empty`; every other numeric column is a
+            metric, NaN where a case has no value.
 
     Returns:
         `{"n": cases, "groups": groups, "classes": {name: {metric: {"mean", "median", "ci95":
@@ -89,7 +103,7 @@ def summarise(frame: pd.DataFrame) -> dict:
         No entry is ever NaN: a metric without any value has None.
 
     Raises:
-        ValueError: For a column that is missing, or a case listed twice for one class.
+        ValueError: For a column that is missing, or a case listed twice for one class in a domain.
 
     Example:
         >>> import pandas as pd
@@ -101,15 +115,17 @@ def summarise(frame: pd.DataFrame) -> dict:
     missing = [name for name in _KEYS + _EMPTY if name not in frame]
     if missing:
         raise ValueError(f"Received columns {list(frame)}, expected {missing} among them.")
-    twice = frame[frame.duplicated(["case", "class"])]
+    columns = case_columns(frame)
+    twice = frame[frame.duplicated([*columns, "class"])]
     if len(twice):
+        where = f" of domain {twice['domain'].iloc[0]!r}" if "domain" in frame else ""
         raise ValueError(
-            f"Received case {twice['case'].iloc[0]!r} more than once for class "
+            f"Received case {twice['case'].iloc[0]!r}{where} more than once for class "
             f"{twice['class'].iloc[0]!r}, expected one row per case and class."
         )
-    numeric = frame.drop(columns=_KEYS + _EMPTY).select_dtypes("number")
+    numeric = frame.drop(columns={*_KEYS, *_EMPTY, *columns}).select_dtypes("number")
     return {
-        "n": int(frame["case"].nunique()),
+        "n": len(frame[columns].drop_duplicates()),
         "groups": int(frame["group"].nunique()),
         "classes": {
             str(name): {

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
 
 import keras_meduda as km
@@ -73,6 +74,18 @@ def labelled(run, phantoms, tmp_path_factory):
         comparison=compare(folder, frames),
         trainings={"adapted": run.path},
     )
+
+
+@pytest.fixture(scope="module")
+def many(run, phantoms, tmp_path_factory):
+    """A report of 48 rows, which the screen shows 25 at a time."""
+    cases = km.read_cases(phantoms)
+    frame, _ = score(run, cases)
+    twins = [(cases.assign(case=cases["case"] + end), frame.assign(case=frame["case"] + end))
+             for end in ("", "_again")]  # fmt: skip
+    cases, frame = (pd.concat(parts) for parts in zip(*twins, strict=True))
+    path = tmp_path_factory.mktemp("many") / "report.html"
+    return write_report(path, "Many", {"test": {"net": frame}}, {"net": run}, cases, run.task, {})
 
 
 @pytest.fixture(scope="module")
@@ -310,6 +323,23 @@ def test_paper_shows_every_layer_side_by_side(page):
     assert one(page, "article .layer figcaption").text == "image"
     paper = page.execute_cdp_cmd("Page.printToPDF", {"paperWidth": 8.27, "paperHeight": 11.69})
     keep("print.pdf", paper["data"])
+
+
+def test_paper_shows_every_case_and_the_screen_its_page(browser, many):
+    opened(browser, many)
+    one(browser, ".dt-paging-button[data-dt-idx='1']").click()
+    WebDriverWait(browser, 5).until(lambda b: "26 to 48" in one(b, ".dt-info").text)
+    before = column(browser, "case")
+    browser.execute_script(
+        """addEventListener("beforeprint", () => {
+             window.printed = document.querySelectorAll("#case-table tbody tr").length;
+           });"""
+    )
+    paper = browser.execute_cdp_cmd("Page.printToPDF", {})
+    keep("print_many.pdf", paper["data"])
+    assert browser.execute_script("return window.printed") == 48
+    WebDriverWait(browser, 5).until(lambda b: "26 to 48" in one(b, ".dt-info").text)
+    assert len(before) == 23 and column(browser, "case") == before
 
 
 def test_a_narrow_screen_scrolls_no_page(browser, labelled):

@@ -1,5 +1,6 @@
 """The report as text: what it says, that it stands alone, and that no name breaks it."""
 
+import re
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -19,6 +20,7 @@ from keras_meduda.evaluation.report import (
     charts,
     compare,
     outline,
+    pictures,
     score,
     write_label_free_report,
     write_report,
@@ -134,6 +136,48 @@ def test_charts_take_any_name_for_what_it_is(recwarn):
         text = " ".join(drawn.itertext())
         assert ODD in text.replace("\n", "") and charts.INK not in chart
     assert not recwarn.list
+
+
+def test_domains_that_share_names_of_cases_are_told_apart(run, phantoms, tmp_path):
+    """As contrasts of one patient do: each row has its own score, each picture its own image."""
+    cases = km.read_cases(phantoms)
+    other = cases[cases["domain"] == "camera_a"].iloc[:2]
+    cases = pd.concat([target(phantoms).iloc[:2].assign(case=list(other["case"])), other])
+    frame, _ = score(run, cases)
+    best = (frame["domain"] == "camera_a") & (frame["case"] == other["case"].iloc[1])
+    frame["dice"] = np.where(best, 0.987, 0.123)
+    page = write_report(
+        tmp_path / "report.html",
+        "Twins",
+        {"all": {"net": frame}},
+        {"net": run},
+        cases,
+        run.task,
+        {},
+    )
+    read = Page(page)
+    assert read.says("4 cases of") and read.says(
+        f"Best case: Dice 98.7 % {other['case'].iloc[1]}, c"
+    )
+    cells = re.findall(
+        r'<th scope="row">(\w+)</th><td>\w+</td><td>(\w+)</td>.*?>([\d.]+)<',
+        page.read_text("utf-8"),
+    )
+    assert len(cells) == 8
+    assert {cell[:2] for cell in cells if cell[2] == "98.7"} == {
+        (other["case"].iloc[1], "camera_a")
+    }
+    image = read_image(other["image"].iloc[1])
+    shown = pictures.background(
+        image.array, Strip.of(np.ones(image.array.shape[:2]), image.spacing)
+    )
+    first = page.read_text("utf-8").split("<article")[1]
+    assert shown in first and "Best case" in first
+    labels_free = label_free({"net": run}, without_masks(cases))
+    page = write_label_free_report(
+        tmp_path / "free.html", "Twins", {"net": run}, labels_free, without_masks(cases), {}
+    )
+    assert Page(page).says("4 cases of")
 
 
 def test_two_cases_are_best_and_worst(run, phantoms, tmp_path):

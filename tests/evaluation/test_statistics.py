@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from scipy.stats import wilcoxon
 
+from keras_meduda.evaluation.report.tables import mean_over_classes
 from keras_meduda.evaluation.statistics import bootstrap_ci, gap_closed, paired_test, summarise
 
 
@@ -108,6 +109,16 @@ def test_summary_of_a_small_table(frame):
     assert cup["dice"]["ci95"] == list(bootstrap_ci([0.5, 0.0, 1.0], [7, 7, 8]))
     assert disc["empty"] == {"both": 0, "prediction_only": 0, "reference_only": 0}
     assert cup["empty"] == {"both": 1, "prediction_only": 1, "reference_only": 0}
+
+
+def test_a_name_is_unique_within_its_domain_only(frame):
+    twin = pd.concat([frame.assign(domain="t1"), frame.assign(domain="t2", dice=0.0)])
+    summary = summarise(twin)
+    assert (summary["n"], summary["groups"]) == (6, 2)  # one patient in both
+    assert summary["classes"]["disc"]["dice"]["mean"] == pytest.approx(0.45)
+    assert len(mean_over_classes(twin.assign(hd95=0.0))) == 6
+    with pytest.raises(ValueError, match="case 'a' of domain 't1' more than once for class 'disc'"):
+        summarise(pd.concat([twin, twin]))
 
 
 def test_summary_counts_nan_and_holds_none(frame):

@@ -5,12 +5,14 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from keras_meduda.evaluation.report.tables import p_in_words
+from keras_meduda.evaluation.statistics import case_columns
 
 
 def print_comparison(comparison: dict, adapted: pd.DataFrame, unit: str) -> None:
     """One table: Dice of every run on the target's test cases, and the gap closed."""
     names = list(comparison["mean"]["dice"])
-    cases, groups = adapted["case"].nunique(), adapted["group"].nunique()
+    cases = len(adapted[case_columns(adapted)].drop_duplicates())
+    groups = adapted["group"].nunique()
     table = Table(
         "Dice, %",
         *(

@@ -21,6 +21,8 @@ from keras_meduda.evaluation.report.facts import HD95
 from keras_meduda.evaluation.report.tables import mean_over_classes, p_in_words
 from keras_meduda.evaluation.statistics import summarise
 
+CASE = ["domain", "case"]  # what tells cases apart: a name is unique within its domain only
+
 
 def write_report(
     path,
@@ -62,7 +64,8 @@ def write_report(
     """
     main = _main(runs)
     first = next(iter(parts.values()))
-    ranked = mean_over_classes(first[main]).set_index("case")["dice"].sort_values(kind="stable")
+    means = mean_over_classes(first[main])
+    ranked = means.set_index(CASE)["dice"].sort_values(kind="stable")
     chosen = _unique(
         {
             "Best case": ranked.index[-1],
@@ -82,7 +85,7 @@ def write_report(
         parts={
             heading: {
                 "classes": _by_class(frames),
-                "n": frames[main]["case"].nunique(),
+                "n": len(frames[main][CASE].drop_duplicates()),
                 "groups": frames[main]["group"].nunique(),
             }
             for heading, frames in parts.items()
@@ -134,7 +137,7 @@ def write_label_free_report(
         frame.to_csv(unfinished, index=False, float_format="%.6g")
     main, task = _main(runs), runs[_main(runs)].task
     what = "disagreement" if "disagreement" in frame else "entropy"
-    ranked = frame.groupby("case", sort=False)[what].mean().sort_values(kind="stable")
+    ranked = frame.groupby(CASE, sort=False)[what].mean().sort_values(kind="stable")
     chosen = _unique(
         {
             f"Most {what}": ranked.index[-1],
@@ -165,9 +168,9 @@ def write_label_free_report(
             for name, rows in frame.groupby("class", sort=False)
         ],
         main=main,
-        n=frame["case"].nunique(),
+        n=len(frame[CASE].drop_duplicates()),
         groups=frame["group"].nunique(),
-        entropy=frame.drop_duplicates("case")["entropy"].mean(),
+        entropy=frame.drop_duplicates(CASE)["entropy"].mean(),
         most_entropy=largest_entropy(task.channels, task.overlapping),
         views=views,
         ranked_by=f"ranked by {what}, averaged over classes",
@@ -182,8 +185,11 @@ def write_label_free_report(
 
 
 def _view(heading, case, runs, cases, task, masks=None):
-    """A case as a stack of pictures that the page lays over each other."""
-    row = next(cases[cases["case"] == case].itertuples())
+    """A case `(domain, name)` as a stack of pictures that the page lays over each other."""
+    domain, name = case
+    namesakes = cases[cases["case"] == name]  # one a domain
+    row = next(namesakes[namesakes["domain"] == domain].itertuples())
+    said = name if len(namesakes) == 1 else f"{name}, {domain}"
     image, main = read_image(row.image), _main(runs)
     outputs = {name: next(predict_all(run, [row.image])) for name, run in runs.items()}
     found = {name: (masks or task.masks)(p) for name, p in outputs.items()}
@@ -201,7 +207,7 @@ def _view(heading, case, runs, cases, task, masks=None):
     layers.append((f"uncertainty of {_words(main)}", doubt))
     return {
         "heading": heading,
-        "case": case,
+        "case": said,
         "background": pictures.background(image.array, strip),
         "channels": image.array.shape[-1],
         "tile": strip.tile,
@@ -237,7 +243,7 @@ def _unique(chosen):
 
 def _by_class(frames):
     """Class → method → summary; the mean over classes besides, where there is more than one."""
-    shown = ["case", "group", "class", "dice", "hd95", "prediction_empty", "reference_empty"]
+    shown = [*CASE, "group", "class", "dice", "hd95", "prediction_empty", "reference_empty"]
     summaries = {name: summarise(frame[shown])["classes"] for name, frame in frames.items()}
     classes = {
         name: {method: summary[name] for method, summary in summaries.items()}
@@ -256,7 +262,7 @@ def _case_rows(parts):
         scores = {
             method: dict(
                 zip(
-                    zip(frame["case"], frame["class"], strict=True),
+                    zip(frame["domain"], frame["case"], frame["class"], strict=True),
                     zip(frame["dice"], frame["hd95"], strict=True),
                     strict=True,
                 )
@@ -265,7 +271,7 @@ def _case_rows(parts):
         }
         keys = next(iter(frames.values()))[["case", "group", "domain", "class"]]
         for row in keys.to_dict("records"):
-            key = row["case"], row["class"]
+            key = row["domain"], row["case"], row["class"]
             values = {method: scores.get(method, {}).get(key) for method in methods}
             part = heading if len(parts) > 1 else row["domain"]
             rows.append({**row, "part": part, "scores": values})

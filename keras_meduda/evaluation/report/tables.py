@@ -9,7 +9,12 @@ import pandas as pd
 from keras_meduda.data.io import replacing
 from keras_meduda.evaluation.calibration import reliability
 from keras_meduda.evaluation.predict import evaluate
-from keras_meduda.evaluation.statistics import gap_closed, paired_test, summarise
+from keras_meduda.evaluation.statistics import (
+    case_columns,
+    gap_closed,
+    paired_test,
+    summarise,
+)
 
 
 def write_evaluation(run_dir, name: str, frame: pd.DataFrame) -> dict:
@@ -75,7 +80,8 @@ def mean_over_classes(frame: pd.DataFrame) -> pd.DataFrame:
         [['a', 'mean', 0.75, 3.0]]
     """
     how = {"dice": "mean", "hd95": "mean", "prediction_empty": "any", "reference_empty": "any"}
-    means = frame.groupby(["case", "group"], sort=False).agg(how).reset_index()
+    keys = [*case_columns(frame), "group"]
+    means = frame.groupby(keys, sort=False).agg(how).reset_index()
     return means.assign(**{"class": "mean"})
 
 

@@ -11,4 +11,14 @@ for (const slider of document.querySelectorAll("input[type=range]")) {
   show();
 }
 const table = document.getElementById("case-table");
-if (table) new DataTable(table, { autoWidth: false, order: [], pageLength: 25, layout: { topStart: "search", topEnd: "pageLength" } });
+if (table) {
+  const shown = new DataTable(table, { autoWidth: false, order: [], pageLength: 25, layout: { topStart: "search", topEnd: "pageLength" } });
+  let page, length; // paper has no pages to turn: it shows every case
+  addEventListener("beforeprint", () => {
+    [page, length] = [shown.page(), shown.page.len()];
+    shown.page.len(-1).draw();
+  });
+  addEventListener("afterprint", () => {
+    shown.page.len(length).page(page).draw("page");
+  });
+}

@@ -1,0 +1,83 @@
+"""What scripts/predict.py reads, and that it writes over none of it."""
+
+import importlib.util
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import keras_meduda as km
+from keras_meduda.data.cases import write_cases
+from keras_meduda.data.io import DataError
+from keras_meduda.evaluation import postprocess
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "predict.py"
+
+
+@pytest.fixture(scope="module")
+def script():
+    specification = importlib.util.spec_from_file_location("predict_script", SCRIPT)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def data(phantoms, tmp_path):
+    """A copy of the phantoms, and every byte of it."""
+    folder = shutil.copytree(phantoms.parent, tmp_path / "data")
+    return folder, contents(folder)
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("kind", ["images", "masks"])
+def test_neither_images_nor_reference_masks_are_written_over(script, run, data, kind):
+    folder, before = data
+    cases = km.read_cases(folder / "cases.csv")
+    cases = cases.assign(case=[Path(path).stem for path in cases[kind[:-1]]])
+    write_cases(cases, folder / "named_alike.csv")
+    before[folder / "named_alike.csv"] = (folder / "named_alike.csv").read_bytes()
+    out = Path(cases[kind[:-1]].iloc[0]).parent
+    images = (folder / "named_alike.csv",) if kind == "masks" else (out,)
+    with pytest.raises(ValueError, match="--out: .* such as .*; expected another folder"):
+        script.main(script.PredictFlags((run.path,), images, out))
+    assert contents(folder) == before
+
+
+def test_overlays_are_looked_at_too(script, run, tmp_path):
+    images = tmp_path / "out" / "overlays"
+    images.mkdir(parents=True)
+    Image.fromarray(np.zeros((40, 40, 3), "uint8")).save(images / "a.jpg")
+    flags = script.PredictFlags((run.path,), (images,), tmp_path / "out", overlays=True)
+    with pytest.raises(ValueError, match=r"overlays/a\.jpg"):
+        script.main(flags)
+    assert len(contents(tmp_path)) == 1
+    flags.overlays = False
+    script.main(flags)
+    assert (tmp_path / "out" / "a.png").exists()
+
+
+def test_a_dicom_folder_is_told_how_to_be_converted(script, tmp_path):
+    (tmp_path / "IM0001").write_bytes(bytes(128) + b"DICM")
+    for path in (tmp_path, tmp_path / "IM0001"):
+        with pytest.raises(DataError, match="dcm2niix"):
+            script.cases_of((path,))
+    (tmp_path / "other").mkdir()
+    with pytest.raises(FileNotFoundError, match="no image files found"):
+        script.cases_of((tmp_path / "other",))
+
+
+def test_names_of_postprocessing(run):
+    p = np.random.default_rng(0).random((64, 64, 2))
+    masks = run.task.masks(p)
+    assert (postprocess.named("none", run.task)(p) == masks).all()
+    cleaned = postprocess.named("islands_and_holes", run.task)(p)
+    assert (cleaned == postprocess.islands_and_holes(masks)).all()
+    assert postprocess.named("beal", run.task) is postprocess.beal
+    with pytest.raises(ValueError, match="received 'median', expected one of"):
+        postprocess.named("median", run.task)
