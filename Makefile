@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: setup demo test check lint docs clean
+.PHONY: setup teacher demo test check lint docs clean
 
 setup: $(VENV)/.installed
 
@@ -13,15 +13,22 @@ $(VENV)/.installed: setup.py
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
 	touch $@
 
+teacher: $(VENV)/.teacher  ## YOLO and SAM2, which bring PyTorch
+
+$(VENV)/.teacher: setup.py $(VENV)/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[teacher]'
+	touch $@
+
 demo: setup  ## phantoms: source only, adapted, oracle; a few minutes on 2 cores
 	$(BIN)/python scripts/train_aerunet_kd.py --out runs/demo --oracle --steps 300 --size 96 \
 		--filters 8 16 32 64
 
 test: setup  ## at most 15 minutes on 2 cores
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
-check: setup  ## everything that CI runs
-	$(BIN)/python -m pytest
+check: setup  ## everything that CI runs; the teacher's side is skipped where PyTorch cannot be had
+	-$(MAKE) teacher
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .

@@ -51,6 +51,7 @@ setup(
         ],
         "test": [
             "pytest>=8.3",
+            "pytest-xdist>=3.6",  # two processes, for two cores
             "selenium>=4.40",  # with Debian's chromium and chromium-driver
             "ruff>=0.9",
             "jax>=0.10",  # the other backend that networks run on
