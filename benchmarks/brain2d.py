@@ -45,6 +45,7 @@ SETTING = {"size": 128, "filters": (16, 32, 64, 128, 256), "precision": "mixed_b
 FORMS = {  # flags of train_meddistill.py
     "bce": {"fixed_weights": (1.0, 0.0, 0.0)},
     "fixed_weights": {"fixed_weights": (1.0, 1.0, 1.0)},
+    "ulwr_original_dice": {"ulwr": "original", "dice": 1.0},
     "ulwr_original": {"ulwr": "original"},
     "ulwr_entropy": {"ulwr": "entropy"},
     "ulwr_kendall": {"ulwr": "kendall"},

@@ -55,7 +55,7 @@ def help_of_scripts():
 def import_package():
     """`import keras_meduda` in a fresh interpreter."""
     wall, cpu = start_up(["-c", "import keras_meduda"])
-    return [own(wall, "s"), own(cpu, "s CPU")]
+    return [own(wall, "s", 0.3), own(cpu, "s CPU", 0.3)]
 
 
 EVALUATION = """
@@ -103,7 +103,7 @@ print((resident_memory() - early) / 1e6)
 
 def soak():
     """Growth of the resident memory from step 200 to step 2,000 of a tiny training."""
-    return [own(float(child(["-c", SOAK]).split()[-1]), "MB", 20.0)]
+    return [own(float(child(["-c", SOAK]).split()[-1]), "MB", 50.0)]
 
 
 WORKER = """

@@ -127,14 +127,18 @@ class UNetPlusPlus(nn.Module):
 def training_step(network, image_shape, channels):
     """A function that takes one step of Adam on the cross-entropy of a fixed batch."""
     torch.manual_seed(0)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network = network.to(device)
     optimizer = torch.optim.Adam(network.parameters(), 1e-3)
-    x = torch.randn(image_shape)
-    labels = torch.randint(channels, (image_shape[0], *image_shape[2:]))
+    x = torch.randn(image_shape, device=device)
+    labels = torch.randint(channels, (image_shape[0], *image_shape[2:]), device=device)
 
     def step():
         optimizer.zero_grad(set_to_none=True)
-        cross_entropy(network(x), labels).backward()
+        loss = cross_entropy(network(x), labels)
+        loss.backward()
         optimizer.step()
+        return loss.item()  # waits for a GPU, as ours does
 
     network.train()
     return step

@@ -2,6 +2,7 @@
 
 python scripts/benchmark.py                       (all rows; hours where peers are slow)
 python scripts/benchmark.py --only clahe_512      (one row; --names lists them)
+python scripts/benchmark.py --device gpu          (training steps, both sides on the GPU)
 
 Each party works in a process of its own; they take turns, and the table holds the medians. CPU time
 stands beside wall time because it suffers less from a machine that is busy with other things. Rows
@@ -18,6 +19,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "benchmarks" / "performance.csv"
@@ -43,6 +45,8 @@ class Flags:
     """Turns of each party; the median counts."""
     peers_python: Path = Path(sys.executable)
     """Interpreter of the environment that holds the peers."""
+    device: Literal["cpu", "gpu"] = "cpu"
+    """Where networks compute; a GPU stays unseen unless it is asked for."""
     names: bool = False
     """Print the names of the rows and stop."""
 
@@ -53,6 +57,10 @@ def benchmark(flags):
     from performance_measures import MEASURES
 
     known = [*rows.ROWS, *MEASURES]
+    if flags.device == "gpu":
+        known = [name for name in rows.ROWS if name.startswith("train_step_")]
+    else:
+        ENVIRONMENT.update(CUDA_VISIBLE_DEVICES="-1", JAX_PLATFORMS="cpu")
     if flags.names:
         print("\n".join(known))
         return
@@ -63,8 +71,12 @@ def benchmark(flags):
             found = MEASURES[name]()
         else:
             found = in_turns(name, flags)
-        command = f"python scripts/benchmark.py --only {name} --rounds {flags.rounds}"
-        write([{"work": name, **value, "command": command} for value in found])
+        command, work = f"python scripts/benchmark.py --only {name}", name
+        if name not in MEASURES:
+            command += f" --rounds {flags.rounds}"
+        if flags.device == "gpu":
+            command, work = f"{command} --device gpu", f"{name} (GPU)"
+        write([{"work": work, **value, "command": command} for value in found])
         for value in found:
             print(f"{name}: {value['peer']} {value['value']:.4g} {value['unit']}", flush=True)
 

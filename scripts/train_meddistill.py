@@ -49,6 +49,8 @@ class MedDistillFlags:
     """Fixed weights of BCE, MSE and feature term, instead of --ulwr."""
     refine: float = 0.0
     """Co-learning: how far the student's moving average replaces the teacher's mask at the end."""
+    dice: float = 0.0
+    """Weight of a Dice term beside the published ones, for small tumours and few steps."""
     supervised: bool = False
     """Also learn from the masks of the labelled cases."""
     oracle: bool = False
@@ -319,7 +321,9 @@ class Stage:
 
         def build(network):
             weights = flags.fixed_weights or flags.ulwr
-            return FoundationDistillation(network, width, weights, refine=flags.refine)
+            return FoundationDistillation(
+                network, width, weights, refine=flags.refine, dice=flags.dice
+            )
 
         return self.fit(flags.out, build, source=source, target=target)
 

@@ -39,6 +39,16 @@ def distances(method, batch):
     return np.array(method.forward(batch, training=False)["distances"])
 
 
+def test_a_dice_term_joins_on_request(batch):
+    plain, method = make(teacher_channels=None), make(teacher_channels=None, dice=2.0)
+    outputs = method.forward(batch, training=False)
+    terms = method.losses(batch, outputs)
+    assert "mask_dice" not in plain.losses(batch, plain.forward(batch, training=False))
+    logits = method.network(batch["target"]["image"], training=False)["logits"]
+    expected = 2.0 * losses.dice_loss(batch["target"]["teacher"], logits, overlapping=True)
+    assert float(terms["mask_dice"]) == pytest.approx(float(expected), abs=1e-6)
+
+
 def test_the_loss_weighs_every_image_by_its_own_variance(batch):
     method = make()
     found = evaluate(method, batch)

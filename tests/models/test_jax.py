@@ -1,4 +1,4 @@
-"""Every network gives the same on TensorFlow and on JAX, from the same weights."""
+"""Every network gives the same on TensorFlow and on JAX, and so do its gradients."""
 
 import os
 import pickle
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_meduda.models.torch_weights import expected_shapes, load_torch_weights
 from keras_meduda.sliding import SlidingWindow
@@ -21,7 +22,8 @@ CODE = f"""
 import pickle, sys
 from pathlib import Path
 
-import keras, numpy as np
+import jax, keras, numpy as np
+from keras import ops
 from keras_meduda.sliding import SlidingWindow, sliding_window_graph
 
 folder = Path(sys.argv[1])
@@ -32,6 +34,14 @@ for name, (build, shape) in pickle.loads((folder / "networks.pickle").read_bytes
     image = np.load(folder / (name + "-image.npy"))
     outputs = network.predict_on_batch(image)  # compiled whole; op by op takes minutes
     np.savez(folder / (name + "-jax.npz"), **outputs)
+
+    def mean(trained):
+        others = [v.value for v in network.non_trainable_variables]
+        outputs, _ = network.stateless_call(trained, others, image, training=False)
+        return ops.mean(ops.sin(outputs["logits"]))
+
+    gradients = jax.jit(jax.grad(mean))([v.value for v in network.trainable_variables])
+    np.savez(folder / (name + "-gradients.npz"), *gradients)
 x = np.load(folder / "x.npy")
 np.save(folder / "windows.npy", np.array(sliding_window_graph(keras.ops.sin, x, {WINDOW!r})))
 assert keras.backend.backend() == "jax"
@@ -50,7 +60,11 @@ def on_tensorflow(fill, tmp_path_factory):
         np.savez(folder / f"{name}-weights.npz", *network.get_weights())
         image = np.random.default_rng(0).normal(size=(2, *shape)).astype("float32")
         np.save(folder / f"{name}-image.npy", image)
-        here[name] = dict(network(image, training=False))
+        with tf.GradientTape() as tape:
+            outputs = network(image, training=False)
+            mean = tf.reduce_mean(tf.sin(outputs["logits"]))
+        gradients = tape.gradient(mean, network.trainable_weights, "zero")
+        here[name] = dict(outputs), np.concatenate([np.ravel(g) for g in gradients])
     env = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": QUICK}
     done = subprocess.run(
         [sys.executable, "-c", CODE, folder], env=env, capture_output=True, text=True
@@ -64,10 +78,20 @@ def on_tensorflow(fill, tmp_path_factory):
 def test_jax_gives_what_tensorflow_gives(on_tensorflow, name):
     here, folder = on_tensorflow
     with np.load(folder / f"{name}-jax.npz") as received:
-        assert set(received.files) == set(here[name])
-        for key, y in here[name].items():
+        assert set(received.files) == set(here[name][0])
+        for key, y in here[name][0].items():
             scale = np.abs(y).max()
             np.testing.assert_allclose(received[key] / scale, y / scale, atol=1e-4, err_msg=key)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
+def test_jax_goes_back_as_tensorflow_does(on_tensorflow, name):
+    here, folder = on_tensorflow
+    with np.load(folder / f"{name}-gradients.npz") as received:
+        gradients = np.concatenate([received[key].ravel() for key in received.files])
+    scale = np.abs(here[name][1]).max()
+    np.testing.assert_allclose(gradients / scale, here[name][1] / scale, atol=1e-4)
 
 
 @pytest.mark.slow
