@@ -9,9 +9,10 @@ sliding window; KL distillation goes on from source only for as many. BraTS at 2
 subjects left out once, 120 steps; phantoms at 1 mm, 8 test cases, 240 steps. Ventricles:
 RatLesNetV2 and MONAI's networks on patches of 16 coronal slices of 48 × 48, 0.45 mm thick, of
 pixels of 0.2 mm, 300 steps of 1, on wild type mice, tested on 6 transgenic ones, whose ventricles
-are enlarged. Adam, weights of the last step, distances in mm. Target labels are read by the
-evaluation, and by the oracle, alone; both contrasts of a BraTS training subject are in training,
-the target's without labels.
+are enlarged; RatLesNetV2 with its own loss, the others with the mouse study's Dice of both classes.
+Adam, weights of the last step, distances in mm. Target labels are read by the evaluation, and by
+the oracle, alone; both contrasts of a BraTS training subject are in training, the target's without
+labels.
 """
 
 import itertools
@@ -185,6 +186,7 @@ def ventricles(network, method, count, seed):
         transfer=PARTS[method],
         init=None if method == "scratch" else root.parent / "ratlesnet_weights/enlarging11-1.pt",
         train_size=count,
+        loss="ratlesnet" if first else "mouse_dice",
         epochs=10,
         epoch=MOUSE_STEPS // 10,
         axes="YXZ" if first else "XYZ",
