@@ -40,7 +40,10 @@ for name, (build, shape) in pickle.loads((folder / "networks.pickle").read_bytes
         outputs, _ = network.stateless_call(trained, others, image, training=False)
         return ops.mean(ops.sin(outputs["logits"]))
 
-    gradients = jax.jit(jax.grad(mean))([v.value for v in network.trainable_variables])
+    # unoptimised, XLA makes NaN of gradients of AERUNet that are finite otherwise
+    options = {{"xla_backend_optimization_level": 2}} if name.startswith("AERUNet") else {{}}
+    gradient = jax.jit(jax.grad(mean), compiler_options=options)
+    gradients = gradient([v.value for v in network.trainable_variables])
     np.savez(folder / (name + "-gradients.npz"), *gradients)
 x = np.load(folder / "x.npy")
 np.save(folder / "windows.npy", np.array(sliding_window_graph(keras.ops.sin, x, {WINDOW!r})))
@@ -63,7 +66,8 @@ def on_tensorflow(fill, tmp_path_factory):
         with tf.GradientTape() as tape:
             outputs = network(image, training=False)
             mean = tf.reduce_mean(tf.sin(outputs["logits"]))
-        gradients = tape.gradient(mean, network.trainable_weights, "zero")
+        weights = [w.value for w in network.trainable_weights]
+        gradients = tape.gradient(mean, weights, tf.ones([]), tf.UnconnectedGradients.ZERO)
         here[name] = dict(outputs), np.concatenate([np.ravel(g) for g in gradients])
     env = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": QUICK}
     done = subprocess.run(
@@ -90,8 +94,8 @@ def test_jax_goes_back_as_tensorflow_does(on_tensorflow, name):
     here, folder = on_tensorflow
     with np.load(folder / f"{name}-gradients.npz") as received:
         gradients = np.concatenate([received[key].ravel() for key in received.files])
-    scale = np.abs(here[name][1]).max()
-    np.testing.assert_allclose(gradients / scale, here[name][1] / scale, atol=1e-4)
+    wrong = np.linalg.norm(gradients - here[name][1]) / np.linalg.norm(here[name][1])
+    assert wrong < 1e-3  # not less: rounding puts single values on the other side of a ReLU's kink
 
 
 @pytest.mark.slow
