@@ -64,7 +64,7 @@ class RunFolder:
                 changes = "; ".join(f"{k}: {old.get(k)} there, {now.get(k)} now" for k in other)
                 raise ValueError(
                     f"{self.path} holds a run with other settings ({changes}). Choose "
-                    "another folder, or start over with resume=False."
+                    "another folder, or start over with resume=False (--no-resume)."
                 )
         if self.writes:
             with replacing(file) as unfinished:
