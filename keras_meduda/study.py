@@ -121,9 +121,9 @@ def _check_parts(study, source, target):
         raise DataError(*empty)
     if shared := set(study.source["group"]) & set(study.target_test["group"]):
         print(
-            f"warning: {len(shared)} groups ({', '.join(sorted(shared)[:3])}, …) are in the "
-            "source's training part and in the target's test part. If they are the same patients, "
-            "the figures are too good: give both one split.",
+            "warning: groups in the source's training part and in the target's test part: "
+            f"{', '.join(sorted(shared)[:3])} ({len(shared)} in all). If they are the same "
+            "patients, the figures are too good: give both one split.",
             file=sys.stderr,
         )
 

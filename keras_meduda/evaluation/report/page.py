@@ -21,7 +21,7 @@ from keras_meduda.evaluation.report.facts import HD95
 from keras_meduda.evaluation.report.tables import mean_over_classes, p_in_words
 from keras_meduda.evaluation.statistics import summarise
 
-CASE = ["domain", "case"]  # what tells cases apart: a name is unique within its domain only
+CASE = ["domain", "case"]  # as statistics.case_columns finds them in every evaluation
 
 
 def write_report(
