@@ -1,6 +1,7 @@
 """Brain tumours: a UNet++ without masks, taught by GrabCut or by a network, against one with masks.
 
 MEDUDA_DATA=… python benchmarks/brain2d.py            (completes brain2d.csv, then brain2d.md)
+MEDUDA_DATA=… python benchmarks/brain2d.py grabcut 1  (only rows with these words)
 MEDUDA_DATA=… python benchmarks/brain2d.py --page     (writes brain2d.md from brain2d.csv)
 
 UNet++ with filters 16…256 at 128 × 128, 300 steps of 8 in mixed bfloat16, weights of the last step.
@@ -21,7 +22,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as keras_meduda, but before Keras
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
-from tables import complete, mean_scores, read, spread, timed
+from tables import asked, complete, mean_scores, read, spread, timed
 from train_meddistill import MedDistillFlags, Stage, call
 
 import keras_meduda as km
@@ -210,6 +211,7 @@ def page():
 
 
 if __name__ == "__main__":
+    words = [word for word in sys.argv[1:] if word != "--page"]
     if "--page" not in sys.argv:
-        complete(TABLE, wanted(), COMMAND)
+        complete(TABLE, asked(wanted(), words), COMMAND)
     page()

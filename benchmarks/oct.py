@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 import matplotlib
 import numpy as np
 import pandas as pd
-from tables import complete, read, spread, timed
+from tables import asked, complete, read, spread, timed
 from train_oct import (
     PUBLISHED,
     evaluate_by_subject,
@@ -36,7 +36,7 @@ from train_oct import (
 
 import keras_meduda as km
 from keras_meduda.data import catalog
-from keras_meduda.data.augment import Geometry, Photometry
+from keras_meduda.data.augment import Deformation, Geometry, Photometry
 from keras_meduda.data.io import replacing
 from keras_meduda.evaluation.statistics import summarise
 
@@ -46,15 +46,30 @@ WORK = HERE.parent / "runs" / "oct_benchmark"
 TRANSFER_STEPS, CHOICE_STEPS = 300, 300
 PARTS = {"scratch": "all", "head": "head", "partial": "decoder", "full": "all"}
 HALVES = [[f"subject_{n}" for n in half] for half in (range(0, 10, 2), range(1, 10, 2))]
+STRONG = {
+    "geometry": Geometry(rotation=20.0, scale=0.5, shift=0.1),
+    "source_photometry": Photometry(blur=1.0),
+}
 CANDIDATES = {  # what each changes of our recipe
     "own": {},
-    "strong": {
+    "strong": {"batches": STRONG},
+    "bent": {
         "batches": {
-            "geometry": Geometry(rotation=20.0, scale=0.5, shift=0.1),
+            "geometry": Deformation(stretch=0.3, turns=False, flips=False),
             "source_photometry": Photometry(blur=1.0),
         }
     },
+    "dice": {"loss": km.losses.joint_dice_loss},
     "unet": {"network": lambda: km.models.UNet((256, 256, 1), 2, (16, 32, 64, 128, 256))},
+    "wide": {
+        "network": lambda: km.models.AERUNet((256, 256, 1), 2, (24, 48, 96, 192, 384)),
+    },
+    "own_1600": {"steps": 1600},
+    "strong_1600": {"steps": 1600, "batches": STRONG},
+    "unet_1600": {
+        "steps": 1600,
+        "network": lambda: km.models.UNet((256, 256, 1), 2, (16, 32, 64, 128, 256)),
+    },
 }
 DISC = km.Task(("disc",), values={"disc": (128, 255)})
 
@@ -122,7 +137,7 @@ def transfer(method, count):
 def choice(name):
     """A candidate recipe, trained on one half of the subjects at a time, scored on the other."""
     cases, _, task = cases_of("published")
-    plan = replace(own_plan(), steps=CHOICE_STEPS, **CANDIDATES[name])
+    plan = replace(own_plan(), **{"steps": CHOICE_STEPS, **CANDIDATES[name]})
     runs, total = [], 0.0
     for half in HALVES:
         out = cases["subject"].isin(half)
@@ -148,7 +163,8 @@ def wanted():
 def candidates():
     """Row sets of the choice of a recipe."""
     for name in CANDIDATES:
-        yield key("unet" if name == "unet" else "aerunet", "subject", name), partial(choice, name)
+        network = "unet" if name.startswith("unet") else "aerunet"
+        yield key(network, "subject", name), partial(choice, name)
 
 
 def key(network, split, method, seed=0, source="-"):
@@ -280,9 +296,11 @@ def picture(moved):
 
 
 if __name__ == "__main__":
+    words = [word for word in sys.argv[1:] if not word.startswith("--")]
     if "--choose" in sys.argv:
-        complete(HERE / "oct_choice.csv", scored(candidates()), f"{COMMAND} --choose")
+        row_sets, table = asked(candidates(), words), HERE / "oct_choice.csv"
+        complete(table, scored(row_sets), f"{COMMAND} --choose")
     else:
         if "--page" not in sys.argv:
-            complete(HERE / "oct.csv", scored(wanted()), COMMAND)
+            complete(HERE / "oct.csv", scored(asked(wanted(), words)), COMMAND)
         page()

@@ -188,9 +188,9 @@ def jax_step(network, image_shape, channels):
     return work
 
 
-def train_step(peer, name):
+def train_step(peer, name, sizes):
     """One training step of the same network on the same batch."""
-    spatial, channels, image, batch = TRAINED[name]
+    spatial, channels, image, batch = sizes[name]
     if peer in (OURS, JAX):
         if peer == JAX:
             os.environ["KERAS_BACKEND"] = "jax"
@@ -228,6 +228,11 @@ TRAINED = {  # spatial size, logit channels, image channels, batch
     "DynUNet": ((48, 48, 48), 2, 1, 1),
     "UNETR": ((48, 48, 48), 2, 1, 1),
     "UNetPlusPlus": ((128, 128), 2, 3, 1),
+}
+TRAINED_ON_GPU = {
+    **{name: ((96, 96, 96), 2, 1, 2) for name in ("AERUNet", "UNet", "DynUNet", "UNETR")},
+    "RatLesNetV2": ((32, 96, 96), 2, 1, 8),
+    "UNetPlusPlus": ((256, 256), 2, 3, 16),
 }
 OURS_SETTINGS = {
     "AERUNet": {"filters": (16, 32, 64, 128)},
@@ -379,12 +384,21 @@ ROWS = {  # work: (function of the peer, peers, goal's share, of whom)
     "sliding_window_3d": (window, (OURS, "monai", "medicai"), 1.0, "monai"),
     **{
         f"train_step_{name}": (
-            functools.partial(train_step, name=name),
+            functools.partial(train_step, name=name, sizes=TRAINED),
             (OURS, *PEERS[name]),
             0.6 if name == "RatLesNetV2" else 1.0,
             PEERS[name][0],
         )
         for name in TRAINED
+    },
+    **{
+        f"gpu_step_{name}": (
+            functools.partial(train_step, name=name, sizes=TRAINED_ON_GPU),
+            (OURS, JAX, PEERS[name][0]),
+            0.6 if name == "RatLesNetV2" else 1.0,
+            PEERS[name][0],
+        )
+        for name in TRAINED_ON_GPU
     },
     "train_step_UDA_CLR": (regularisation, (OURS, "supervised"), 3.0, "supervised"),
     "loading_10_steps": (loading, (OURS, "cached batch"), 1.05, "cached batch"),

@@ -5,12 +5,23 @@ may be stopped at any moment and goes on with what is missing.
 """
 
 import csv
+import fcntl
 import time
 
+import keras
 import numpy as np
 import pandas as pd
 
+from keras_meduda import training
 from keras_meduda.data.io import replacing
+
+if keras.backend.backend() == "jax":
+    import jax_fit
+
+    training.fit = jax_fit.fit  # km.fit's own loop is TensorFlow's
+    BEFORE_COMMAND = "KERAS_BACKEND=jax PYTHONPATH=benchmarks/on_jax "
+else:
+    BEFORE_COMMAND = ""
 
 KEY = ["network", "source", "target", "split", "method", "seed"]
 COLUMNS = [*KEY, "class", "metric", "value", "unit", "minutes", "command"]
@@ -19,6 +30,14 @@ COLUMNS = [*KEY, "class", "metric", "value", "unit", "minutes", "command"]
 def read(table):
     """A table so far; every cell as text."""
     return pd.read_csv(table, dtype=str) if table.exists() else pd.DataFrame(columns=COLUMNS)
+
+
+def asked(row_sets, words):
+    """The row sets whose keys hold every word, or one of `a,b`; a shift is `source-target`."""
+    for key, make in row_sets:
+        names = {*key, f"{key[1]}-{key[2]}"}
+        if all(names & set(word.split(",")) for word in words):
+            yield key, make
 
 
 def complete(table, row_sets, command):
@@ -30,6 +49,7 @@ def complete(table, row_sets, command):
             a list of (class, metric, value, unit) and the minutes that they took.
         command: that makes the table.
     """
+    command = BEFORE_COMMAND + command
     for key, make in row_sets:
         if key in set(read(table)[KEY].agg(tuple, axis=1)):
             continue
@@ -45,11 +65,13 @@ def complete(table, row_sets, command):
             )
             for name, metric, v, unit in values
         ]
-        there = read(table)  # again: another call may have completed others meanwhile
-        with replacing(table) as unfinished, open(unfinished, "w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(there.to_dict("records") + rows)
+        with open(table.with_suffix(".lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            there = read(table)  # again: another call may have completed others meanwhile
+            with replacing(table) as unfinished, open(unfinished, "w", newline="") as file:
+                writer = csv.DictWriter(file, COLUMNS)
+                writer.writeheader()
+                writer.writerows(there.to_dict("records") + rows)
 
 
 def timed(folder, train):

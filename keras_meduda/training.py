@@ -21,6 +21,7 @@ from keras_meduda import (
     losses,
     models,  # noqa: F401 (registers the layers that saved networks name)
 )
+from keras_meduda.models.stages import set_precision
 from keras_meduda.progress import StepBar
 from keras_meduda.run_folder import RunFolder
 from keras_meduda.sliding import SlidingWindow, sliding_window
@@ -88,6 +89,7 @@ class Run:
     task: Task
     preprocessing: Preprocessing
     window: SlidingWindow | None = None  # None: the network takes the whole image at once
+    xla: bool = False  # whether predictions are compiled by XLA
 
     @functools.cached_property
     def logits(self):
@@ -96,7 +98,9 @@ class Run:
         if self.window:
             size = map(min, size, self.window.size)
 
-        @tf.function(input_signature=[tf.TensorSpec((None, *size, channels), "float32")])
+        signature = [tf.TensorSpec((None, *size, channels), "float32")]
+
+        @tf.function(input_signature=signature, jit_compile=self.xla)
         def logits(x):
             return self.network(x, training=False)["logits"]
 
@@ -105,20 +109,30 @@ class Run:
     def probabilities(self, x) -> np.ndarray:
         """Class probabilities of inputs of the network, `(batch, *size, channels)` both."""
         if not self.window:
-            return losses.probabilities(self.logits(x), self.task.overlapping).numpy()
+            return np.asarray(losses.probabilities(self.logits(x), self.task.overlapping))
         y = sliding_window(self.logits, x, self.window)
         for i in range(y.shape[1]):  # in place, slice by slice: a volume is held once
             y[:, i] = losses.probabilities(y[:, i], self.task.overlapping)
         return y
 
 
-def load(run_dir) -> Run:
+def load(run_dir, precision: str | None = None, xla: bool = False) -> Run:
     """The run in a folder: `run.network`, `run.task`, `run.preprocessing`.
+
+    Args:
+        run_dir: folder that `km.fit` left.
+        precision: what predictions compute in, `"float32"`, `"mixed_bfloat16"` (faster on GPUs and
+            on processors that have it) or `"mixed_float16"`; the classifier stays float32. Default:
+            as it was trained.
+        xla: whether predictions are compiled by XLA, once for every size of batch; pays on a GPU.
+            Default `False`.
 
     Raises:
         FileNotFoundError: the folder holds no finished run; the message says what is missing.
-        ValueError: one of the two files is damaged.
+        ValueError: one of the two files is damaged, or an unknown precision.
     """
+    if precision not in (None, *POLICIES):
+        raise ValueError(f"load: precision={precision!r}; expected one of {POLICIES}.")
     path = Path(run_dir)
     for name in ("config.json", "network.keras"):
         if not (path / name).is_file():
@@ -131,9 +145,11 @@ def load(run_dir) -> Run:
     if not zipfile.is_zipfile(path / "network.keras"):
         raise ValueError(f"{path / 'network.keras'}: expected a whole Keras file; it is damaged.")
     network = keras.saving.load_model(path / "network.keras", compile=False)
+    if precision:
+        set_precision(network, precision)
     task, preprocessing = Task(**config["task"]), Preprocessing(**config["preprocessing"])
     window = SlidingWindow(**config["window"]) if config.get("window") else None
-    return Run(path, network, task, preprocessing, window)
+    return Run(path, network, task, preprocessing, window, xla)
 
 
 def fit(

@@ -29,7 +29,7 @@ class AERUNetFlags(Flags):
     """Of each domain: photographs, 8 by default, or patches, 2."""
     filters: tuple[int, ...] = (16, 32, 64, 128, 256)
     """Width of each level; the thesis' 2D network has 32 64 128 256 512."""
-    mode: Literal["style", "marginal", "plain"] = "style"
+    mode: Literal["style", "strong", "marginal", "plain"] = "style"
     """What the divergence compares (see KLDistillation)."""
     temperature: float = 2.0
     """Of the softened probabilities."""

@@ -81,14 +81,15 @@ def vote(runs, smallest: int = 20) -> Run:
     return _Voted(**_parts(runs[0]), runs=runs, smallest=smallest)
 
 
-def load_together(paths, axes="") -> Run:
+def load_together(paths, axes="", **how) -> Run:
     """The run in a folder, or those in several as one that votes, each under flips if wished.
 
     Args:
         paths: run folders.
         axes: of the flips; default none.
+        **how: `precision` and `xla` of `km.load`.
     """
-    runs = [flips(run, axes) if axes else run for run in map(load, paths)]
+    runs = [flips(run, axes) if axes else run for run in (load(path, **how) for path in paths)]
     return runs[0] if len(runs) == 1 else vote(runs)
 
 

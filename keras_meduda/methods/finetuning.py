@@ -21,16 +21,9 @@ import keras
 from keras import layers
 
 from keras_meduda.models import torch_weights
-from keras_meduda.models.blocks import ResizeTo
+from keras_meduda.models.stages import encoder_layers, head_layers, leaves
 
 STAGES = ("encoder", "decoder", "head", "all")
-_UPSAMPLING = (
-    layers.Conv2DTranspose,
-    layers.Conv3DTranspose,
-    layers.UpSampling2D,
-    layers.UpSampling3D,
-    ResizeTo,
-)
 
 
 def load_checkpoint(network, path) -> None:
@@ -115,11 +108,11 @@ def train_only(network, part, freeze_batch_norm=False, moving_statistics=False) 
     if freeze_batch_norm and moving_statistics:
         raise ValueError("train_only: freeze_batch_norm keeps what moving_statistics moves.")
     chosen = _layers_of(network, part)
-    for layer in _leaves(network):  # Keras passes a flag that stays what it is to no variable
+    for layer in leaves(network):  # Keras passes a flag that stays what it is to no variable
         layer.trainable = False
         layer.trainable = True
     total = _parameters(network)
-    for layer in _leaves(network):
+    for layer in leaves(network):
         norm = isinstance(layer, layers.BatchNormalization)
         layer.trainable = layer in chosen and not (norm and freeze_batch_norm)
         if norm and moving_statistics and layer not in chosen:
@@ -182,60 +175,27 @@ def _parameters(network):
 
 def _layers_of(network, part):
     """The layers with weights that belong to a stage or fit an expression."""
-    leaves = [layer for layer in _leaves(network) if layer.weights]
+    weighted = [layer for layer in leaves(network) if layer.weights]
     if part in STAGES:
-        encoder, head = _encoder(network), _head(network)
+        encoder, head = encoder_layers(network), head_layers(network)
         chosen = {
-            "all": leaves,
-            "encoder": [layer for layer in leaves if layer in encoder],
-            "decoder": [layer for layer in leaves if layer not in encoder],
-            "head": [layer for layer in leaves if layer in head],
+            "all": weighted,
+            "encoder": [layer for layer in weighted if layer in encoder],
+            "decoder": [layer for layer in weighted if layer not in encoder],
+            "head": [layer for layer in weighted if layer in head],
         }[part]
     else:
         try:
-            chosen = [layer for layer in leaves if re.search(part, layer.name)]
+            chosen = [layer for layer in weighted if re.search(part, layer.name)]
         except re.error as error:
             raise ValueError(f"{part!r} is no regular expression: {error}.") from error
     if not chosen:
-        names = ", ".join(layer.name for layer in leaves[-5:])
+        names = ", ".join(layer.name for layer in weighted[-5:])
         raise ValueError(
             f"'{network.name}' has no layer of {part!r}; expected one of {', '.join(STAGES)}, or a "
             f"regular expression that fits a name such as {names}."
         )
     return chosen
-
-
-def _leaves(network):
-    for layer in network.layers:
-        yield from _leaves(layer) if isinstance(layer, keras.Model) else [layer]
-
-
-def _last_model(network):
-    """The network itself, or the last of those that it is made of (DeepLabV3+ is of two)."""
-    models = [layer for layer in network.layers if isinstance(layer, keras.Model)]
-    return models[-1] if models else network
-
-
-def _head(network):
-    last = _last_model(network)
-    return set(last.layers) - _needed_by(last, last.output["features"])
-
-
-def _encoder(network):
-    """All layers that the first upsampling needs; all up to the features where there is none."""
-    last = _last_model(network)
-    needs = {
-        layer: _needed_by(last, keras.tree.flatten(layer.input)[0])
-        for layer in last.layers
-        if isinstance(layer, _UPSAMPLING)
-    }
-    first = [need for need in needs.values() if not need & set(needs)]
-    own = set().union(*first) if first else _needed_by(last, last.output["features"])
-    return own | (set(_leaves(network)) - set(_leaves(last)))
-
-
-def _needed_by(network, tensor):
-    return set(keras.Model(network.inputs, tensor).layers)
 
 
 def _mismatches(network, found, wanted, folder):

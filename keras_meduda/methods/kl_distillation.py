@@ -15,8 +15,9 @@ class KLDistillation(Method):
     L_KL = T² · mean_pixels Σ_c p_T · (log p_T − log p_S), p = softmax(z / T), or the Bernoulli form
     where classes overlap. λ rises as a sigmoid over the first `ramp` of the steps.
 
-    With equal inputs for both and a shared start the divergence is already zero: `mode="plain"` is
-    there to show it. `mode="marginal"` compares the mean class distributions of source and target.
+    `mode="strong"` shows the teacher the target image as it is. With equal inputs for both and a
+    shared start the divergence is already zero: `mode="plain"` is there to show it.
+    `mode="marginal"` compares the mean class distributions of source and target.
 
     Batch norm: the student sees source and target in one batch, so that its statistics are those
     of both domains together; the teacher's are those that its weights came with.
@@ -24,7 +25,7 @@ class KLDistillation(Method):
     Args:
         network: the student, already trained on the source; it is adapted in place.
         overlapping: whether the task's classes overlap.
-        mode: `"style"` (default), `"marginal"` or `"plain"`.
+        mode: `"style"` (default), `"strong"`, `"marginal"` or `"plain"`.
         temperature: T. Default 2.
         weight: λ at the end of the ramp. Default 1.
         ramp: share of the steps over which λ rises. Default 0.2.
@@ -59,9 +60,9 @@ class KLDistillation(Method):
         **kwargs,
     ):
         super().__init__(network, **kwargs)
-        if mode not in ("style", "marginal", "plain"):
+        if mode not in ("style", "strong", "marginal", "plain"):
             raise ValueError(
-                f"KLDistillation: mode={mode!r}; expected 'style', 'marginal' or 'plain'."
+                f"KLDistillation: mode={mode!r}; expected 'style', 'strong', 'marginal' or 'plain'."
             )
         shares = {"ramp": ramp, "ema": ema or 0.0, "confidence": confidence}
         if temperature <= 0 or not all(0 <= share <= 1 for share in shares.values()):
@@ -78,7 +79,7 @@ class KLDistillation(Method):
     def forward(self, batch, training):
         """Logits of the student on both domains, and of the teacher on the target."""
         source, target = batch["source"]["image"], batch["target"]
-        seen = target["strong"] if self.mode == "style" else target["image"]
+        seen = target["strong" if self.mode in ("style", "strong") else "image"]
         both = self.network(ops.concatenate([source, seen]), training=training)["logits"]
         count = ops.shape(source)[0]
         outputs = {"source": both[:count], "target": both[count:]}

@@ -70,7 +70,24 @@ class ChannelPool(layers.Layer):
     """Mean and maximum over channels, `(..., c)` to `(..., 2)`: what spatial attention looks at."""
 
     def call(self, x):
-        return ops.concatenate([ops.mean(x, -1, keepdims=True), ops.max(x, -1, keepdims=True)], -1)
+        return ops.concatenate([ops.mean(x, -1, keepdims=True), channel_max(x)], -1)
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], 2)
+
+
+@ops.custom_gradient
+def channel_max(x):
+    """The largest channel, `(..., c)` to `(..., 1)`; equal ones share its gradient.
+
+    XLA may compute x again for the way back and round its last bit otherwise. The gradient of
+    `ops.max` on JAX then finds no channel that is equal to the maximum, and divides 0 by 0.
+    """
+    largest = ops.max(x, -1, keepdims=True)
+
+    def gradient(*args, upstream=None):
+        upstream = args[0] if upstream is None else upstream
+        found = ops.cast(x >= largest - 1e-6 * ops.abs(largest), x.dtype)
+        return found / ops.maximum(ops.sum(found, -1, keepdims=True), 1) * upstream
+
+    return largest, gradient

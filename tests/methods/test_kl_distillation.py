@@ -21,6 +21,17 @@ def test_equal_inputs_and_a_shared_start_give_no_divergence(batches):
     assert float(method.losses(data, outputs)["kl"]) == pytest.approx(0.0, abs=1e-7)
 
 
+def test_a_strong_view_is_taught_by_the_image_as_it_is(batches):
+    method, data = make(mode="strong"), next(iter(batches.from_step(0)))
+
+    def divergence():
+        return float(method.losses(data, method.forward(data, training=False))["kl"])
+
+    assert divergence() > 0
+    data["target"]["strong"] = data["target"]["image"]
+    assert divergence() == pytest.approx(0.0, abs=1e-7)
+
+
 def test_styles_give_a_divergence(batches):
     method, data = make(), next(iter(batches.from_step(0)))
     assert float(method.losses(data, method.forward(data, training=False))["kl"]) > 0
@@ -62,7 +73,7 @@ def test_confidence_one_counts_no_pixel(batches):
 
 
 def test_an_unknown_mode_is_refused():
-    with pytest.raises(ValueError, match="mode='stile'.*'style', 'marginal' or 'plain'"):
+    with pytest.raises(ValueError, match="mode='stile'.*'style', 'strong', 'marginal' or 'plain'"):
         make(mode="stile")
 
 

@@ -40,9 +40,7 @@ for name, (build, shape) in pickle.loads((folder / "networks.pickle").read_bytes
         outputs, _ = network.stateless_call(trained, others, image, training=False)
         return ops.mean(ops.sin(outputs["logits"]))
 
-    # unoptimised, XLA makes NaN of gradients of AERUNet that are finite otherwise
-    options = {{"xla_backend_optimization_level": 2}} if name.startswith("AERUNet") else {{}}
-    gradient = jax.jit(jax.grad(mean), compiler_options=options)
+    gradient = jax.jit(jax.grad(mean))
     gradients = gradient([v.value for v in network.trainable_variables])
     np.savez(folder / (name + "-gradients.npz"), *gradients)
 x = np.load(folder / "x.npy")

@@ -272,7 +272,7 @@ def displace(image, displacement, nearest=False):
     corner = tf.cast(tf.floor(place), "int32")
     share = place - tf.floor(place)
     result = 0.0
-    for step in ((0, 0), (0, 1), (1, 0), (1, 1)):
+    for step in np.array([[0, 0], [0, 1], [1, 0], [1, 1]], "int32"):
         weight = tf.reduce_prod(tf.where(tf.cast(step, "bool"), share, 1.0 - share), axis=-1)
         result += weight[..., None] * tf.gather_nd(image, tf.minimum(corner + step, size - 1))
     return result
