@@ -195,8 +195,8 @@ def page():
     lines = [
         "# Fundus: optic cup and disc across cameras",
         "",
-        f"Made from `fundus.csv`, whose rows name the command that made them; `{COMMAND}` completes "
-        "it. Do not edit.",
+        f"Made from `fundus.csv`, whose rows name their command; `{COMMAND}` completes it. Do not "
+        "edit.",
         "",
         __doc__.split("\n\n")[2].replace("\n", " "),
         "Mean over seeds, ± half the range between them where there are several; gap closed = "
