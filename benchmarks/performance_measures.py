@@ -1,5 +1,6 @@
 """Rows of the speed table that are no contest: start-up, memory, two workers on one machine."""
 
+import functools
 import json
 import os
 import resource
@@ -59,50 +60,74 @@ def import_package():
 
 
 EVALUATION = """
+import tempfile
+from pathlib import Path
+
+import nibabel
 import numpy as np
+import pandas as pd
 import keras_meduda as km
 from keras_meduda.progress import peak_memory
 from keras_meduda.training import Run
 
-size, channels = (240, 240, 155), 4
+size, channels, folder = (240, 240, 155), 4, Path(tempfile.mkdtemp())
+rng = np.random.default_rng(0)
+for name, array in {
+    "image": rng.normal(size=size).astype("float32"),
+    "mask": rng.integers(0, 4, (6, 6, 5)).repeat(40, 0).repeat(40, 1).repeat(31, 2).astype("uint8"),
+}.items():
+    nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), folder / f"{name}.nii.gz")
+del array
+cases = {"case": ["a"], "domain": ["a"], "group": ["a"], "image": [str(folder / "image.nii.gz")]}
+cases = pd.DataFrame({**cases, "mask": [str(folder / "mask.nii.gz")]})
 network = km.models.AERUNet((64, 64, 64, 1), channels=channels, filters=(8, 16))
-task = km.Task(classes=("a", "b", "c"))
+task = km.Task(classes=("a", "b", "c"), unit="mm", values={"a": (1,), "b": (2,), "c": (3,)})
 preprocessing = km.Preprocessing(size=size, channels=1, normalise="zscore", axes="XYZ")
 run = Run(None, network, task, preprocessing, km.SlidingWindow((64, 64, 64)))
-network(np.zeros((1, 64, 64, 64, 1), "float32"))  # its own memory counts apart
+run.logits(np.zeros((1, 64, 64, 64, 1), "float32"))  # its own memory counts apart
 before = peak_memory()
-run.probabilities(np.ones((1, *size, 1), 'float32'))  # np.zeros would take no memory
+if WHAT == "prediction":
+    run.probabilities(np.ones((1, *size, 1), "float32"))  # np.zeros would take no memory
+else:
+    km.evaluate(run, cases)
 print((peak_memory() - before) / 1e6, 2 * np.prod(size) * (1 + channels) * 4 / 1e6)
 """
 
 
-def evaluation_memory():
-    """What a prediction of 240 × 240 × 155 in four channels takes beside the network."""
-    more, goal = map(float, child(["-c", EVALUATION]).split()[-2:])
+def memory(what):
+    """What 240 × 240 × 155 in four channels take beside the network: predicted, or evaluated."""
+    more, goal = map(float, child(["-c", EVALUATION.replace("WHAT", repr(what))]).split()[-2:])
     return [own(more, "MB", goal)]
 
 
 SOAK = """
-import tensorflow as tf
-from performance_rows import phantom_batches, small_method
 import os, tempfile
+from pathlib import Path
 
-def resident_memory():  # bytes held now, not at the peak
+import pandas as pd
+import keras_meduda as km
+from performance_rows import phantom_batches, small_method
+
+def resident_memory(network):  # bytes held now, not at the peak
     with open("/proc/self/statm") as text:
-        return int(text.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return {"memory": int(text.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")}
 
-batches = iter(phantom_batches(tempfile.mkdtemp(), size=32, batch=2).from_step(0))
-step = tf.function(small_method(32).train_step)
-for number in range(1, 2001):
-    step(next(batches))["loss"].numpy()
-    if number == 200:
-        early = resident_memory()
-print((resident_memory() - early) / 1e6)
+folder = Path(tempfile.mkdtemp())
+km.fit(
+    small_method(32),
+    phantom_batches(folder / "phantoms", size=32, batch=2),
+    steps=2000,
+    run_dir=folder / "run",
+    validation=resident_memory,
+    validate_every=200,
+)
+held = pd.read_csv(folder / "run" / "history.csv")["memory"].dropna()
+print((held.iloc[-1] - held.iloc[0]) / 1e6)
 """
 
 
 def soak():
-    """Growth of the resident memory from step 200 to step 2,000 of a tiny training."""
+    """Growth of the resident memory from step 200 to step 2,000 of `km.fit` on a tiny network."""
     return [own(float(child(["-c", SOAK]).split()[-1]), "MB", 50.0)]
 
 
@@ -153,7 +178,8 @@ def two_workers():
 MEASURES = {
     "help_of_scripts": help_of_scripts,
     "import": import_package,
-    "evaluation_memory_3d": evaluation_memory,
+    "prediction_memory_3d": functools.partial(memory, "prediction"),
+    "evaluation_memory_3d": functools.partial(memory, "evaluation"),
     "soak_2000_steps": soak,
     "two_workers_step": two_workers,
 }

@@ -3,7 +3,8 @@ own, since devices and clusters are set once in a process.
 
 python tests/replicas.py STRATEGY BATCHES OUT STEPS METHOD…
 
-With DIE_AT in the environment the process kills itself in that step.
+With DIE_AT in the environment the process kills itself in that step; PRECISION is another than
+float32.
 """
 
 import os
@@ -67,7 +68,7 @@ METHODS = {
 
 def train(strategy, name, data, folder, steps):
     """One training with a row in the history for every step."""
-    with km.setup(strategy, seed=3):
+    with km.setup(strategy, os.environ.get("PRECISION", "float32"), seed=3):
         method = METHODS[name]()
         method.compile(keras.optimizers.Adam(1e-3), keras.optimizers.SGD(1e-2))
     return km.fit(

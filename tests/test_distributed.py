@@ -70,6 +70,7 @@ def test_a_tf_config_that_cannot_be(monkeypatch, text, message):
 
 def start(strategy, data, out, names, steps=20, **env):
     """A process that trains methods under a strategy; its output goes to a file beside `out`."""
+    out.mkdir(exist_ok=True)
     stored = out / "batches.pickle"
     stored.write_bytes(pickle.dumps(data))
     command = [sys.executable, REPLICAS, strategy, stored, out, str(steps), *names]
@@ -95,7 +96,7 @@ def cluster(count):
     return [json.dumps({"cluster": {"worker": addresses}, "task": task}) for task in tasks]
 
 
-def start_workers(count, data, out, names, victim=None):
+def start_workers(count, data, out, names, victim=None, **env):
     """Workers on this machine; the `victim`-th kills itself in step 15."""
     return [
         start(
@@ -104,6 +105,7 @@ def start_workers(count, data, out, names, victim=None):
             out,
             names,
             TF_CONFIG=config,
+            **env,
             **({"DIE_AT": "15"} if index == victim else {}),
         )
         for index, config in enumerate(cluster(count))
@@ -162,20 +164,36 @@ def test_three_workers_train_as_one_does(six, one, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["kl_ema", "category"])  # the second has discriminators
+@pytest.mark.parametrize("name", FOUR_METHODS)
 def test_a_killed_worker_stops_the_others_and_costs_nothing_but_time(
     six, two_workers, tmp_path, name
 ):
-    left, killed = start_workers(2, six, tmp_path, [name], victim=1)
+    kill_one_and_start_again(six, tmp_path, name)
+    assert_same_bits(tmp_path / name, two_workers / name)
+
+
+@pytest.mark.slow
+def test_nor_does_it_in_half_precision(six, tmp_path):
+    whole, killed, name, half = tmp_path / "whole", tmp_path / "killed", "kl_ema", "mixed_float16"
+    finish(*start_workers(2, six, whole, [name], PRECISION=half))
+    kill_one_and_start_again(six, killed, name, PRECISION=half)
+    assert_same_bits(killed / name, whole / name)
+
+
+def kill_one_and_start_again(data, out, name, **env):
+    """Of two workers one is killed, the other says so and ends; two others finish."""
+    left, killed = start_workers(2, data, out, [name], victim=1, **env)
     assert killed.wait(300) == -signal.SIGKILL
     assert left.wait(120) == 1
     message = left.log.read_text().splitlines()[-1]
     assert message.startswith("ConnectionError: Another worker is gone (UnavailableError). The la")
-    assert not (tmp_path / name / "network.keras").exists()
+    assert not (out / name / "network.keras").exists()
+    finish(*start_workers(2, data, out, [name], **env))
 
-    finish(*start_workers(2, six, tmp_path, [name]))
-    assert_same_curves(tmp_path / name, two_workers / name, atol=0)
-    for a, b in zip(weights(tmp_path / name), weights(two_workers / name), strict=True):
+
+def assert_same_bits(folder, other):
+    assert_same_curves(folder, other, atol=0)
+    for a, b in zip(weights(folder), weights(other), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
