@@ -155,7 +155,7 @@ def wanted():
             for form in FORMS:
                 made = partial(scored, "test", student, teacher, form, seed)
                 yield key("unetpp", form, teacher, seed), made
-    for form in ("ulwr_original", "ulwr_original_refined"):  # which of the two is the default
+    for form in ("ulwr_original", "ulwr_original_refined", "ulwr_original_dice"):  # defaults
         made = partial(scored, "labelled", student, "grabcut", form, 0)
         yield key("unetpp", form, "grabcut", 0, "blocks_choosing"), made
 

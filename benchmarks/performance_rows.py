@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -328,9 +329,14 @@ def untrained_run():
 def inference(peer):
     """The network on one picture, in TensorFlow and from the ONNX file that we write of it."""
     import keras_meduda as km
+    from keras_meduda.models.stages import set_precision
 
     run, x = untrained_run(), np.zeros((1, 192, 192, 3), "float32")
-    if peer == OURS:
+    if peer == "keras_meduda, mixed_bfloat16":
+        set_precision(run.network, "mixed_bfloat16")
+    if peer == "keras_meduda, XLA":
+        run = replace(run, xla=True)
+    if peer.startswith(OURS):
         return lambda: run.probabilities(x)
     path = km.export_network(run, os.path.join(tempfile.mkdtemp(), "network.onnx"))
     if peer == "onnxruntime":
@@ -402,12 +408,18 @@ ROWS = {  # work: (function of the peer, peers, goal's share, of whom)
     },
     "train_step_UDA_CLR": (regularisation, (OURS, "supervised"), 3.0, "supervised"),
     "loading_10_steps": (loading, (OURS, "cached batch"), 1.05, "cached batch"),
-    "inference_192": (inference, (OURS, "onnxruntime", "openvino"), 1.15, "onnxruntime"),
+    "inference_192": (
+        inference,
+        (OURS, "keras_meduda, mixed_bfloat16", "keras_meduda, XLA", "onnxruntime", "openvino"),
+        1.15,
+        "onnxruntime",
+    ),
     "saved_model_call": (serving, (OURS, "bare network"), 1.05, "bare network"),
 }
 OWN_ENVIRONMENT = (
     *("medpy", "opencv", "skimage", "medicai", "onnxruntime", "openvino"),
     *("supervised", "cached batch", "bare network", JAX),
+    *("keras_meduda, mixed_bfloat16", "keras_meduda, XLA"),
 )
 
 
