@@ -49,8 +49,9 @@ class MedDistillFlags:
     """Fixed weights of BCE, MSE and feature term, instead of --ulwr."""
     refine: float = 0.0
     """Co-learning: how far the student's moving average replaces the teacher's mask at the end."""
-    dice: float = 0.0
-    """Weight of a Dice term beside the published ones, for small tumours and few steps."""
+    dice: float = 1.0
+    """Weight of a Dice term beside the published ones, which alone are slow to see what is small
+    (benchmarks/brain2d.md); 0 is the published loss."""
     supervised: bool = False
     """Also learn from the masks of the labelled cases."""
     oracle: bool = False

@@ -43,7 +43,8 @@ class FoundationDistillation(Method):
             moving average and t the share of the training that is done. Default 0, none of it.
         ema: decay of that average. Default 0.99.
         dice: weight of one more term, 1 − Dice of σ(z) and M, which small tumours need where there
-            are few steps: in BCE and MSE background outvotes them. Default 0, as published.
+            are few steps: in BCE and MSE background outvotes them. Default 0, as published;
+            `train_meddistill.py` has 1.
 
     Raises:
         ValueError: an unknown form of weights or of the feature loss, or a share α outside 0…1;
