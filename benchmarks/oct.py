@@ -1,13 +1,14 @@
 """OCT fluid: the published configuration, our recipe on both splits, and what transfer is worth.
 
 MEDUDA_DATA=… python benchmarks/oct.py            (completes oct.csv, then writes oct.md)
+MEDUDA_DATA=… python benchmarks/oct.py aerunet 1  (only rows with these words)
 MEDUDA_DATA=… python benchmarks/oct.py --page     (writes oct.md from what oct.csv holds)
 MEDUDA_DATA=… python benchmarks/oct.py --choose   (completes oct_choice.csv: which recipe)
 
 Every run is a plan of scripts/train_oct.py and makes one set of rows; one that is complete is not
 repeated, and an interrupted run continues. A recipe is chosen within the 88 training images: it is
-trained on one half of the subjects and scored on the other, and vice versa, 300 steps each. The 22
-test images are read by the final evaluation alone.
+trained on one half of the subjects and scored on the other, and vice versa, 300 steps each unless its
+name says otherwise. The 22 test images are read by the final evaluation alone.
 """
 
 import itertools
