@@ -7,8 +7,8 @@ MEDUDA_DATA=… python benchmarks/oct.py --choose   (completes oct_choice.csv: w
 
 Every run is a plan of scripts/train_oct.py and makes one set of rows; one that is complete is not
 repeated, and an interrupted run continues. A recipe is chosen within the 88 training images: it is
-trained on one half of the subjects and scored on the other, and vice versa, 300 steps each unless its
-name says otherwise. The 22 test images are read by the final evaluation alone.
+trained on one half of the subjects and scored on the other, and vice versa, for 300 steps unless
+its name says otherwise. The 22 test images are read by the final evaluation alone.
 """
 
 import itertools
