@@ -30,11 +30,11 @@ def fit(method, train_data, *, steps, run_dir, window=None, resume=True):
     state = tuple([v.value for v in part] for part in variables(method))
     for step in range(steps):
         state, terms = update(state, batch_of(step))
-        if step in (0, 9) or (step + 1) % 100 == 0:
+        if step in (0, 9) or (step + 1) % 100 == 0 or step + 1 == steps:
             text = " ".join(f"{name} {float(value):.4g}" for name, value in terms.items())
             print(f"{run_dir} {step + 1} {time.perf_counter() - begin:.1f} s {text}", flush=True)
-    if not all(np.isfinite(value) for value in terms.values()):
-        raise FloatingPointError(f"{run_dir}: {terms}")
+            if not np.isfinite(terms["loss"]):
+                raise FloatingPointError(f"{run_dir}, step {step + 1}: {text}")
     for part, values in zip(variables(method), state, strict=True):
         for variable, value in zip(part, values, strict=True):
             variable.assign(value)
