@@ -124,7 +124,7 @@ def aerunet(source, target, method, seed):
     data = halves(source, target, method, preprocessing)
     adapts = "target" in data
     start = aerunet(source, target, "source_only", seed)[0] if adapts else None
-    if KL.get(method, {}).get("mode", "style") == "style" and adapts:
+    if adapts and KL[method].get("mode", "style") == "style":
         data["target"] = add_styles(data["target"], data["source"], STORE, seed=seed)
     if method == "kl_distillation_both_styles":
         data["source"] = add_styles(data["source"], data["target"], STORE, seed=seed)

@@ -93,14 +93,9 @@ def variables(method):
     """Of the network and its optimiser, of the discriminators and theirs, and all others."""
     trained, judges = list(method.trained_variables), list(method.discriminator_variables)
     known = {id(v) for v in (*trained, *judges)}
-    others = [v for v in method.variables if id(v) not in known and not _of_optimizer(v, method)]
+    others = [v for v in method.variables if id(v) not in known]  # no optimiser's among them
     judging = list(method.discriminator_optimizer.variables) if judges else []
     return trained, list(method.optimizer.variables), judges, judging, others
-
-
-def _of_optimizer(variable, method):
-    optimizers = (method.optimizer, method.discriminator_optimizer)
-    return any(variable is v for o in optimizers if o is not None for v in o.variables)
 
 
 def update_of(method):
