@@ -51,6 +51,9 @@ class CategoryRegularization(Method):
         ramp: share of the steps over which the threshold of pseudo-labels rises. Default 0.4.
         passes: T, stochastic passes through the head. Default 8.
         certainty: deviation of the passes below which a pixel counts. Default 0.04.
+        balanced: whether a pixel is a pseudo-label of the background only below 1 − τ, and does not
+            count between that and the threshold τ. Default `False`, as published: it is background
+            up to τ, which makes classes smaller where the network is undecided.
 
     Raises:
         ValueError: a network without the outputs or parts that the terms need, fewer than two
@@ -83,13 +86,14 @@ class CategoryRegularization(Method):
         ramp=0.4,
         passes=8,
         certainty=0.04,
+        balanced=False,
         **kwargs,
     ):
         super().__init__(network, **kwargs)
         self.overlapping, self.warm_up, self.ramp = overlapping, warm_up, ramp
         self.boundary, self.alignment, self.discriminative = boundary, alignment, discriminative
         self.consistency, self.mean_teacher = consistency, mean_teacher
-        self.passes, self.certainty = passes, certainty
+        self.passes, self.certainty, self.balanced = passes, certainty, balanced
         needs = {
             "boundary": boundary or adversarial_boundary,
             "features": alignment or discriminative,
@@ -196,12 +200,15 @@ class CategoryRegularization(Method):
             terms["discriminative"] = self._warm(self.discriminative) * distance
         if self.consistency:
             threshold = losses.rising_threshold(self.progress, self.ramp)
-            label = ops.cast(self._probabilities(target["logits"]) > threshold, "float32")
+            p = self._probabilities(target["logits"])
             certain = ops.cast(outputs["deviation"] < self.certainty, "float32")
+            certain = losses.nearest(certain, ops.shape(p)[1:-1])
+            if self.balanced:
+                certain *= ops.cast(ops.maximum(p, 1 - p) > threshold, "float32")
             entropy, count = losses.consistency_sums(
                 losses.binary_logits(outputs["strong"]["logits"], self.overlapping),
-                label,
-                losses.nearest(certain, ops.shape(label)[1:-1]),
+                ops.cast(p > threshold, "float32"),
+                certain,
             )
             mean = self.global_sum(entropy) / ops.maximum(self.global_sum(count), 1.0)
             terms["consistency"] = self._warm(self.consistency) * mean

@@ -98,6 +98,20 @@ def test_each_term_has_its_weight(make, data):
         assert b[name] == pytest.approx(2 * a[name], rel=1e-4), name
 
 
+@pytest.mark.parametrize("logit", [-0.3, 0.3])
+def test_balanced_leaves_out_what_is_undecided_and_published_calls_it_background(make, data, logit):
+    for balanced in (False, True):
+        method = make(balanced=balanced)
+        method.step.assign(50)
+        outputs = method.forward(data, training=False)
+        outputs["deviation"] = ops.zeros_like(outputs["deviation"])
+        for view in ("target", "strong"):
+            outputs[view]["logits"] = ops.full_like(outputs[view]["logits"], logit)
+        consistency = float(method.losses(data, outputs)["consistency"])
+        expected = 0.0 if balanced else np.log1p(np.exp(logit))
+        assert consistency == pytest.approx(expected, rel=1e-5)
+
+
 def test_stochastic_passes_differ_and_leave_batch_norm_alone(make, data):
     method = make(dropout=0.5)
     before = weights(method.network)
