@@ -19,7 +19,8 @@ from rich.table import Column, Table
 
 from keras_meduda.data import catalog
 from keras_meduda.data.augment import Intensity, Photometry
-from keras_meduda.data.cases import checked, read_cases, split_or_given, without_masks
+from keras_meduda.data.cases import read_cases, split_or_given, without_masks
+from keras_meduda.data.checks import checked
 from keras_meduda.data.io import DataError, Problem, is_volume
 from keras_meduda.data.phantoms import write_fundus
 from keras_meduda.data.pipeline import Batches, add_styles, prepare, prepared_bytes

@@ -44,7 +44,8 @@ def main(flags):
     from rich.console import Console
     from rich.table import Column, Table
 
-    from keras_meduda.data.cases import checked, read_cases
+    from keras_meduda.data.cases import read_cases
+    from keras_meduda.data.checks import checked
     from keras_meduda.evaluation import postprocess
     from keras_meduda.evaluation.ensemble import load_together
     from keras_meduda.evaluation.report import (

@@ -153,8 +153,9 @@ def keep_settings(flags):
 
 def prepare_cases(flags, task):
     """The case table with its splits, checked, and written to the run folder."""
-    from keras_meduda.data.cases import checked, split_or_given, write_cases
+    from keras_meduda.data.cases import split_or_given, write_cases
     from keras_meduda.data.catalog import cases_at
+    from keras_meduda.data.checks import checked
     from keras_meduda.data.phantoms import write_brain_slices
     from keras_meduda.data.roi import read_boxes
     from keras_meduda.teachers.boxes import check_names

@@ -249,7 +249,7 @@ def label_pairs(run, cases):
 def read(flags):
     """Cases and task of the flags, every file looked at; phantoms where no data are named."""
     import keras_meduda as km
-    from keras_meduda.data.cases import checked
+    from keras_meduda.data.checks import checked
     from keras_meduda.data.phantoms import write_oct
 
     if flags.root and flags.cases:

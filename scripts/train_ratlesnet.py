@@ -302,7 +302,7 @@ def read(flags):
     import pandas as pd
 
     import keras_meduda as km
-    from keras_meduda.data.cases import checked
+    from keras_meduda.data.checks import checked
     from keras_meduda.data.io import DataError, Problem, is_volume
     from keras_meduda.data.phantoms import write_brain
 

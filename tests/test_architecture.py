@@ -20,6 +20,7 @@ ORDER = [  # a module imports only from what stands to its left
     "data.nifti",
     "data.io",
     "data.cases",
+    "data.checks",
     "data.subset",
     "data.matlab",
     "data.catalog",

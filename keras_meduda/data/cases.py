@@ -1,4 +1,4 @@
-"""The case table: one row a case, from reading it to the list of everything wrong with its files.
+"""The case table: one row a case, read, written and split.
 
 | column   | holds                                                        | where it is missing |
 |----------|--------------------------------------------------------------|---------------------|
@@ -14,28 +14,14 @@ Further columns are kept. Every cell is a string.
 
 import csv
 import os
-import sys
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
-from rich.progress import track
 
-from keras_meduda.data.io import (
-    DataError,
-    Problem,
-    image_files,
-    mask_files,
-    read_affine,
-    read_image,
-    read_mask,
-    replacing,
-    same_grid,
-)
+from keras_meduda.data.io import DataError, Problem, image_files, mask_files, replacing
 
 COLUMNS = ("case", "domain", "split", "group", "image", "mask")
 
@@ -227,69 +213,6 @@ def split_cases(cases, shares, seed=0) -> pd.DataFrame:
     return cases.assign(split=[part_of[key] for key in keys])
 
 
-def validate(cases, task, read_masks=None, channels=None) -> list[Problem]:
-    """Everything that is wrong with a case table and its files, in one list.
-
-    Errors: an empty table, a group in two splits of a domain, an image that is its own mask, no
-    mask where one was asked for; files that are missing, truncated, unreadable or hold NaN;
-    a mask of another shape or position than its image, with undeclared values, or *inverted*: it
-    covers more than 90 % of the image or of its border, which in practice is a background declared
-    as a class, and would train without complaint.
-    Warnings: a constant image; a class outside the one that contains it (a cup outside its disc).
-
-    Args:
-        cases: the frame.
-        task: the `Task` that declares classes and mask values.
-        read_masks: a boolean a row; these rows need a mask, and only theirs are opened. Where
-            labels must stay unseen, as in the target's training part, pass `False` or blank their
-            cells with `without_masks`. Default: every row that has a mask.
-        channels: channels a network expects; a grey image may be repeated, alpha dropped, colour
-            made grey. Default: any.
-
-    Returns:
-        The problems, those of the table first, then in the order of rows.
-
-    Example:
-        >>> from keras_meduda.task import Task
-        >>> cases = case_table([{"case": "a", "image": "missing.png"}])
-        >>> [problem.found for problem in validate(cases, Task(classes=("lesion",)))]
-        ['no such file']
-    """
-    wanted = np.ones(len(cases), bool) if read_masks is None else np.asarray(read_masks, bool)
-    masks = cases["mask"].where(wanted, "")
-    problems = _table_problems(cases)
-    if read_masks is not None and (missing := wanted & (masks == "")).any():
-        names = ", ".join(cases["case"][missing][:5])
-        problems.append(
-            Problem(
-                "case table",
-                f"no mask in {missing.sum()} of {wanted.sum()} labelled rows ({names})",
-                "a mask in each of them",
-            )
-        )
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        found = pool.map(
-            lambda image, mask: _case_problems(image, mask, task, channels), cases["image"], masks
-        )
-        for of_case in progress(found, "Checking files", len(cases)):
-            problems += of_case
-    return problems
-
-
-def checked(cases, task, read_masks=None, channels=None) -> None:
-    """Prints the warnings of `validate`, of which the arguments are, and refuses its errors.
-
-    Raises:
-        DataError: all errors, in one list.
-    """
-    problems = validate(cases, task, read_masks, channels)
-    for problem in problems:
-        if problem.severity == "warning":
-            print(problem, file=sys.stderr)
-    if errors := [problem for problem in problems if problem.severity == "error"]:
-        raise DataError(*errors)
-
-
 def split_or_given(cases, shares, seed=0) -> pd.DataFrame:
     """The table with the split that it names, or that of `split_cases` where it names none.
 
@@ -316,26 +239,6 @@ def split_or_given(cases, shares, seed=0) -> pd.DataFrame:
     return cases
 
 
-def progress(steps, description, total):
-    """The steps, with a bar on the terminal where there are more than 50.
-
-    Args:
-        steps: iterable.
-        description: text beside the bar.
-        total: number of steps.
-
-    Returns:
-        An iterable of the same items.
-    """
-    return track(
-        steps,
-        description,
-        total,
-        console=Console(stderr=True),
-        disable=total <= 50 or not sys.stderr.isatty(),
-    )
-
-
 def _with_paths(cases, function):
     """A copy with a function applied to every path of the image and mask cells."""
 
@@ -352,114 +255,3 @@ def _with_paths(cases, function):
         )
 
     return cases.assign(image=cases["image"].map(image), mask=cases["mask"].map(mask))
-
-
-def _table_problems(cases):
-    """What the table shows without opening a file."""
-    if cases.empty:
-        return [Problem("case table", "0 cases", "at least one")]
-    problems = []
-    for (domain, group), rows in cases[cases["split"] != ""].groupby(["domain", "group"]):
-        if rows["split"].nunique() > 1:
-            problems.append(
-                Problem(
-                    "case table",
-                    f"group {group!r} of domain {domain!r} in "
-                    f"{' and '.join(sorted(rows['split'].unique()))}",
-                    "a group in one split alone",
-                )
-            )
-    for case in cases.itertuples():
-        if {file for _, file in mask_files(case.mask)} & set(image_files(case.image)):
-            problems.append(Problem(case.image, "the same file as image and mask", "two files"))
-    return problems
-
-
-def _case_problems(image_cell, mask_cell, task, channels):
-    """What the files of one case show."""
-    problems, image, labels = [], None, None
-    try:
-        image = read_image(image_cell)
-        problems += _image_problems(image_cell, image.array, channels)
-    except DataError as error:
-        problems += error.problems
-    try:
-        if mask_cell:
-            labels = read_mask(mask_cell, task)
-            problems += _mask_problems(mask_cell, labels, task)
-    except DataError as error:
-        problems += error.problems
-    if image is not None and labels is not None:
-        shape = image.array.shape[:-1]
-        if labels.shape != shape:
-            problems.append(
-                Problem(
-                    mask_cell,
-                    f"a mask of shape {labels.shape}",
-                    f"{shape}, the shape of {image_cell}",
-                )
-            )
-        elif not same_grid(shape, image.affine, read_affine(mask_cell)):
-            problems.append(
-                Problem(mask_cell, "another position in space", f"that of {image_cell}")
-            )
-    return problems
-
-
-def _image_problems(cell, array, channels):
-    found = array.shape[-1]
-    colours = found - 1 if found in (2, 4) and found != channels else found  # without alpha
-    problems = []
-    if channels and colours not in (1, channels) and not (colours == 3 and channels == 1):
-        problems.append(Problem(cell, f"{found} channels", f"{channels}"))
-    planes = np.ascontiguousarray(np.moveaxis(array, -1, 0)).reshape(found, -1)
-    low, high = planes.min(axis=1), planes.max(axis=1)
-    if not np.isfinite([low, high]).all():
-        problems.append(Problem(cell, "NaN or infinite values", "finite numbers"))
-    constant = low == high
-    if constant.all() or (constant.any() and len(image_files(cell)) > 1):
-        problems.append(
-            Problem(
-                cell,
-                f"the value {low[constant][0]} everywhere",
-                "an image with contrast",
-                "warning",
-            )
-        )
-    return problems
-
-
-def _mask_problems(cell, labels, task):
-    problems = []
-    foreground = labels > 0
-    inner = tuple(slice(1, -1) for _ in labels.shape)
-    border = foreground.size - foreground[inner].size
-    on_border = np.count_nonzero(foreground) - np.count_nonzero(foreground[inner])
-    for share, where in [(foreground.mean(), "the image"), (on_border / border, "its border")]:
-        if share > 0.9:
-            problems.append(
-                Problem(
-                    cell,
-                    f"classes on {share:.0%} of {where}: an inverted mask?",
-                    f"background ({task.background}) around them",
-                )
-            )
-            break
-    for i, j in _nested(task):
-        outside = np.count_nonzero((labels >> i) & ~(labels >> j) & 1)
-        if outside:
-            problems.append(
-                Problem(
-                    cell,
-                    f"{outside} px of {task.classes[i]} outside {task.classes[j]}",
-                    f"every {task.classes[i]} within its {task.classes[j]}",
-                    "warning",
-                )
-            )
-    return problems
-
-
-def _nested(task):
-    """Pairs of overlapping classes of which one's mask values are all the other's too."""
-    values = [set(task.values[name]) for name in task.classes] if task.overlapping else []
-    return [(i, j) for i, a in enumerate(values) for j, b in enumerate(values) if a < b]

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 
 from keras_meduda.data import spatial
-from keras_meduda.data.cases import progress, read_cases, read_table, write_cases
+from keras_meduda.data.cases import read_cases, read_table, write_cases
 from keras_meduda.data.catalog import FUNDUS
 from keras_meduda.data.io import DataError, Problem, read_image, read_mask, write_picture
+from keras_meduda.progress import track
 
 PLACE = ["x0", "y0", "full_width", "full_height"]  # columns that lead back to the full field
 
@@ -199,7 +200,7 @@ def _safe(name):
 def _try_all(function, items, description):
     """A function of every item; all problems at once."""
     results, problems = [], []
-    for item in progress(items, description, len(items)):
+    for item in track(items, len(items), description):
         try:
             results.append(function(item))
         except DataError as error:

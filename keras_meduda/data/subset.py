@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from keras_meduda.data.cases import progress
 from keras_meduda.data.io import DataError, Problem, read_mask, read_spacing
+from keras_meduda.progress import track
 
 BINS = 8
 
@@ -23,7 +23,7 @@ def lesion_volumes(cases: pd.DataFrame, task) -> np.ndarray:
         DataError: every case without a mask, and every mask that cannot be read.
     """
     volumes, problems = [], []
-    for row in progress(cases.itertuples(), "Measuring lesions", len(cases)):
+    for row in track(cases.itertuples(), len(cases), "measuring lesions"):
         try:
             if not row.mask:
                 raise DataError(Problem(row.image, "no mask", "one whose volume can be measured"))

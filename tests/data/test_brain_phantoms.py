@@ -4,7 +4,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from keras_meduda.data.cases import read_cases, validate
+from keras_meduda.data.cases import read_cases
+from keras_meduda.data.checks import validate
 from keras_meduda.data.io import read_image, read_mask
 from keras_meduda.data.phantoms import write_brain
 from keras_meduda.task import Preprocessing, Task

@@ -12,10 +12,10 @@ from keras_meduda.data.cases import (
     case_table,
     read_cases,
     split_cases,
-    validate,
     without_masks,
     write_cases,
 )
+from keras_meduda.data.checks import validate
 from keras_meduda.data.io import DataError, write_picture
 from keras_meduda.task import Task
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from keras_meduda.data import catalog
-from keras_meduda.data.cases import validate
+from keras_meduda.data.checks import validate
 from keras_meduda.data.io import DataError, read_mask, write_picture
 from keras_meduda.task import Task
 

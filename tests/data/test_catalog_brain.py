@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from keras_meduda.data import catalog
-from keras_meduda.data.cases import split_cases, validate
+from keras_meduda.data.cases import split_cases
+from keras_meduda.data.checks import validate
 from keras_meduda.data.io import DataError, read_image, read_mask
 
 PARTS = np.arange(27, dtype="uint8").reshape(3, 3, 3) % 5  # labels 0 to 4

@@ -5,8 +5,8 @@ import pytest
 from scipy.io import savemat
 
 from keras_meduda.data import catalog
-from keras_meduda.data.cases import validate
 from keras_meduda.data.catalog.oct import PUBLISHED_TEST
+from keras_meduda.data.checks import validate
 from keras_meduda.data.io import DataError, read_image, read_mask, write_picture
 
 SHAPE = (12, 20, 6)

@@ -8,7 +8,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from keras_meduda.data.cases import case_table, validate
+from keras_meduda.data.cases import case_table
+from keras_meduda.data.checks import validate
 from keras_meduda.data.io import DataError, read_image, read_mask, read_spacing, write_mask
 from keras_meduda.data.nifti import read_canonical_shape
 from keras_meduda.task import Task

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from keras_meduda.data.cases import read_cases, validate
+from keras_meduda.data.cases import read_cases
+from keras_meduda.data.checks import validate
 from keras_meduda.data.io import read_image, read_mask
 from keras_meduda.data.phantoms import write_oct
 from keras_meduda.task import Task

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keras_meduda.data.cases import case_table, read_cases, validate, without_masks, write_cases
+from keras_meduda.data.cases import case_table, read_cases, without_masks, write_cases
 from keras_meduda.data.catalog import FUNDUS
+from keras_meduda.data.checks import validate
 from keras_meduda.data.io import DataError, read_image, read_mask, write_picture
 from keras_meduda.data.roi import disc_box, paste, prepare_rois, roi_square
 from keras_meduda.data.spatial import crop_or_pad
