@@ -68,6 +68,31 @@ class Flags:
     """Shrink everything: the same path in seconds, for a first try."""
 
 
+@dataclass(kw_only=True)
+class PredictionFlags:
+    """Flags of every script that predicts: which runs, and how their masks are made."""
+
+    run: tuple[Path, ...]
+    """Run folder of a training; several vote, each rid of small islands and holes."""
+    flips: str = ""
+    """Axes whose mirror images are averaged, such as X or XY; k axes cost 2^k predictions."""
+    postprocess: Literal["none", "beal", "islands_and_holes"] = "none"
+    """Of the masks: none, or as BEAL or RatLesNetV2 do."""
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] | None = None
+    """What the network computes in; default: as it was trained. mixed_bfloat16 is faster on GPUs
+    and on processors that have it, and moves single pixels of a mask."""
+    xla: bool = False
+    """Compile the network by XLA, once for every size of batch; pays on a GPU."""
+
+    def load(self):
+        """The run, or the several as one, and the function from probabilities to masks."""
+        from keras_meduda.evaluation import postprocess
+        from keras_meduda.evaluation.ensemble import load_together
+
+        run = load_together(self.run, self.flips, precision=self.precision, xla=self.xla)
+        return run, postprocess.named(self.postprocess, run.task)
+
+
 def run_script(script: Callable, flags_type: type, keras: bool = True) -> None:
     """Parses flags and runs a script; a user's mistake ends in one message and exit code 2.
 
@@ -76,7 +101,9 @@ def run_script(script: Callable, flags_type: type, keras: bool = True) -> None:
     """
     import tyro
 
-    flags = tyro.cli(flags_type, description=sys.modules["__main__"].__doc__)
+    # An indented line stays one: the commands are to be copied, not filled into a paragraph.
+    description = sys.modules[script.__module__].__doc__.replace("\npython ", "\n    python ")
+    flags = tyro.cli(flags_type, description=description)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     try:

@@ -7,17 +7,14 @@ python scripts/evaluate.py --run runs/latest --cases cases.csv --domain canon --
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from keras_meduda.cli import run_script
+from keras_meduda.cli import PredictionFlags, run_script
 
 
-@dataclass
-class EvaluateFlags:
+@dataclass(kw_only=True)
+class EvaluateFlags(PredictionFlags):
     """Scores of a trained run on labelled cases."""
 
-    run: tuple[Path, ...]
-    """Run folder of a training; several vote, each rid of small islands and holes."""
     cases: Path
     """Case table with masks."""
     domain: str | None = None
@@ -26,15 +23,6 @@ class EvaluateFlags:
     """Only cases of this split."""
     name: str = "evaluation"
     """The result goes to <run>/evaluation/<name>/, of several runs to that of the first."""
-    flips: str = ""
-    """Axes whose mirror images are averaged, such as X or XY; k axes cost 2^k predictions."""
-    postprocess: Literal["none", "beal", "islands_and_holes"] = "none"
-    """Of the masks: none, or as BEAL or RatLesNetV2 do."""
-    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] | None = None
-    """What the network computes in; default: as it was trained. mixed_bfloat16 is faster on GPUs
-    and on processors that have it, and moves single pixels of a mask."""
-    xla: bool = False
-    """Compile the network by XLA, once for every size of batch; pays on a GPU."""
 
 
 def main(flags):
@@ -46,8 +34,6 @@ def main(flags):
 
     from keras_meduda.data.cases import read_cases
     from keras_meduda.data.checks import checked
-    from keras_meduda.evaluation import postprocess
-    from keras_meduda.evaluation.ensemble import load_together
     from keras_meduda.evaluation.report import (
         about_run,
         about_session,
@@ -57,7 +43,7 @@ def main(flags):
     )
 
     began = time.perf_counter()
-    run = load_together(flags.run, flags.flips, precision=flags.precision, xla=flags.xla)
+    run, masks = flags.load()
     cases = read_cases(flags.cases)
     for column, wanted in (("domain", flags.domain), ("split", flags.split)):
         if wanted is not None:
@@ -73,7 +59,6 @@ def main(flags):
             f"compare with: {', '.join(unlabelled[:5])} …"
         )
     checked(cases, run.task, channels=run.preprocessing.channels)
-    masks = postprocess.named(flags.postprocess, run.task)
     frame, counts = score(run, cases, masks=masks)
     folder = flags.run[0]
     summary = write_evaluation(folder, flags.name, frame)

@@ -6,50 +6,35 @@ python scripts/predict.py --run runs/a runs/b runs/c --flips X --images scan.nii
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from keras_meduda.cli import run_script
+from keras_meduda.cli import PredictionFlags, run_script
 
 
-@dataclass
-class PredictFlags:
+@dataclass(kw_only=True)
+class PredictFlags(PredictionFlags):
     """Masks of images from a trained run."""
 
-    run: tuple[Path, ...]
-    """Run folder of a training; several vote, each rid of small islands and holes."""
     images: tuple[Path, ...]
     """Image files, folders of images, or one case table (.csv)."""
     out: Path = Path("predictions")
     """Folder of the masks, named like the images; of a table whose domains share names of cases, a
     folder for each of them."""
-    flips: str = ""
-    """Axes whose mirror images are averaged, such as X or XY; k axes cost 2^k predictions."""
-    postprocess: Literal["none", "beal", "islands_and_holes"] = "none"
-    """Of the masks: none, or as BEAL or RatLesNetV2 do."""
     overlays: bool = False
     """Also write pictures with the outlines drawn on the image, of a volume on three slices."""
     full_field: bool = True
     """Put masks of regions of interest (a table of prepare_rois.py) back into the full picture."""
-    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] | None = None
-    """What the network computes in; default: as it was trained. mixed_bfloat16 is faster on GPUs
-    and on processors that have it, and moves single pixels of a mask."""
-    xla: bool = False
-    """Compile the network by XLA, once for every size of batch; pays on a GPU."""
 
 
 def main(flags):
     """Predicts every image and writes its mask."""
     from keras_meduda.data.io import read_image, write_mask, write_picture
     from keras_meduda.data.roi import paste
-    from keras_meduda.evaluation import postprocess
-    from keras_meduda.evaluation.ensemble import load_together
     from keras_meduda.evaluation.orthogonal import orthogonal_slices
     from keras_meduda.evaluation.predict import predict_all
     from keras_meduda.evaluation.report import outline
     from keras_meduda.progress import track
 
-    run = load_together(flags.run, flags.flips, precision=flags.precision, xla=flags.xla)
-    masks_of = postprocess.named(flags.postprocess, run.task)
+    run, masks_of = flags.load()
     cases = cases_of(flags.images)
     rows = list(cases.itertuples())
     shared = cases["case"].duplicated().any()

@@ -1,5 +1,6 @@
 """The scripts as a user runs them: in a process of their own, with a user's mistakes."""
 
+import ast
 import importlib.util
 import json
 import os
@@ -37,7 +38,9 @@ def call_here(name, *typed, monkeypatch, capsys):
     script = importlib.util.module_from_spec(specification)
     monkeypatch.setitem(sys.modules, name, script)
     specification.loader.exec_module(script)
-    flags_type = next(v for k, v in vars(script).items() if k.endswith("Flags") and k != "Flags")
+    flags_type = next(
+        v for k, v in vars(script).items() if k.endswith("Flags") and v.__module__ == name
+    )
     monkeypatch.setattr(sys, "argv", [name, *map(str, typed)])
     with pytest.raises(SystemExit) as end:
         cli.run_script(script.main, flags_type)
@@ -64,8 +67,13 @@ def adapt(flags):
 
 @pytest.mark.parametrize("script", sorted(p.stem for p in SCRIPTS.glob("*.py")))
 def test_help(script):
-    done = call(script, "--help")
+    done = call(script, "--help", COLUMNS="200")
     assert done.returncode == 0 and "usage:" in done.stdout, done.stderr
+    shown = [line.strip() for line in done.stdout.splitlines()]
+    docstring = ast.get_docstring(ast.parse((SCRIPTS / f"{script}.py").read_text()))
+    for command in docstring.splitlines():
+        if command.startswith("python "):
+            assert command in shown
 
 
 def test_smoke_run_ends_in_one_table(tmp_path):

@@ -45,7 +45,7 @@ def test_neither_images_nor_reference_masks_are_written_over(script, run, data, 
     out = Path(cases[kind[:-1]].iloc[0]).parent
     images = (folder / "named_alike.csv",) if kind == "masks" else (out,)
     with pytest.raises(ValueError, match="--out: .* such as .*; expected another folder"):
-        script.main(script.PredictFlags((run.path,), images, out))
+        script.main(script.PredictFlags(run=(run.path,), images=images, out=out))
     assert contents(folder) == before
 
 
@@ -53,7 +53,9 @@ def test_overlays_are_looked_at_too(script, run, tmp_path):
     images = tmp_path / "out" / "overlays"
     images.mkdir(parents=True)
     Image.fromarray(np.zeros((40, 40, 3), "uint8")).save(images / "a.jpg")
-    flags = script.PredictFlags((run.path,), (images,), tmp_path / "out", overlays=True)
+    flags = script.PredictFlags(
+        run=(run.path,), images=(images,), out=tmp_path / "out", overlays=True
+    )
     with pytest.raises(ValueError, match=r"overlays/a\.jpg"):
         script.main(flags)
     assert len(contents(tmp_path)) == 1
