@@ -25,7 +25,7 @@ from keras_meduda.data.io import DataError, Problem, is_volume
 from keras_meduda.data.phantoms import write_fundus
 from keras_meduda.data.pipeline import Batches, add_styles, prepare, prepared_bytes
 from keras_meduda.distribution import is_chief, strategy
-from keras_meduda.evaluation.label_free import label_free, reference_shares
+from keras_meduda.evaluation.label_free import label_free, reference_shares, suspicious
 from keras_meduda.evaluation.predict import evaluate
 from keras_meduda.evaluation.report import (
     about_run,
@@ -328,14 +328,17 @@ def run_study(
     else:
         cases = study.target_test if len(study.target_test) else study.target
         frame = label_free({name: runs[name] for name in ("source_only", "adapted")}, cases)
+        shares = reference_shares(study.source, study.task)
         write_label_free_report(
             title=f"Adaptation without target labels: {_route(study)}",
             frame=frame,
             cases=cases,
-            source_shares=reference_shares(study.source, study.task),
+            source_shares=shares,
             **_about(study, flags, runs, began),
         )
         _say("The target has no labels, so no accuracy can be given.")
+        for line in suspicious(frame, shares):
+            _say(f"look first: {line}")
     _say(f"report: {flags.out / 'report.html'}")
     return runs["adapted"]
 

@@ -52,6 +52,42 @@ def label_free(runs: dict, cases: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def suspicious(frame: pd.DataFrame, source_shares: dict | None = None) -> list[str]:
+    """What to look at before trusting predictions that no label can score, a sentence each.
+
+    A class is named if its median area is less than half or more than twice that of the run before,
+    if it lies outside the 5th to 95th percentile of the source's masks, or if it is found nowhere
+    in more than a tenth of the cases. Any of it may be right: a target may differ in just that.
+
+    Args:
+        frame: as `label_free` gives it.
+        source_shares: areas of the source, as `reference_shares` gives them.
+
+    Example:
+        >>> line = {"class": "cup", "area_share": 0.01, "prediction_empty": False}
+        >>> suspicious(pd.DataFrame([{**line, "area_share_source_only": 0.04}]))
+        ['cup: the median area is 0.25 times that of source only.']
+    """
+    found = []
+    for name, rows in frame.groupby("class", sort=False):
+        area = rows["area_share"].median()
+        for column in rows.filter(regex="^area_share_"):
+            before = rows[column].median()
+            if before > 0 and not 0.5 <= area / before <= 2:
+                run = column.removeprefix("area_share_").replace("_", " ")
+                found.append(f"{name}: the median area is {area / before:.2g} times that of {run}.")
+        if source_shares:
+            low, high = np.percentile(source_shares[name], [5, 95])
+            if not low <= area <= high:
+                found.append(
+                    f"{name}: the median area is {100 * area:.2g} % of the image; nine of ten "
+                    f"masks of the source have {100 * low:.2g} to {100 * high:.2g} %."
+                )
+        if (empty := rows["prediction_empty"].sum()) > 0.1 * len(rows):
+            found.append(f"{name}: found nowhere in {empty} of {len(rows)} cases.")
+    return found
+
+
 def reference_shares(cases: pd.DataFrame, task) -> dict[str, np.ndarray]:
     """Share of the image that each class takes in the masks of labelled cases, `{class: (cases,)}`.
 

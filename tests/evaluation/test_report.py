@@ -13,7 +13,7 @@ from jinja2 import UndefinedError
 import keras_meduda as km
 from keras_meduda.data.cases import case_table, without_masks
 from keras_meduda.data.io import read_image, write_picture
-from keras_meduda.evaluation.label_free import label_free, reference_shares
+from keras_meduda.evaluation.label_free import label_free, reference_shares, suspicious
 from keras_meduda.evaluation.report import (
     about_run,
     about_session,
@@ -247,6 +247,32 @@ def test_without_labels(run, phantoms, tmp_path):
         write_label_free_report(tmp_path / "a.html", "One", {"student": run}, alone, cases, {})
     )
     assert page.says("Most entropy") and not page.says("disagreement")
+
+
+def test_areas_that_stand_out_are_named_and_others_are_not(run, phantoms, tmp_path):
+    cases = without_masks(target(phantoms))
+    frame = pd.DataFrame(
+        {
+            "case": [str(i) for i in range(20)],
+            "class": "cup",
+            "area_share": 0.10,
+            "area_share_source_only": 0.15,
+            "prediction_empty": False,
+        }
+    )
+    shares = {"cup": np.linspace(0.05, 0.2, 50)}
+    assert suspicious(frame, shares) == []
+    assert "0.33 times" in suspicious(frame.assign(area_share=0.05))[0]
+    assert "2.7 times" in suspicious(frame.assign(area_share=0.40))[0]
+    assert "nine of ten" in suspicious(frame, {"cup": 3 * shares["cup"]})[0]
+    for empty, lines in ((2, 0), (3, 1)):
+        assert len(suspicious(frame.assign(prediction_empty=np.arange(20) < empty))) == lines
+    frame = label_free({"source_only": run, "adapted": run}, cases)
+    frame["area_share"] /= 4
+    page = write_label_free_report(
+        tmp_path / "report.html", "None", {"source_only": run, "adapted": run}, frame, cases, {}
+    )
+    assert Page(page).says("cup: the median area is 0.25 times that of source only.")
 
 
 @pytest.fixture(scope="module")

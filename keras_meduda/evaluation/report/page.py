@@ -15,6 +15,7 @@ from keras_meduda.evaluation.calibration import (
     expected_calibration_error,
     largest_entropy,
 )
+from keras_meduda.evaluation.label_free import suspicious
 from keras_meduda.evaluation.predict import predict_all
 from keras_meduda.evaluation.report import charts, pictures
 from keras_meduda.evaluation.report.facts import HD95
@@ -167,6 +168,7 @@ def write_label_free_report(
             }
             for name, rows in frame.groupby("class", sort=False)
         ],
+        suspicious=suspicious(frame, source_shares),
         main=main,
         n=len(frame[CASE].drop_duplicates()),
         groups=frame["group"].nunique(),
