@@ -105,7 +105,7 @@ def train(scenario, folder, victim):
         SCENARIOS[scenario][1](training, run_folder)
     elif victim:
         at_step(training, 6, kill)
-    from performance_rows import phantom_batches
+    from performance_steps import phantom_batches
 
     batches = phantom_batches(folder / "phantoms", size=32, batch=4)
     import keras

@@ -52,7 +52,10 @@ def fit(method, train_data, *, steps, run_dir, window=None, resume=True):
 
 def batches_of(train_data):
     """A function from the number of a step to its batch, all images held on the device."""
-    import tensorflow as tf  # the one of on_jax
+    import tensorflow as tf
+
+    if not hasattr(tf, "InMemory"):
+        raise ImportError(f"{tf.__file__} is TensorFlow itself: put benchmarks/on_jax before it.")
 
     def held(half):
         return {

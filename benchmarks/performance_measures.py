@@ -106,7 +106,7 @@ from pathlib import Path
 
 import pandas as pd
 import keras_meduda as km
-from performance_rows import phantom_batches, small_method
+from performance_steps import phantom_batches, small_method
 
 def resident_memory(network):  # bytes held now, not at the peak
     with open("/proc/self/statm") as text:
@@ -136,7 +136,7 @@ import sys, time
 from pathlib import Path
 import keras_meduda as km
 import keras
-from performance_rows import phantom_batches
+from performance_steps import phantom_batches
 
 folder, strategy = Path(sys.argv[1]), sys.argv[2]
 km.training.distribution.strategy(strategy)  # before any other operation
