@@ -1,10 +1,9 @@
-"""`scripts/convert_torch_weights.py`: what it writes is what was read, or nothing."""
+"""`scripts/script.py`: what it writes is what was read, or nothing."""
 
-import importlib.util
 import os
-import sys
 from pathlib import Path
 
+import convert_torch_weights as script
 import numpy as np
 import pytest
 
@@ -12,19 +11,10 @@ import keras_meduda as km
 from keras_meduda.methods.finetuning import load_checkpoint
 from keras_meduda.models.torch_weights import expected_shapes
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "convert_torch_weights.py"
 PICKLED = Path(__file__).parent / "models" / "torch_files" / "module.pt"
 
 
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("convert_torch_weights", SCRIPT)
-    module = sys.modules["convert_torch_weights"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def convert(script, checkpoint, out, **changes):
+def convert(checkpoint, out, **changes):
     script.main(script.ConvertFlags(checkpoint=checkpoint, out=out, **changes))
     return out
 
@@ -42,8 +32,8 @@ def state(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["r.weights.h5", "r.npz"])
-def test_both_forms_give_the_network_of_the_checkpoint(script, state, tmp_path, name):
-    out = convert(script, state, tmp_path / "made" / name)
+def test_both_forms_give_the_network_of_the_checkpoint(state, tmp_path, name):
+    out = convert(state, tmp_path / "made" / name)
     a, b = (km.models.RatLesNetV2((None, None, None, 1), 2) for _ in range(2))
     load_checkpoint(a, state)
     load_checkpoint(b, out)
@@ -61,7 +51,7 @@ def test_both_forms_give_the_network_of_the_checkpoint(script, state, tmp_path, 
         ("unet", (None, None, None, 1), 2),
     ],
 )
-def test_a_network_knows_whether_it_is_of_pictures(script, tmp_path, network, shape, channels):
+def test_a_network_knows_whether_it_is_of_pictures(tmp_path, network, shape, channels):
     made = script.build(
         script.ConvertFlags(tmp_path / "a.npz", tmp_path / "b.npz", network, channels)
     )
@@ -69,11 +59,11 @@ def test_a_network_knows_whether_it_is_of_pictures(script, tmp_path, network, sh
     assert made.output["logits"].shape[-1] == channels
 
 
-def test_a_network_of_pictures_is_converted(script, tmp_path):
+def test_a_network_of_pictures_is_converted(tmp_path):
     network = km.models.UNetPlusPlus((None, None, 1), 2)
     zeros = {key: np.zeros(shape, "float32") for key, shape in expected_shapes(network).items()}
     np.savez(tmp_path / "a.npz", **zeros)
-    out = convert(script, tmp_path / "a.npz", tmp_path / "b.weights.h5", network="unetpp")
+    out = convert(tmp_path / "a.npz", tmp_path / "b.weights.h5", network="unetpp")
     load_checkpoint(network, out)
     assert not any(np.any(weight) for weight in network.get_weights())
 
@@ -91,15 +81,15 @@ def test_a_network_of_pictures_is_converted(script, tmp_path):
         ({"network": "unetr"}, "UNETR learns a position for each patch"),
     ],
 )
-def test_what_is_refused_writes_nothing(script, state, tmp_path, changes, message):
+def test_what_is_refused_writes_nothing(state, tmp_path, changes, message):
     settings = {"checkpoint": state, "out": tmp_path / "r.weights.h5", **changes}
     with pytest.raises((ValueError, OSError), match=message):
-        convert(script, **settings)
+        convert(**settings)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("file", ["homogeneous-1.pt", "enlarging11-1.pt"])
-def test_released_weights(script, tmp_path, file):
+def test_released_weights(tmp_path, file):
     """The first weights are those that PyTorch prints of the file."""
     data = os.environ.get("MEDUDA_DATA")
     path = Path(data or ".").resolve().parent / "ratlesnet_weights" / file
@@ -109,11 +99,11 @@ def test_released_weights(script, tmp_path, file):
             "that MEDUDA_DATA names"
         )
     network = km.models.RatLesNetV2((None, None, None, 1), 2)
-    load_checkpoint(network, convert(script, path, tmp_path / "r.weights.h5"))
+    load_checkpoint(network, convert(path, tmp_path / "r.weights.h5"))
     first = np.ravel(network.get_layer("conv1").kernel)[:3]
     expected = {
         "homogeneous-1.pt": [-0.443522751, 0.285356700, -1.011485457],
         "enlarging11-1.pt": [0.845899343, -3.073018551, 1.295013666],
     }[file]
     np.testing.assert_allclose(first, expected, rtol=1e-6)
-    assert convert(script, path, tmp_path / "r.npz").stat().st_size > 3e6
+    assert convert(path, tmp_path / "r.npz").stat().st_size > 3e6

@@ -1,7 +1,6 @@
 """What the documentation says is done: its commands, its Python, its links, its example."""
 
 import ast
-import importlib.util
 import json
 import os
 import re
@@ -9,11 +8,13 @@ import shlex
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tyro
+from fourier_adaptation import with_low_frequencies
 
 import keras_meduda as km
 from keras_meduda.data.cases import write_cases
@@ -39,13 +40,6 @@ def commands(text):
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
-def load(path):
-    specification = importlib.util.spec_from_file_location(path.stem, path)
-    module = sys.modules[path.stem] = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_block_says_what_it_is(page):
     """One that says nothing would be looked at by none of these tests."""
@@ -65,7 +59,7 @@ CALLS = [
 
 @pytest.mark.parametrize("words", CALLS)
 def test_every_flag_of_a_command_is_one_of_the_script(words):
-    script = load(ROOT / words[1])
+    script = import_module(Path(words[1]).stem)
     own = [value for name, value in vars(script).items() if name.endswith("Flags")]
     flags = own[-1] if own else script.Train | script.Predict  # after the imported Flags its own
     tyro.cli(flags, args=words[2:])  # ends the process where a flag is unknown
@@ -164,7 +158,7 @@ def test_the_example_is_short_and_imports_what_a_method_may():
 
 @pytest.mark.parametrize("shape", [(2, 24, 32, 3), (1, 15, 9, 1)])
 def test_the_example_exchanges_low_amplitudes_and_nothing_else(shape):
-    restyle = load(EXAMPLE).with_low_frequencies
+    restyle = with_low_frequencies
     rng = np.random.default_rng(0)
     image, style = (rng.uniform(0.1, 0.9, shape).astype("float32") for _ in range(2))
     np.testing.assert_allclose(restyle(image, image, 0.2), image, atol=1e-5)

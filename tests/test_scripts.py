@@ -1,12 +1,12 @@
 """The scripts as a user runs them: in a process of their own, with a user's mistakes."""
 
 import ast
-import importlib.util
 import json
 import os
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -34,10 +34,7 @@ def call(name, *flags, **env):
 
 def call_here(name, *typed, monkeypatch, capsys):
     """The script in this process, to save the time of loading; (exit code, stderr)."""
-    specification = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    script = importlib.util.module_from_spec(specification)
-    monkeypatch.setitem(sys.modules, name, script)
-    specification.loader.exec_module(script)
+    script = import_module(name)
     flags_type = next(
         v for k, v in vars(script).items() if k.endswith("Flags") and v.__module__ == name
     )

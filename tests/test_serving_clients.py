@@ -4,7 +4,6 @@ TensorFlow Serving itself is not run by the tests: what is proven is the wire fo
 """
 
 import base64
-import importlib.util
 import json
 import re
 import shutil
@@ -13,6 +12,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +26,6 @@ SERVING = Path(__file__).parents[1] / "serving"
 BATCHING = (SERVING / "batching.config").read_text()
 LIMIT = int(re.search(r"max_batch_size { value: (\d+) }", BATCHING)[1])
 pytest.importorskip("tensorflow_serving", reason="the extra `serving` is not installed")
-
-
-def client(name):
-    specification = importlib.util.spec_from_file_location(name, SERVING / f"{name}.py")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +117,7 @@ def many(files, folder):
 
 
 def test_rest_asks_for_no_more_than_the_server_takes(rest, files, tmp_path):
-    module = client("rest_client")
+    module = import_module("rest_client")
     assert module.BATCH == LIMIT
     answers = list(module.predict(many(files, tmp_path), rest, "fundus"))
     assert len(answers) == 3 * LIMIT + 1 and len(set(answers)) == len(files)
@@ -132,7 +125,7 @@ def test_rest_asks_for_no_more_than_the_server_takes(rest, files, tmp_path):
 
 
 def test_grpc_has_no_more_requests_in_flight_than_it_says(rpc, files, tmp_path):
-    module, opened = client("grpc_client"), []
+    module, opened = import_module("grpc_client"), []
     names = (opened.append(name) or name for name in many(files, tmp_path))
     answers = module.predict(names, rpc, "fundus")
     first = next(answers)
@@ -150,7 +143,7 @@ def test_rest(signatures, files, rest, tmp_path):
 
 
 def test_grpc(signatures, files, rpc):
-    answers = list(client("grpc_client").predict(files, rpc, "fundus"))
+    answers = list(import_module("grpc_client").predict(files, rpc, "fundus"))
     for answer, mask in zip(answers, masks(signatures, files), strict=True):
         np.testing.assert_array_equal(tf.io.decode_png(answer)[..., 0], mask)
 
@@ -158,7 +151,7 @@ def test_grpc(signatures, files, rpc):
 @pytest.mark.parametrize("name", ["rest_client", "grpc_client"])
 def test_a_mistake_ends_in_one_message(name, rest, rpc, files, tmp_path, monkeypatch):
     where = ["--url", rest] if name == "rest_client" else ["--address", rpc]
-    module = client(name)
+    module = import_module(name)
     out = ["--out", str(tmp_path)]
     for typed, message in [
         ([str(files[0]), "--model", "liver"], "answered (404|NOT_FOUND)"),

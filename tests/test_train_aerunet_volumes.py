@@ -1,26 +1,14 @@
 """`scripts/train_aerunet_kd.py` on volumes: one data set, two contrasts, patches."""
 
-import importlib.util
 import json
 import shutil
-import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
+import train_aerunet_kd
 
 import keras_meduda as km
 from keras_meduda.data.phantoms import write_brain
-
-SCRIPT = Path(__file__).parents[1] / "scripts" / "train_aerunet_kd.py"
-
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("train_aerunet_kd", SCRIPT)
-    module = sys.modules["train_aerunet_kd"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -35,17 +23,17 @@ def brats(tmp_path_factory):
     return root
 
 
-def flags(script, brats, out, **changes):
+def flags(brats, out, **changes):
     settings = {
         "source_dataset": "brats", "source_root": brats, "source_domain": "t2",
         "target_domain": "flair", "steps": 4, "filters": (4, 8), "size": (24, 24, 24),
         "patch": (16, 16, 16), **changes,
     }  # fmt: skip
-    return script.AERUNetFlags(out=out, **settings)
+    return train_aerunet_kd.AERUNetFlags(out=out, **settings)
 
 
-def test_two_contrasts_of_one_data_set(script, brats, tmp_path, capsys):
-    script.main(flags(script, brats, tmp_path))
+def test_two_contrasts_of_one_data_set(brats, tmp_path, capsys):
+    train_aerunet_kd.main(flags(brats, tmp_path))
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["task"]["classes"] == ["tumour"] and config["task"]["unit"] == "mm"
     assert config["preprocessing"]["normalise"] == "zscore_foreground"
@@ -67,22 +55,22 @@ def test_two_contrasts_of_one_data_set(script, brats, tmp_path, capsys):
         ({"target_domain": None}, "--source-domain and --target-domain are two of one data set"),
     ],
 )
-def test_mistakes(script, brats, tmp_path, changes, message):
+def test_mistakes(brats, tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
-        script.main(flags(script, brats, tmp_path, **changes))
+        train_aerunet_kd.main(flags(brats, tmp_path, **changes))
     assert not list(tmp_path.rglob("prepared"))
 
 
 @pytest.mark.parametrize(("asked", "done"), [(None, True), (True, True), (False, False)])
-def test_the_source_of_volumes_is_restyled_unless_refused(script, brats, tmp_path, asked, done):
-    chosen = flags(script, brats, tmp_path, augment_source=asked, fit="crop_foreground")
-    preprocessing, shape, _ = script.volumes(chosen)
+def test_the_source_of_volumes_is_restyled_unless_refused(brats, tmp_path, asked, done):
+    chosen = flags(brats, tmp_path, augment_source=asked, fit="crop_foreground")
+    preprocessing, shape, _ = train_aerunet_kd.volumes(chosen)
     assert chosen.augment_source is done and shape == (16, 16, 16, 1)
     assert preprocessing.fit == "crop_foreground"
 
 
-def test_drawn_brains_where_no_data_are_named(script, tmp_path):
-    chosen = script.AERUNetFlags(out=tmp_path, volumes=True, smoke=True)
-    script.draw_brains(chosen)
+def test_drawn_brains_where_no_data_are_named(tmp_path):
+    chosen = train_aerunet_kd.AERUNetFlags(out=tmp_path, volumes=True, smoke=True)
+    train_aerunet_kd.draw_brains(chosen)
     cases = km.read_cases(chosen.cases)
     assert sorted(set(cases["domain"])) == ["flair", "t2"] and len(cases) == 6

@@ -1,25 +1,14 @@
 """`scripts/train_oct.py`: its presets, one path of each kind, and a user's mistakes."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import train_oct
 
 import keras_meduda as km
 from keras_meduda.losses import cross_entropy, focal_loss, joint_dice_loss
-
-SCRIPT = Path(__file__).parents[1] / "scripts" / "train_oct.py"
-
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("train_oct", SCRIPT)
-    module = sys.modules["train_oct"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize(
@@ -33,8 +22,8 @@ def script():
         ("best", 400, 320, cross_entropy, 0.4, "SGDWithL2", 1e-4),
     ],
 )
-def test_presets_are_the_rows_of_the_table(script, preset, steps, crop, loss, aux, optimizer, l2):
-    plan = script.published_plan(script.PUBLISHED[preset])
+def test_presets_are_the_rows_of_the_table(preset, steps, crop, loss, aux, optimizer, l2):
+    plan = train_oct.published_plan(train_oct.PUBLISHED[preset])
     assert (plan.steps, plan.batch_size, plan.loss) == (steps, 2, loss)
     assert plan.aux_weights == {"aux_1": aux}
     made = plan.optimizer(plan.steps)
@@ -45,31 +34,31 @@ def test_presets_are_the_rows_of_the_table(script, preset, steps, crop, loss, au
     assert plan.window.starts((512, 512)) == [[0, 170, 256]] * 2
 
 
-def test_the_published_network_is_normalised_as_mmsegmentation_does(script):
-    plan = script.published_plan(script.PUBLISHED["best"], size=4)
+def test_the_published_network_is_normalised_as_mmsegmentation_does():
+    plan = train_oct.published_plan(train_oct.PUBLISHED["best"], size=4)
     x = plan.preprocessing.apply(np.full((4, 4, 1), 200, "uint8"))
     expected = (200 - np.array([123.675, 116.28, 103.53])) / [58.395, 57.12, 57.375]
     np.testing.assert_allclose(x[0, 0], expected, rtol=1e-5)
 
 
-def flags(script, out, **changes):
-    return script.OCTFlags(out=out, smoke=True, size=32, **changes)
+def flags(out, **changes):
+    return train_oct.OCTFlags(out=out, smoke=True, size=32, **changes)
 
 
-def test_train_then_fine_tune_then_evaluate_a_checkpoint(script, tmp_path, capsys):
-    script.main(flags(script, tmp_path / "a"))
+def test_train_then_fine_tune_then_evaluate_a_checkpoint(tmp_path, capsys):
+    train_oct.main(flags(tmp_path / "a"))
     folder = tmp_path / "a" / "evaluation" / "test"
     assert {p.name for p in folder.iterdir()} == {"cases.csv", "summary.json", "totals.json"}
     assert set(json.loads((folder / "totals.json").read_text())["dice"]) == {"background", "fluid"}
     table = tmp_path / "a" / "phantoms" / "cases.csv"
     start = {"init": tmp_path / "a", "cases": table}
-    script.main(flags(script, tmp_path / "b", train="decoder", **start))
+    train_oct.main(flags(tmp_path / "b", train="decoder", **start))
     out = capsys.readouterr().out
     assert "parameters train (decoder); batch norm frozen outside of it" in out
     a, b = (km.load(tmp_path / name).network for name in "ab")
     moved = [not np.array_equal(x, y) for x, y in zip(a.weights, b.weights, strict=True)]
     assert not moved[0] and moved[-1]
-    script.main(flags(script, tmp_path / "c", initial_inference=True, **start))
+    train_oct.main(flags(tmp_path / "c", initial_inference=True, **start))
     assert (tmp_path / "c" / "evaluation" / "initial" / "totals.json").exists()
     assert not (tmp_path / "c" / "network.keras").exists()
 
@@ -84,12 +73,12 @@ def test_train_then_fine_tune_then_evaluate_a_checkpoint(script, tmp_path, capsy
         ({"train": "bottleneck"}, "no layer of 'bottleneck'; expected one of encoder, decoder"),
     ],
 )
-def test_mistakes(script, tmp_path, changes, message):
+def test_mistakes(tmp_path, changes, message):
     with pytest.raises((ValueError, OSError), match=message):
-        script.main(flags(script, tmp_path, **changes))
+        train_oct.main(flags(tmp_path, **changes))
 
 
-def test_one_prediction_gives_both_scores(script, tmp_path, monkeypatch):
+def test_one_prediction_gives_both_scores(tmp_path, monkeypatch):
     from keras_meduda.data.phantoms import write_oct
     from keras_meduda.training import Run
 
@@ -100,12 +89,12 @@ def test_one_prediction_gives_both_scores(script, tmp_path, monkeypatch):
     monkeypatch.setattr(
         Run, "probabilities", lambda self, x: seen.append(len(x)) or original(self, x)
     )
-    frame, counts, totals = script.score_once(run, cases)
+    frame, counts, totals = train_oct.score_once(run, cases)
     assert sum(seen) == len(cases) == len(frame)
-    assert totals == km.metrics.totals(script.label_pairs(run, cases), ["fluid"])
+    assert totals == km.metrics.totals(train_oct.label_pairs(run, cases), ["fluid"])
 
 
-def test_bscans_without_a_mask_are_left_out(script, tmp_path, capsys):
+def test_bscans_without_a_mask_are_left_out(tmp_path, capsys):
     from keras_meduda.data.cases import write_cases
     from keras_meduda.data.phantoms import write_oct
 
@@ -114,18 +103,18 @@ def test_bscans_without_a_mask_are_left_out(script, tmp_path, capsys):
     cases.loc[cases["split"] == "test", "mask"] = ""
     write_cases(cases, table)
     with pytest.raises(ValueError, match=r"cases.csv: no case of split test with a mask"):
-        script.read(flags(script, tmp_path / "run", cases=table))
+        train_oct.read(flags(tmp_path / "run", cases=table))
     assert "B-scans have no mask and are left out" in capsys.readouterr().out
 
 
-def test_a_crop_larger_than_the_image(script, tmp_path):
+def test_a_crop_larger_than_the_image(tmp_path):
     from dataclasses import replace
 
     from keras_meduda.data.augment import RandomCrop
     from keras_meduda.data.phantoms import write_oct
 
-    plan = script.published_plan(script.PUBLISHED["best"], size=32)
+    plan = train_oct.published_plan(train_oct.PUBLISHED["best"], size=32)
     plan = replace(plan, batches={"crop": RandomCrop((40, 40))})
     cases = km.read_cases(write_oct(tmp_path, 1, 1, size=32))
     with pytest.raises(ValueError, match=r"crop \(40, 40\) is larger than .* images \(32, 32\)"):
-        script.train(plan, cases, km.Task(("fluid",)), tmp_path / "run")
+        train_oct.train(plan, cases, km.Task(("fluid",)), tmp_path / "run")

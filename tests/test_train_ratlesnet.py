@@ -1,6 +1,5 @@
 """`scripts/train_ratlesnet.py`: its networks, a transfer, and a user's mistakes."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -12,22 +11,14 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+import train_ratlesnet
 
 import keras_meduda as km
 from keras_meduda.data.cases import case_table, write_cases
 from keras_meduda.data.phantoms import write_brain
 from keras_meduda.data.subset import lesion_volumes
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "train_ratlesnet.py"
 PICKLED = Path(__file__).parent / "models" / "torch_files" / "module.pt"
-
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("train_ratlesnet", SCRIPT)
-    module = sys.modules["train_ratlesnet"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -36,15 +27,15 @@ def brains(tmp_path_factory):
     return write_brain(tmp_path_factory.mktemp("brains"), 12, (16, 20, 12))
 
 
-def flags(script, brains, out, **changes):
+def flags(brains, out, **changes):
     settings = {"cases": brains, "train_domain": "t2", "epochs": 1, "epoch": 2, **changes}
-    return script.RatLesNetFlags(out=out, **settings)
+    return train_ratlesnet.RatLesNetFlags(out=out, **settings)
 
 
 def test_smoke_run(tmp_path):
     out = tmp_path / "run"
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--smoke", "--out", str(out), "--flips", "X"],
+        [sys.executable, train_ratlesnet.__file__, "--smoke", "--out", str(out), "--flips", "X"],
         capture_output=True,
         text=True,
         env={**os.environ, "COLUMNS": "160"},
@@ -69,15 +60,15 @@ def weights_of(network):
     return {w.path: np.array(w) for w in network.weights}
 
 
-def test_a_partial_transfer_starts_from_the_weights_and_keeps_the_encoder(script, brains, tmp_path):
+def test_a_partial_transfer_starts_from_the_weights_and_keeps_the_encoder(brains, tmp_path):
     start = km.models.RatLesNetV2((20, 16, 12, 1), 2)
     start.save_weights(tmp_path / "rats.weights.h5")
     chosen = flags(
-        script, brains, tmp_path / "run", transfer="partial", init=tmp_path / "rats.weights.h5",
+        brains, tmp_path / "run", transfer="partial", init=tmp_path / "rats.weights.h5",
         train_size=3,
     )  # fmt: skip
-    cases, _, task = script.read(chosen)
-    run = script.train(chosen, cases, task)
+    cases, _, task = train_ratlesnet.read(chosen)
+    run = train_ratlesnet.train(chosen, cases, task)
     before, after = weights_of(start), weights_of(run.network)
     frozen = ("conv1", "block1", "block2", "block3", "bottleneck1")
     for path, value in before.items():
@@ -86,14 +77,14 @@ def test_a_partial_transfer_starts_from_the_weights_and_keeps_the_encoder(script
     assert len(list((tmp_path / "run" / "prepared").glob("*.image"))) == 3
 
 
-def test_dynunet_trains_on_patches_with_deep_supervision(script, brains, tmp_path):
+def test_dynunet_trains_on_patches_with_deep_supervision(brains, tmp_path):
     changes = {"model": "dynunet", "patch": (16, 16, 8), "loss": "mouse_dice", "augment": True,
                "augment_intensity": True}  # fmt: skip
-    chosen = flags(script, brains, tmp_path, **changes)
-    cases, _, task = script.read(chosen)
+    chosen = flags(brains, tmp_path, **changes)
+    cases, _, task = train_ratlesnet.read(chosen)
     levels = {"kernel_sizes": (3, 3, 3), "strides": (1, 2, 2), "filters": (4, 4, 4)}
     narrow = partial(km.models.DynUNet, **levels, deep_supervision=1)
-    run = script.train(chosen, cases, task, narrow)
+    run = train_ratlesnet.train(chosen, cases, task, narrow)
     assert run.preprocessing.axes == "XYZ" and run.preprocessing.size == (16, 20, 12)
     assert run.window.size == (16, 16, 8)
     row = pd.read_csv(tmp_path / "history.csv").iloc[-1]
@@ -120,66 +111,66 @@ def volumes(folder, spacing, shapes):
         ((0.1, 0.1, 0.5), "unetr", "XYZ", (32, 48, 16)),
     ],
 )
-def test_slices_come_first_where_the_weights_want_it(script, tmp_path, spacing, model, axes, size):
+def test_slices_come_first_where_the_weights_want_it(tmp_path, spacing, model, axes, size):
     cases = volumes(tmp_path, spacing, [(30, 20, 8), (20, 36, 6)])
-    chosen = script.RatLesNetFlags(model=model)
-    preprocessing, of_axes = script.preprocessing_of(chosen, cases)
+    chosen = train_ratlesnet.RatLesNetFlags(model=model)
+    preprocessing, of_axes = train_ratlesnet.preprocessing_of(chosen, cases)
     assert (preprocessing.axes, preprocessing.size) == (axes, size)
     assert of_axes == pytest.approx([spacing["XYZ".index(a)] for a in axes])
     chosen.axes, chosen.fit = "XYZ", "crop_foreground"  # the axes of the mouse study's code
-    preprocessing, _ = script.preprocessing_of(chosen, cases)
+    preprocessing, _ = train_ratlesnet.preprocessing_of(chosen, cases)
     assert (preprocessing.axes, preprocessing.fit) == ("XYZ", "crop_foreground")
 
 
-def test_all_headers_are_compared(script, tmp_path, capsys):
+def test_all_headers_are_compared(tmp_path, capsys):
     turned, thick = tmp_path / "turned", tmp_path / "thick"
     for folder in (turned, thick):
         folder.mkdir()
     cases = volumes(tmp_path, (0.1, 0.1, 0.5), [(8, 8, 4)] * 2)
     odd = volumes(turned, (0.1, 0.5, 0.1), [(8, 4, 8)])
-    chosen = script.RatLesNetFlags()
+    chosen = train_ratlesnet.RatLesNetFlags()
     with pytest.raises(ValueError) as caught:
-        script.preprocessing_of(chosen, pd.concat([cases, odd]))
+        train_ratlesnet.preprocessing_of(chosen, pd.concat([cases, odd]))
     assert str(caught.value) == (
         f"error: {turned / '0.nii.gz'}: found slices across Y, expected slices across Z as in "
         f"{tmp_path / '0.nii.gz'}, or --axes"
     )
     cases = pd.concat([cases, volumes(thick, (0.1, 0.1, 0.7), [(8, 8, 3)])])
-    script.preprocessing_of(chosen, cases)
+    train_ratlesnet.preprocessing_of(chosen, cases)
     assert capsys.readouterr().err == (
         f"warning: {thick / '0.nii.gz'}: found voxels of 0.1 × 0.1 × 0.7 mm, expected voxels of "
         f"0.1 × 0.1 × 0.5 mm as in {tmp_path / '0.nii.gz'}, or --spacing\n"
     )
     chosen.spacing = (0.5, 0.1, 0.1)
-    assert script.preprocessing_of(chosen, cases)[0].size == (4, 8, 8)
+    assert train_ratlesnet.preprocessing_of(chosen, cases)[0].size == (4, 8, 8)
     assert capsys.readouterr().err == ""
 
 
-def test_dynunet_follows_thick_slices(script):
-    network = script.build("dynunet", (32, 32, 16, 1), 2, (0.1, 0.1, 0.5))
+def test_dynunet_follows_thick_slices():
+    network = train_ratlesnet.build("dynunet", (32, 32, 16, 1), 2, (0.1, 0.1, 0.5))
     kernels = {w.path: tuple(w.shape) for w in network.weights}
     first = [shape for path, shape in kernels.items() if path.startswith("input_block.conv1")]
     assert first == [(3, 3, 1, 1, 32)]
     level = network.get_layer("downsamples.0.conv1.conv")
     assert tuple(level.strides) == (2, 2, 1)
-    same = script.build("dynunet", (32, 32, 16, 1), 2, (0.2, 0.2, 0.3))
+    same = train_ratlesnet.build("dynunet", (32, 32, 16, 1), 2, (0.2, 0.2, 0.3))
     default = km.models.DynUNet((32, 32, 16, 1), 2, deep_supervision=2)
     assert [w.shape for w in same.weights] == [w.shape for w in default.weights]
 
 
-def test_three_parts(script):
+def test_three_parts():
     cases = case_table([{"case": str(i), "image": "a.nii"} for i in range(40)])
-    parts = script.in_three(cases)["split"].value_counts().to_dict()
+    parts = train_ratlesnet.in_three(cases)["split"].value_counts().to_dict()
     assert parts == {"train": 28, "val": 4, "test": 8}
     halved = cases.assign(split=["train"] * 32 + ["test"] * 8)
-    split = script.in_three(halved)
+    split = train_ratlesnet.in_three(halved)
     assert split["split"].value_counts().to_dict() == {"train": 28, "val": 4, "test": 8}
     assert (split.loc[32:, "split"] == "test").all()
     with pytest.raises(ValueError, match="2 cases, of which none is of split test or val"):
-        script.in_three(cases[:2].assign(split="train"))
+        train_ratlesnet.in_three(cases[:2].assign(split="train"))
 
 
-def test_no_case_of_the_tested_domain_and_no_group_of_it_trains(script, brains, tmp_path, capsys):
+def test_no_case_of_the_tested_domain_and_no_group_of_it_trains(brains, tmp_path, capsys):
     """Twelve animals; four of them seen in both contrasts, as patients of BraTS are."""
     cases = km.read_cases(brains)
     same = cases["case"].str.endswith(("_001", "_002", "_008", "_009"))
@@ -187,8 +178,8 @@ def test_no_case_of_the_tested_domain_and_no_group_of_it_trains(script, brains, 
     table = tmp_path / "cases.csv"
     write_cases(cases.assign(group=names, split=""), table)
     for train_domain in (None, "t2"):
-        chosen = flags(script, table, tmp_path, train_domain=train_domain, test_domain="flair")
-        own, other, _ = script.read(chosen)
+        chosen = flags(table, tmp_path, train_domain=train_domain, test_domain="flair")
+        own, other, _ = train_ratlesnet.read(chosen)
         assert set(own["domain"]) == {"t2"} and set(other["domain"]) == {"flair"}
         learnt = own.loc[own["split"] != "test", "group"]
         assert not set(learnt) & set(other["group"])
@@ -198,39 +189,39 @@ def test_no_case_of_the_tested_domain_and_no_group_of_it_trains(script, brains, 
         assert said in capsys.readouterr().out
 
 
-def test_within_what_trains_no_group_is_tested_in_another_domain(script, brains, tmp_path):
+def test_within_what_trains_no_group_is_tested_in_another_domain(brains, tmp_path):
     cases = km.read_cases(brains)
     pairs = cases["case"].str[-3:]
     table = tmp_path / "cases.csv"
     write_cases(cases.assign(group=pairs, split=""), table)
-    own, _, _ = script.read(flags(script, table, tmp_path, train_domain=None))
+    own, _, _ = train_ratlesnet.read(flags(table, tmp_path, train_domain=None))
     assert own.groupby("group")["split"].nunique().max() == 1 and len(own) == 24
     seen = cases["domain"].map({"t2": "train", "flair": "test"})
     seen = seen.mask((pairs > "007"), "val").mask(pairs == "011", "test")
     write_cases(cases.assign(group=pairs, split=seen), table)
-    own, _, _ = script.read(flags(script, table, tmp_path, train_domain=None))
+    own, _, _ = train_ratlesnet.read(flags(table, tmp_path, train_domain=None))
     assert sorted(own.loc[own["split"] == "test", "case"]) == ["flair_011", "t2_011"]
 
 
-def test_cases_without_a_mask_are_left_out(script, brains, tmp_path, capsys):
+def test_cases_without_a_mask_are_left_out(brains, tmp_path, capsys):
     cases = km.read_cases(brains)
     cases.loc[[0, 1], "mask"] = ""
     table = tmp_path / "cases.csv"
     write_cases(cases.assign(split=""), table)
-    own, _, _ = script.read(flags(script, table, tmp_path))
+    own, _, _ = train_ratlesnet.read(flags(table, tmp_path))
     assert len(own) == 10 and (own["mask"] != "").all()
     assert "2 of 24 cases have no mask and are left out" in capsys.readouterr().out
 
 
-def test_two_empty_masks_score_0_as_in_the_mouse_study(script):
+def test_two_empty_masks_score_0_as_in_the_mouse_study():
     frame = pd.DataFrame({
         "class": "lesion", "dice": [1.0, 0.5, 0.0], "hd95": [0.0, 2.0, 9.0],
         "prediction_empty": [True, False, True], "reference_empty": [True, False, False],
     })  # fmt: skip
-    (line,) = script.as_the_mouse_study(frame)
+    (line,) = train_ratlesnet.as_the_mouse_study(frame)
     assert line.startswith("lesion, as the mouse study counts")
     assert line.endswith("Dice 0.167, HD95 2.000 mm")
-    assert not list(script.as_the_mouse_study(frame[1:2]))
+    assert not list(train_ratlesnet.as_the_mouse_study(frame[1:2]))
 
 
 MISTAKES = [
@@ -253,31 +244,31 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("changes", "message"), MISTAKES)
-def test_mistakes(script, brains, tmp_path, changes, message):
+def test_mistakes(brains, tmp_path, changes, message):
     with pytest.raises((ValueError, OSError), match=message):
-        script.main(flags(script, brains, tmp_path, **changes))
+        train_ratlesnet.main(flags(brains, tmp_path, **changes))
     assert not (tmp_path / "prepared").exists()
 
 
-def test_pictures_are_no_volumes(script, tmp_path):
+def test_pictures_are_no_volumes(tmp_path):
     from keras_meduda.data.phantoms import write_oct
 
     table = write_oct(tmp_path, 2, 1, size=16)
     with pytest.raises(ValueError, match=r"\.png: found no volume, expected NIfTI"):
-        script.main(flags(script, table, tmp_path / "run", train_domain=None))
+        train_ratlesnet.main(flags(table, tmp_path / "run", train_domain=None))
 
 
-def test_votes_of_other_data_are_refused_before_the_training(script, brains, tmp_path):
-    first = flags(script, brains, tmp_path / "a", epoch=1)
-    own, _, task = script.read(first)
-    script.train(first, own, task)
-    second = flags(script, brains, tmp_path / "b", vote=(tmp_path / "a",), axes="ZXY")
+def test_votes_of_other_data_are_refused_before_the_training(brains, tmp_path):
+    first = flags(brains, tmp_path / "a", epoch=1)
+    own, _, task = train_ratlesnet.read(first)
+    train_ratlesnet.train(first, own, task)
+    second = flags(brains, tmp_path / "b", vote=(tmp_path / "a",), axes="ZXY")
     with pytest.raises(ValueError, match="has the preprocessing .* differ in their networks"):
-        script.main(second)
+        train_ratlesnet.main(second)
     assert not (tmp_path / "b").exists()
 
 
-def test_a_sham_animal_without_a_lesion_is_welcome(script, tmp_path):
+def test_a_sham_animal_without_a_lesion_is_welcome(tmp_path):
     """The mouse study's folders, one mask empty."""
     for part, count in (("train", 3), ("val", 1), ("test", 1)):
         for kind in ("image", "mask"):
@@ -290,7 +281,7 @@ def test_a_sham_animal_without_a_lesion_is_welcome(script, tmp_path):
             for kind, array in (("image", image), ("mask", mask)):
                 name = f"{part}{i}{'_mask' if kind == 'mask' else ''}.nii"
                 nib.save(nib.Nifti1Image(array, affine), tmp_path / f"{part}_{kind}" / name)
-    chosen = script.RatLesNetFlags(dataset="mouse_mcao", root=tmp_path)
-    cases, other, task = script.read(chosen)
+    chosen = train_ratlesnet.RatLesNetFlags(dataset="mouse_mcao", root=tmp_path)
+    cases, other, task = train_ratlesnet.read(chosen)
     assert cases["split"].tolist() == ["train"] * 3 + ["val", "test"] and not len(other)
     assert lesion_volumes(cases, task)[0] == 0 < lesion_volumes(cases, task)[1:].min()

@@ -1,10 +1,10 @@
 """What scripts/predict.py reads, and that it writes over none of it."""
 
-import importlib.util
 import shutil
 from pathlib import Path
 
 import numpy as np
+import predict
 import pytest
 from PIL import Image
 
@@ -12,16 +12,6 @@ import keras_meduda as km
 from keras_meduda.data.cases import write_cases
 from keras_meduda.data.io import DataError
 from keras_meduda.evaluation import postprocess
-
-SCRIPT = Path(__file__).parents[2] / "scripts" / "predict.py"
-
-
-@pytest.fixture(scope="module")
-def script():
-    specification = importlib.util.spec_from_file_location("predict_script", SCRIPT)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -36,7 +26,7 @@ def contents(folder):
 
 
 @pytest.mark.parametrize("kind", ["images", "masks"])
-def test_neither_images_nor_reference_masks_are_written_over(script, run, data, kind):
+def test_neither_images_nor_reference_masks_are_written_over(run, data, kind):
     folder, before = data
     cases = km.read_cases(folder / "cases.csv")
     cases = cases.assign(case=[Path(path).stem for path in cases[kind[:-1]]])
@@ -45,33 +35,33 @@ def test_neither_images_nor_reference_masks_are_written_over(script, run, data, 
     out = Path(cases[kind[:-1]].iloc[0]).parent
     images = (folder / "named_alike.csv",) if kind == "masks" else (out,)
     with pytest.raises(ValueError, match="--out: .* such as .*; expected another folder"):
-        script.main(script.PredictFlags(run=(run.path,), images=images, out=out))
+        predict.main(predict.PredictFlags(run=(run.path,), images=images, out=out))
     assert contents(folder) == before
 
 
-def test_overlays_are_looked_at_too(script, run, tmp_path):
+def test_overlays_are_looked_at_too(run, tmp_path):
     images = tmp_path / "out" / "overlays"
     images.mkdir(parents=True)
     Image.fromarray(np.zeros((40, 40, 3), "uint8")).save(images / "a.jpg")
-    flags = script.PredictFlags(
+    flags = predict.PredictFlags(
         run=(run.path,), images=(images,), out=tmp_path / "out", overlays=True
     )
     with pytest.raises(ValueError, match=r"overlays/a\.jpg"):
-        script.main(flags)
+        predict.main(flags)
     assert len(contents(tmp_path)) == 1
     flags.overlays = False
-    script.main(flags)
+    predict.main(flags)
     assert (tmp_path / "out" / "a.png").exists()
 
 
-def test_a_dicom_folder_is_told_how_to_be_converted(script, tmp_path):
+def test_a_dicom_folder_is_told_how_to_be_converted(tmp_path):
     (tmp_path / "IM0001").write_bytes(bytes(128) + b"DICM")
     for path in (tmp_path, tmp_path / "IM0001"):
         with pytest.raises(DataError, match="dcm2niix"):
-            script.cases_of((path,))
+            predict.cases_of((path,))
     (tmp_path / "other").mkdir()
     with pytest.raises(FileNotFoundError, match="no image files found"):
-        script.cases_of((tmp_path / "other",))
+        predict.cases_of((tmp_path / "other",))
 
 
 def test_names_of_postprocessing(run):

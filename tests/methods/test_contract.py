@@ -1,24 +1,18 @@
 """Laws that every method obeys; a method's own file then tests its equations alone."""
 
 import dataclasses
-import importlib.util
 import inspect
 import json
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from fourier_adaptation import FourierAdaptation
 
 import keras_meduda as km
 from keras_meduda.methods.category_regularization import MEAN_TEACHER, CategoryRegularization
 from keras_meduda.run_folder import Best, RunFolder
-
-EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "fourier_adaptation.py"
-specification = importlib.util.spec_from_file_location("fourier_adaptation", EXAMPLE)
-example = importlib.util.module_from_spec(specification)
-specification.loader.exec_module(example)
 
 METHODS = {
     "supervised": lambda network: km.methods.Supervised(network, overlapping=True),
@@ -26,7 +20,7 @@ METHODS = {
     "kl_ema": lambda network: km.methods.KLDistillation(network, True, ema=0.9, confidence=0.6),
     "kl_marginal": lambda network: km.methods.KLDistillation(network, True, mode="marginal"),
     "foundation": lambda network: km.methods.FoundationDistillation(network, teacher_channels=5),
-    "example": lambda network: example.FourierAdaptation(network, overlapping=True, start=0.0),
+    "example": lambda network: FourierAdaptation(network, overlapping=True, start=0.0),
 }
 TWO_PARTS = {  # whose network has an encoder, a head and a boundary
     "category": lambda network: CategoryRegularization(network, True, warm_up=0.0, passes=2),
