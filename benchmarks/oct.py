@@ -208,7 +208,8 @@ def page():
     lines = [
         "# OCT fluid: Chiu 2015",
         "",
-        f"Made by `{COMMAND}` (2 cores, no GPU) from `oct.csv`; do not edit.",
+        f"Made from `oct.csv`, whose rows name their command; `{COMMAND}` completes it. Do not "
+        "edit.",
         "",
         __doc__.split("\n\n")[2].replace("\n", " "),
         "mDice and mIoU are counted over all pixels of the test images and average background and "
@@ -268,11 +269,34 @@ def page():
             lines.append("| " + " | ".join([name, count, *cells]) + " |")
         picture(moved)
         lines += ["", "![transfer](oct_transfer.png)"]
+    lines += choice_table()
     notes = HERE / "oct_notes.md"
     if notes.exists():
         lines += ["", notes.read_text().strip()]
     with replacing(HERE / "oct.md") as unfinished:
         unfinished.write_text("\n".join(lines) + "\n")
+
+
+def choice_table():
+    """The Markdown table of the recipes that were compared, from oct_choice.csv."""
+    table = read(HERE / "oct_choice.csv").astype({"value": float})
+    if table.empty:
+        return
+    yield from (
+        "",
+        "## Which recipe",
+        "",
+        "Trained on one half of the subjects of the 88 training images and scored on the other, "
+        f"and vice versa, {CHOICE_STEPS} steps unless the name says otherwise, seed 0 "
+        f"(`{COMMAND} --choose`).",
+        "",
+        "| recipe | mDice | mIoU | fluid Dice, totals |",
+        "|---|---|---|---|",
+    )
+    wide = table.pivot_table(index="method", columns="metric", values="value")
+    for name, own in wide.sort_values("mdice", ascending=False).iterrows():
+        cells = [f"{own[metric]:.4f}" for metric in ("mdice", "miou", "dice_total")]
+        yield "| " + " | ".join([name, *cells]) + " |"
 
 
 def picture(moved):
