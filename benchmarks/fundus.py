@@ -185,8 +185,9 @@ def wanted():
         for shift, method in itertools.product(SHIFTS, METHODS[network]):
             single = method not in SEVERAL_SEEDS
             narrow = network != "aerunet" and shift != ("drishti_gs", "refuge")
-            everywhere = method == "category_regularization_balanced"
-            if (narrow and single and not everywhere) or (seed and (narrow or single)):
+            if seed and (narrow or single):
+                continue
+            if narrow and single and method != "category_regularization_balanced":
                 continue
             key = (network, *shift, SHIFTS[shift], method, str(seed))
             yield key, partial(scored, network, *shift, method, seed)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tyro
-from fourier_adaptation import with_low_frequencies
+from fourier_adaptation import with_low_frequencies as restyle
 
 import keras_meduda as km
 from keras_meduda.data.cases import write_cases
@@ -158,7 +158,6 @@ def test_the_example_is_short_and_imports_what_a_method_may():
 
 @pytest.mark.parametrize("shape", [(2, 24, 32, 3), (1, 15, 9, 1)])
 def test_the_example_exchanges_low_amplitudes_and_nothing_else(shape):
-    restyle = with_low_frequencies
     rng = np.random.default_rng(0)
     image, style = (rng.uniform(0.1, 0.9, shape).astype("float32") for _ in range(2))
     np.testing.assert_allclose(restyle(image, image, 0.2), image, atol=1e-5)
