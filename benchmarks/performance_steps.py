@@ -52,7 +52,7 @@ def jax_step(network, image_shape, channels):
         return loss, (weights, others, moments)
 
     states = network.trainable_variables, network.non_trainable_variables, optimizer.variables
-    state = [tuple([variable.value for variable in part]) for part in states]
+    state = [[variable.value for variable in part] for part in states]
 
     def work():
         nonlocal state

@@ -104,7 +104,8 @@ def in_turns(name, flags):
     for party in parties.values():
         party.close()
     found, ours = [], rows.OURS if rows.OURS in parties else rows.JAX
-    for i, unit in enumerate(("ms", "ms CPU")):
+    units = ("ms",) if name.startswith("gpu_") else ("ms", "ms CPU")  # who waits for a GPU spins
+    for i, unit in enumerate(units):
         medians = {p: 1e3 * statistics.median(t[i] for t in turns) for p, turns in times.items()}
         for peer, value in medians.items():
             goal = share * medians[of] if peer == ours and of in medians else None
