@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 import keras
 import pandas as pd
 from tables import complete, mean_scores, read, spread, timed
-from train_ratlesnet import RatLesNetFlags, brain_mouse, train
+from train_ratlesnet import RatLesNetFlags, train
 
 import keras_meduda as km
 from keras_meduda.data import catalog
@@ -178,7 +178,7 @@ def tumour_frame(data, source, target, method):
 def ventricles(network, method, count, seed):
     """Trains on some wild type mice, scores on all transgenic ones; (values, minutes)."""
     root = Path(os.environ["MEDUDA_DATA"])
-    cases, task = brain_mouse(root / "brain_mouse")
+    cases, task = catalog.brain_mouse(root / "brain_mouse")
     wild = cases[cases["domain"] == "wild_type"].assign(split="train")
     first = network == "ratlesnet_v2"
     flags = RatLesNetFlags(

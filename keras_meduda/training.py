@@ -217,23 +217,7 @@ def fit(
     chief = distribution.is_chief(strategy)
     distribution.check_batch(strategy, train_data)
     run = RunFolder(Path(run_dir), resume, writes=chief)
-    config = {
-        "task": to_json(train_data.task),
-        "preprocessing": to_json(train_data.preprocessing),
-        "method": type(method).__name__,
-        "settings": method.settings,
-        "network": method.network.name,
-        "start": _start(method.network),
-        "optimizer": _described(method.optimizer),
-        "precision": method.dtype_policy.name,
-        "steps": steps,
-        "batch_size": getattr(train_data, "batch_size", None),
-        "seed": getattr(train_data, "seed", None),
-        "data": getattr(train_data, "settings", None),
-        "keep": keep,
-        "patience": patience,
-        "window": dataclasses.asdict(window) if window else None,
-    }
+    config = _config(method, train_data, steps, keep, patience, window)
     method.total_steps = steps
     validate_every = validate_every or max(1, steps // 10)
     log_every = max(10, steps // 400)
@@ -300,6 +284,27 @@ def fit(
             os.replace(run.path / "best.keras", run.path / "network.keras")
         distribution.total(strategy, 1)  # the network is there before another worker loads it
     return load(run.path)
+
+
+def _config(method, data, steps, keep, patience, window):
+    """What the folder says of its run, and a call that goes on with it must agree with."""
+    return {
+        "task": to_json(data.task),
+        "preprocessing": to_json(data.preprocessing),
+        "method": type(method).__name__,
+        "settings": method.settings,
+        "network": method.network.name,
+        "start": _start(method.network),
+        "optimizer": _described(method.optimizer),
+        "precision": method.dtype_policy.name,
+        "steps": steps,
+        "batch_size": getattr(data, "batch_size", None),
+        "seed": getattr(data, "seed", None),
+        "data": getattr(data, "settings", None),
+        "keep": keep,
+        "patience": patience,
+        "window": dataclasses.asdict(window) if window else None,
+    }
 
 
 def _start(network):

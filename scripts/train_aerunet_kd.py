@@ -97,8 +97,9 @@ def draw_brains(flags):
 def main(flags):
     """Trains, adapts and evaluates."""
     import keras_meduda as km
+    from keras_meduda.adaptation import announce, run_study
     from keras_meduda.data.io import is_volume
-    from keras_meduda.study import announce, read_study, run_study
+    from keras_meduda.study import read_study
 
     if flags.smoke:
         flags.filters = (8, 16)

@@ -305,10 +305,10 @@ def read(flags):
     from keras_meduda.data.checks import checked
     from keras_meduda.data.io import DataError, Problem, is_volume
     from keras_meduda.data.phantoms import write_brain
+    from keras_meduda.data.splits import in_three, unseen
 
     if flags.dataset:
-        here = flags.dataset == "brain_mouse"
-        cases, task = (brain_mouse if here else getattr(km.catalog, flags.dataset))(flags.root)
+        cases, task = getattr(km.catalog, flags.dataset)(flags.root)
     else:
         table = flags.cases or flags.out / "phantoms" / "cases.csv"
         if not flags.cases:
@@ -336,55 +336,6 @@ def read(flags):
     other = unseen(other, learnt) if flags.test_domain else other
     checked(pd.concat([own, other]), task, channels=1)
     return own, other, task
-
-
-def unseen(tested, learnt):
-    """The cases to be tested without those whose group, such as the patient, has trained."""
-    known = tested["group"].isin(set(learnt["group"]))
-    name, count = ", ".join(sorted(set(tested["domain"]))), len(tested)
-    if known.all():
-        raise ValueError(
-            f"{name or 'the tested domain'}: {count} cases with a mask, none of a group that does "
-            "not train; expected one or more. A case without a group is one of its own name."
-        )
-    if known.any():
-        print(f"{known.sum()} of {count} cases of {name} are not tested: their groups train")
-    return tested[~known]
-
-
-def brain_mouse(root):
-    """`images/<id>_<WT|UT>.nii.gz` and `masks/`: ventricles of wild type and transgenic mice."""
-    import keras_meduda as km
-
-    cases, task = km.catalog.folders(root, km.Task(("ventricles",), unit="mm"))
-    transgenic = cases["case"].str.endswith("_UT")
-    return cases.assign(domain=transgenic.map({True: "transgenic", False: "wild_type"})), task
-
-
-def in_three(cases):
-    """Cases in train, val and test by whole groups: 70, 10 and 20 %, or val an eighth of train."""
-    import pandas as pd
-
-    from keras_meduda.data.cases import split_cases
-
-    def split(cases, shares):
-        # Domains that share groups, such as contrasts of one patient, are split as one.
-        shared = (cases.groupby("group")["domain"].nunique() > 1).any()
-        whole = cases.assign(domain="all") if shared else cases
-        return cases.assign(split=split_cases(whole, shares)["split"])
-
-    parts = set(cases["split"])
-    if parts == {""}:
-        cases = split(cases, {"train": 0.7, "val": 0.1, "test": 0.2})
-    elif parts == {"train", "test"}:
-        train = split(cases[cases["split"] == "train"], {"train": 7, "val": 1})
-        cases = pd.concat([train, cases[cases["split"] == "test"]])
-    if missing := {"train", "val", "test"} - set(cases["split"]):
-        raise ValueError(
-            f"{len(cases)} cases, of which none is of split {' or '.join(sorted(missing))}; "
-            "expected some in train, val and test each."
-        )
-    return cases
 
 
 def main(flags):

@@ -72,8 +72,9 @@ def compile_method(method, learning_rate, steps):
 def main(flags):
     """Trains, adapts and evaluates."""
     import keras_meduda as km
+    from keras_meduda.adaptation import announce, run_study
     from keras_meduda.methods import category_regularization as clr
-    from keras_meduda.study import announce, read_study, run_study
+    from keras_meduda.study import read_study
 
     if flags.smoke:
         flags.size, flags.batch_size = 32, 2

@@ -20,6 +20,7 @@ ORDER = [  # a module imports only from what stands to its left
     "data.nifti",
     "data.io",
     "data.cases",
+    "data.splits",
     "data.checks",
     "data.subset",
     "data.matlab",
@@ -45,6 +46,7 @@ ORDER = [  # a module imports only from what stands to its left
     "exchange",
     "released",
     "study",
+    "adaptation",
     "cli",
 ]
 TENSORFLOW = (

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import keras_meduda as km
-from keras_meduda import cli, study
+from keras_meduda import adaptation, cli, study
 from keras_meduda.data.cases import write_cases
 from keras_meduda.data.io import DataError
 from keras_meduda.methods import KLDistillation
@@ -56,8 +56,8 @@ def adapt(flags):
     def network():
         return km.models.AERUNet((32, 32, 3), cases.task.channels, (4, 8))
 
-    study.announce(cases, preprocessing, network(), flags, styles=1)
-    return study.run_study(
+    adaptation.announce(cases, preprocessing, network(), flags, styles=1)
+    return adaptation.run_study(
         cases, flags, preprocessing, network, lambda n: KLDistillation(n, True, ema=0.9), styles=1
     )
 

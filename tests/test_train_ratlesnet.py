@@ -158,18 +158,6 @@ def test_dynunet_follows_thick_slices():
     assert [w.shape for w in same.weights] == [w.shape for w in default.weights]
 
 
-def test_three_parts():
-    cases = case_table([{"case": str(i), "image": "a.nii"} for i in range(40)])
-    parts = train_ratlesnet.in_three(cases)["split"].value_counts().to_dict()
-    assert parts == {"train": 28, "val": 4, "test": 8}
-    halved = cases.assign(split=["train"] * 32 + ["test"] * 8)
-    split = train_ratlesnet.in_three(halved)
-    assert split["split"].value_counts().to_dict() == {"train": 28, "val": 4, "test": 8}
-    assert (split.loc[32:, "split"] == "test").all()
-    with pytest.raises(ValueError, match="2 cases, of which none is of split test or val"):
-        train_ratlesnet.in_three(cases[:2].assign(split="train"))
-
-
 def test_no_case_of_the_tested_domain_and_no_group_of_it_trains(brains, tmp_path, capsys):
     """Twelve animals; four of them seen in both contrasts, as patients of BraTS are."""
     cases = km.read_cases(brains)

@@ -117,8 +117,8 @@ def test_real_volumes_are_read_without_a_problem(data_root):
     cases, task = catalog.brats(data_root / "brats")
     assert cases["domain"].value_counts().to_dict() == {"flair": 3, "t2": 3}
     assert validate(cases, task, channels=1) == []
-    mice, task = catalog.folders(data_root / "brain_mouse", domain="(UT|WT)$")
-    assert mice["domain"].value_counts().to_dict() == {"UT": 6, "WT": 6}
+    mice, task = catalog.brain_mouse(data_root / "brain_mouse")
+    assert mice["domain"].value_counts().to_dict() == {"transgenic": 6, "wild_type": 6}
     assert validate(mice[::6], task, channels=1) == []
     image = read_image(mice["image"][0])
     assert image.array.shape == (112, 128, 80, 1)

@@ -5,7 +5,7 @@ cases. A layout that cannot be recognised is an error that says what was looked 
 there.
 """
 
-from keras_meduda.data.catalog.brain import brats, mouse_mcao, ratlesnet
+from keras_meduda.data.catalog.brain import brain_mouse, brats, mouse_mcao, ratlesnet
 from keras_meduda.data.catalog.fundus import (
     FUNDUS,
     drishti_gs,
@@ -19,6 +19,7 @@ from keras_meduda.data.catalog.oct import chiu
 
 __all__ = [
     "FUNDUS",
+    "brain_mouse",
     "brats",
     "cases_at",
     "chiu",

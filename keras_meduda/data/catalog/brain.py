@@ -5,6 +5,7 @@ import re
 import pandas as pd
 
 from keras_meduda.data.cases import case_table, split_cases
+from keras_meduda.data.catalog.general import folders
 from keras_meduda.data.catalog.layout import find_files, pairs, recognised, relative
 from keras_meduda.data.io import DataError, Problem
 from keras_meduda.task import Task
@@ -115,3 +116,22 @@ def mouse_mcao(root) -> tuple[pd.DataFrame, Task]:
     ]
     layout = "{train,val,test}_image/<case>.nii and {train,val,test}_mask/<case>_mask.nii"
     return recognised(pd.concat(parts), root, layout), LESION
+
+
+def brain_mouse(root) -> tuple[pd.DataFrame, Task]:
+    """Brains of mice at 0.15 mm with their ventricles; wild type and transgenic are two domains.
+
+    `images/<id>_{WT,UT}.nii.gz` and `masks/<id>_{WT,UT}_mask.nii.gz`.
+
+    Args:
+        root: folder that holds these.
+
+    Returns:
+        `(cases, task)`, not split; domains `wild_type` and `transgenic`.
+
+    Raises:
+        DataError: no such files, a mask without an image, or a name of neither kind.
+    """
+    task = Task(("ventricles",), unit="mm")
+    cases, task = folders(root, task, domain="_(WT|UT)$")
+    return cases.assign(domain=cases["domain"].map({"WT": "wild_type", "UT": "transgenic"})), task

@@ -1,0 +1,30 @@
+"""Splits by whole groups: what trains, chooses and is tested."""
+
+import pytest
+
+from keras_meduda.data.cases import case_table
+from keras_meduda.data.splits import in_three, unseen
+
+
+def test_three_parts():
+    cases = case_table([{"case": str(i), "image": "a.nii"} for i in range(40)])
+    parts = in_three(cases)["split"].value_counts().to_dict()
+    assert parts == {"train": 28, "val": 4, "test": 8}
+    halved = cases.assign(split=["train"] * 32 + ["test"] * 8)
+    split = in_three(halved)
+    assert split["split"].value_counts().to_dict() == {"train": 28, "val": 4, "test": 8}
+    assert (split.loc[32:, "split"] == "test").all()
+    with pytest.raises(ValueError, match="2 cases, of which none is of split test or val"):
+        in_three(cases[:2].assign(split="train"))
+
+
+def test_contrasts_of_one_patient_stay_together():
+    rows = [{"case": f"{i}", "domain": d, "image": "a.nii"} for i in range(20) for d in ("t2", "f")]
+    parts = in_three(case_table(rows)).groupby("group")["split"].nunique()
+    assert (parts == 1).all()
+
+
+def test_nothing_left_to_test_is_an_error():
+    cases = case_table([{"case": "a", "domain": "flair", "image": "a.nii"}])
+    with pytest.raises(ValueError, match="flair: 1 cases with a mask, none of a group that does"):
+        unseen(cases, cases)
