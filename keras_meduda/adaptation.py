@@ -32,6 +32,8 @@ from keras_meduda.methods import Supervised
 from keras_meduda.study import Study
 from keras_meduda.training import fit, load, setup
 
+TWINS = 4  # of a source image in the target's histograms, where the method restyles no target
+
 
 def announce(study: Study, preprocessing, network, flags, styles: int) -> None:
     """Prints cases, groups, disk and memory before anything is written."""
@@ -39,7 +41,7 @@ def announce(study: Study, preprocessing, network, flags, styles: int) -> None:
     table.add_column("labels used for")
     for row in study.parts:
         table.add_row(*map(str, row.values()))
-    twins = max(styles, 1) if flags.augment_source else 0
+    twins = (styles or TWINS) if flags.augment_source else 0
     disk = prepared_bytes(study.source, preprocessing, twins)
     disk += prepared_bytes(study.target, preprocessing, styles)
     weights = network.count_params()
@@ -148,7 +150,7 @@ def run_study(
     if styles:
         halves["target"] = add_styles(target, source, store, styles, seed=flags.seed)
     if flags.augment_source:
-        halves["source"] = add_styles(source, target, store, max(styles, 1), seed=flags.seed)
+        halves["source"] = add_styles(source, target, store, styles or TWINS, seed=flags.seed)
         halves["source_photometry"] = Intensity() if preprocessing.zscored else Photometry()
     runs["adapted"] = train("adapted", flags.out, adapting, flags.adapt_learning_rate, **halves)
     if flags.oracle:

@@ -81,7 +81,7 @@ def main(flags):
     study = read_study(flags)
     preprocessing = km.Preprocessing(size=(flags.size,) * 2)
     settings = {
-        "category_regularization": {},
+        "category_regularization": {"separate": True},  # else another camera may end as background
         "beal": clr.BEAL,
         "posal": clr.POSAL,
         "mean_teacher": clr.MEAN_TEACHER,

@@ -32,9 +32,12 @@ class CategoryRegularization(Method):
     `SOURCE_ONLY` in this module are settings with which to call it.
 
     Batch norm: all views of a step (source, target, recoloured target) pass in one batch, so that
-    training and deployment share one set of statistics; the original forwards the domains one after
-    the other. The stochastic passes use the running statistics and leave them as they are; they go
-    one after the other, which bounds the memory, and share one pass through the encoder.
+    training and deployment share one set of statistics. But then the network sees what sets the
+    domains apart, such as another camera's colours, and the consistency term may teach it that such
+    an image is background and nothing else. With `separate` each view passes on its own, as in the
+    original, and what is deployed is the moving average over the views. The stochastic passes use
+    the running statistics and leave them as they are; they go one after the other, which bounds the
+    memory, and share one pass through the encoder.
 
     Args:
         network: `DeepLabV3Plus`, or another with its outputs and its two parts.
@@ -54,6 +57,7 @@ class CategoryRegularization(Method):
         balanced: whether a pixel is a pseudo-label of the background only below 1 − τ, and does not
             count between that and the threshold τ. Default `False`, as published: it is background
             up to τ, which makes classes smaller where the network is undecided.
+        separate: whether each view passes batch norm on its own. Default `False`.
 
     Raises:
         ValueError: a network without the outputs or parts that the terms need, fewer than two
@@ -87,13 +91,15 @@ class CategoryRegularization(Method):
         passes=8,
         certainty=0.04,
         balanced=False,
+        separate=False,
         **kwargs,
     ):
         super().__init__(network, **kwargs)
         self.overlapping, self.warm_up, self.ramp = overlapping, warm_up, ramp
         self.boundary, self.alignment, self.discriminative = boundary, alignment, discriminative
         self.consistency, self.mean_teacher = consistency, mean_teacher
-        self.passes, self.certainty, self.balanced = passes, certainty, balanced
+        self.passes, self.certainty = passes, certainty
+        self.balanced, self.separate = balanced, separate
         needs = {
             "boundary": boundary or adversarial_boundary,
             "features": alignment or discriminative,
@@ -148,13 +154,7 @@ class CategoryRegularization(Method):
             views["target"] = batch["target"]["image"]
         if self.consistency:
             views["strong"] = batch["target"]["strong"]
-        together = self.network(ops.concatenate(list(views.values())), training=training)
-        outputs, first = {}, 0
-        for name, view in views.items():
-            last = first + ops.shape(view)[0]
-            outputs[name] = {key: x[first:last] for key, x in together.items()}
-            first = last
-
+        outputs = self._each(views, training)
         if self.alignment or self.consistency:
             mean, deviation = self._stochastic_moments(views["target"])
             low = outputs["target"]["logits_low"]
@@ -177,6 +177,18 @@ class CategoryRegularization(Method):
         if self.mean_teacher:
             noise = keras.random.normal(ops.shape(views["target"]), seed=self.noise_seed)
             outputs["teacher"] = self.teacher(views["target"] + 0.1 * noise, training=False)
+        return outputs
+
+    def _each(self, views, training):
+        """The network's outputs for every view, by name."""
+        if self.separate:
+            return {name: self.network(view, training=training) for name, view in views.items()}
+        together = self.network(ops.concatenate(list(views.values())), training=training)
+        outputs, first = {}, 0
+        for name, view in views.items():
+            last = first + ops.shape(view)[0]
+            outputs[name] = {key: x[first:last] for key, x in together.items()}
+            first = last
         return outputs
 
     def losses(self, batch, outputs):

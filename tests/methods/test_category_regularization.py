@@ -112,6 +112,22 @@ def test_balanced_leaves_out_what_is_undecided_and_published_calls_it_background
         assert consistency == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("separate", [False, True])
+def test_one_batch_norm_for_all_views_shows_the_target_the_source_and_separate_ones_do_not(
+    make, data, separate
+):
+    method, image = make(dropout=0.0, separate=separate), data["source"]["image"]
+    logits = [
+        np.array(
+            method.forward({**data, "source": {**data["source"], "image": other}}, training=True)[
+                "target"
+            ]["logits"]
+        )
+        for other in (image, image + 0.5)
+    ]
+    assert np.array_equal(*logits) == separate
+
+
 def test_stochastic_passes_differ_and_leave_batch_norm_alone(make, data):
     method = make(dropout=0.5)
     before = weights(method.network)
