@@ -128,8 +128,9 @@ def training_step(network, image_shape, channels):
     """A function that takes one step of Adam on the cross-entropy of a fixed batch."""
     torch.manual_seed(0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.backends.cudnn.benchmark = True  # what XLA does as well: kernels chosen by trial,
-    torch.set_float32_matmul_precision("high")  # products in TF32 where a GPU has it
+    if device == "cuda":  # what XLA does as well: kernels chosen by trial, products in TF32
+        torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision("high")
     network = network.to(device)
     optimizer = torch.optim.Adam(network.parameters(), 1e-3)
     x = torch.randn(image_shape, device=device)
