@@ -71,6 +71,9 @@ REGULARISATION = {  # settings of CategoryRegularization
     "category_regularization_late": {"warm_up": 0.5},
     "category_regularization_balanced": {"balanced": True},
     "category_regularization_separate": {"separate": True},
+    "category_regularization_separate_balanced": {"separate": True, "balanced": True},
+    "beal_separate": {**BEAL, "separate": True},
+    "mean_teacher_separate": {**MEAN_TEACHER, "separate": True},
     "category_regularization_continued": {},
     "mean_teacher_continued": MEAN_TEACHER,
     "beal_continued": BEAL,
@@ -78,7 +81,10 @@ REGULARISATION = {  # settings of CategoryRegularization
     "category_regularization_without_discriminative": {"discriminative": 0.0},
     "category_regularization_without_consistency": {"consistency": 0.0},
 }
-MADE_FOR_OTHERS = ("category_regularization_balanced", "category_regularization_separate")
+MADE_FOR_OTHERS = (
+    "category_regularization_balanced", "category_regularization_separate",
+    "category_regularization_separate_balanced",
+)  # fmt: skip
 SEVERAL_SEEDS = (
     "source_only", "oracle", "kl_distillation_style", "kl_distillation_strong_styled", "beal",
     "mean_teacher", "category_regularization",

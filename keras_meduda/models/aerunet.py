@@ -3,7 +3,8 @@
 import keras
 from keras import layers, ops
 
-from keras_meduda.models.blocks import CropToMatch, batch_norm, conv, conv_transpose, max_pool
+from keras_meduda.models.blocks import CropToMatch, batch_norm, conv, max_pool
+from keras_meduda.models.transposed import conv_transpose
 
 
 def AERUNet(input_shape, channels, filters=(32, 64, 128, 256, 512), name="aerunet"):

@@ -14,13 +14,6 @@ def conv(filters, kernel_size, rank, **kwargs):
     return {2: layers.Conv2D, 3: layers.Conv3D}[rank](filters, kernel_size, **kwargs)
 
 
-def conv_transpose(filters, kernel_size, rank, **kwargs):
-    """A transposed convolution of the given rank."""
-    return {2: layers.Conv2DTranspose, 3: layers.Conv3DTranspose}[rank](
-        filters, kernel_size, **kwargs
-    )
-
-
 def max_pool(rank, size=2):
     """Max pooling that keeps a partial last window (`ceil_mode` in PyTorch)."""
     return {2: layers.MaxPool2D, 3: layers.MaxPool3D}[rank](size, padding="same")

@@ -6,11 +6,11 @@ from keras import layers
 from keras_meduda.models.blocks import (
     CropToMatch,
     conv,
-    conv_transpose,
     instance_block,
     kaiming_normal,
     per_axis,
 )
+from keras_meduda.models.transposed import conv_transpose
 
 
 def DynUNet(input_shape, channels, kernel_sizes=(3, 3, 3, 3, 3), strides=(1, 2, 2, 2, 2),

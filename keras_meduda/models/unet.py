@@ -7,11 +7,11 @@ from keras_meduda.models.blocks import (
     CropToMatch,
     batch_norm,
     conv,
-    conv_transpose,
     instance_norm,
     padded_conv,
     per_axis,
 )
+from keras_meduda.models.transposed import conv_transpose
 
 
 def UNet(input_shape, channels, filters=(16, 32, 64, 128, 256), strides=None, res_units=2,

@@ -5,7 +5,8 @@ import math
 import keras
 from keras import layers, ops
 
-from keras_meduda.models.blocks import conv, conv_transpose, instance_block
+from keras_meduda.models.blocks import conv, instance_block
+from keras_meduda.models.transposed import conv_transpose
 
 _PATCH = 16
 _DEPTH = 12
