@@ -49,9 +49,8 @@ class Flags:
     """Of the first step; it falls to zero as a cosine."""
     adapt_learning_rate: float = 3e-4
     """The same for the adaptation."""
-    augment_source: bool | None = None
-    """Recolour source images, and give half of them the target's style, while adapting; default:
-    volumes alone."""
+    augment_source: bool = False
+    """Recolour source images, and give half of them the target's style, while adapting."""
     seed: int = 0
     """Of the split, the weights, the order and the augmentation."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"

@@ -1,8 +1,9 @@
 """AERUNet with KD-UDA: train on a labelled scanner, adapt to an unlabelled one by KL distillation.
 
-Paper: KD-UDA with AERUNet (thesis, Ashraf Ul Alam). Photographs are adapted whole, volumes on
-random patches, with the source in the target's histogram as well (unless --augment-source False),
-and predicted by a sliding window.
+Paper: KD-UDA with AERUNet (thesis, Ashraf Ul Alam). The source is trained on in the target's
+histogram as well (unless --no-augment-source). Photographs are adapted whole, volumes on random
+patches and predicted by a sliding window. The thesis' teacher sees the target in the source's style
+(--mode style, the default for volumes); in photographs the one that sees it as it is is the safer.
 
 python scripts/train_aerunet_kd.py --oracle                  (phantoms; --volumes for brains)
 python scripts/train_aerunet_kd.py --source-dataset refuge --source-root REFUGE \
@@ -29,8 +30,11 @@ class AERUNetFlags(Flags):
     """Of each domain: photographs, 8 by default, or patches, 2."""
     filters: tuple[int, ...] = (16, 32, 64, 128, 256)
     """Width of each level; the thesis' 2D network has 32 64 128 256 512."""
-    mode: Literal["style", "strong", "marginal", "plain"] = "style"
-    """What the divergence compares (see KLDistillation)."""
+    augment_source: bool = True
+    """Recolour source images, and give half of them the target's style, while adapting."""
+    mode: Literal["style", "strong", "marginal", "plain"] | None = None
+    """What the divergence compares (see KLDistillation); by default strong in photographs and style
+    in volumes."""
     temperature: float = 2.0
     """Of the softened probabilities."""
     ema: float | None = 0.99
@@ -50,7 +54,7 @@ def pictures(flags):
     """Preprocessing, shape of the network's input, and settings of the study for photographs."""
     import keras_meduda as km
 
-    flags.batch_size = flags.batch_size or 8
+    flags.batch_size, flags.mode = flags.batch_size or 8, flags.mode or "strong"
     size = tuple(flags.size) * (2 if len(flags.size) == 1 else 1) or (192, 192)
     size = (64, 64) if flags.smoke else size
     preprocessing = km.Preprocessing(size=size, intensity=("clahe",), normalise="zero_one")
@@ -58,13 +62,11 @@ def pictures(flags):
 
 
 def volumes(flags):
-    """The same for volumes: patches, foreground z-scores, the source restyled too."""
+    """The same for volumes: patches and foreground z-scores."""
     import keras_meduda as km
     from keras_meduda.data.augment import Geometry, Intensity, RandomPatch
 
-    flags.batch_size = flags.batch_size or 2
-    if flags.augment_source is None:
-        flags.augment_source = True
+    flags.batch_size, flags.mode = flags.batch_size or 2, flags.mode or "style"
     size, patch = tuple(flags.size) or (144, 176, 160), flags.patch or (64, 64, 64)
     if flags.smoke:
         size, patch = (32, 32, 32), (16, 16, 16)

@@ -84,6 +84,10 @@ def test_smoke_run_ends_in_one_table(tmp_path):
         assert set(summary["classes"]) == {"cup", "disc"} and summary["n"] > 0
         assert (out / "evaluation" / name / "cases.csv").exists()
     assert set(json.loads((out / "comparison.json").read_text())) == {"cup", "disc", "mean"}
+    config = json.loads((out / "config.json").read_text())
+    assert config["settings"]["mode"] == "strong"
+    twins = list((out / "prepared").glob("*-*.image"))
+    assert twins, "the source is trained on in the target's style as well"
     page = (out / "report.html").read_text("utf-8")
     for text in ("source only", "Worst case", "gap closed", "not read in training"):
         assert text in page, text

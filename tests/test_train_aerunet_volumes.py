@@ -61,11 +61,10 @@ def test_mistakes(brats, tmp_path, changes, message):
     assert not list(tmp_path.rglob("prepared"))
 
 
-@pytest.mark.parametrize(("asked", "done"), [(None, True), (True, True), (False, False)])
-def test_the_source_of_volumes_is_restyled_unless_refused(brats, tmp_path, asked, done):
-    chosen = flags(brats, tmp_path, augment_source=asked, fit="crop_foreground")
+def test_settings_of_volumes(brats, tmp_path):
+    chosen = flags(brats, tmp_path, fit="crop_foreground")
     preprocessing, shape, _ = train_aerunet_kd.volumes(chosen)
-    assert chosen.augment_source is done and shape == (16, 16, 16, 1)
+    assert chosen.augment_source and chosen.mode == "style" and shape == (16, 16, 16, 1)
     assert preprocessing.fit == "crop_foreground"
 
 
