@@ -50,7 +50,8 @@ STORE = WORK / "prepared"
 WINDOW = km.SlidingWindow((48, 48, 48), (36, 36, 36), gaussian=True)
 STEPS, MOUSE_STEPS = {"brats": 120, "brain_phantom": 240}, 300
 SHIFTS = (("t2", "flair"), ("flair", "t2"))
-METHODS = ("source_only", "histogram_matched", "kl_distillation_style", "oracle")
+KL = {"kl_distillation_style": "style", "kl_distillation_strong": "strong"}  # modes
+METHODS = ("source_only", "histogram_matched", *KL, "oracle")
 PARTS = {"scratch": "none", "partial": "partial", "full": "full"}
 COUNTS = (2, 4, 6)
 NETWORKS = {  # of MONAI; UNETR narrower than its default of 93 million parameters
@@ -110,8 +111,9 @@ def halves(source, target, method, task, preprocessing):
         )
         matched = replace(styled, images=tuple(twins), labels=labels, voxels=voxels, styles=())
         return {"source": matched}
-    target = add_styles(unlabelled, styled, STORE, variants=2)
-    return {"source": styled, "target": target}
+    if KL[method] == "style":
+        unlabelled = add_styles(unlabelled, styled, STORE, variants=2)
+    return {"source": styled, "target": unlabelled}
 
 
 def tumour_run(data, source, target, method, fold, seed=0):
@@ -132,11 +134,12 @@ def tumour_run(data, source, target, method, fold, seed=0):
         **halves(*parts, method, task, preprocessing),
     )
     start, steps = None, STEPS[data]
-    if method == "kl_distillation_style":
+    if method in KL:
         start = tumour_run(data, source, target, "source_only", fold, seed)[0]
     with km.setup(seed=seed):
         if start:
-            model = KLDistillation(km.load(start.path).network, overlapping=False, ema=0.99)
+            network = km.load(start.path).network
+            model = KLDistillation(network, overlapping=False, mode=KL[method], ema=0.99)
         else:
             network = km.models.AERUNet((*WINDOW.size, 1), task.channels, (8, 16, 32, 64))
             model = Supervised(network, overlapping=False)
