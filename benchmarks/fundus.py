@@ -192,7 +192,7 @@ def wanted():
     """Row sets in the order in which they are made, every shift with seed 0 first.
 
     Options and ablations are single runs, and DeepLabV3+ keeps to DRISHTI-GS → REFUGE with them but
-    for the two that were made for the other shifts.
+    for those that were made for the other shifts.
     """
     for seed, network in itertools.product((0, 1, 2), METHODS):
         for shift, method in itertools.product(SHIFTS, METHODS[network]):

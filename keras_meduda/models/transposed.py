@@ -59,7 +59,7 @@ class _TransposedConv:
     """`transposed_conv` on JAX, Keras' own elsewhere; the weights are the same.
 
     XLA takes the gradient of a strided transposed convolution's kernel for a convolution whose
-    kernel is as large as the image: 81 of the 87 ms of a step of `UNet` in 3D on an H100.
+    kernel is as large as the image: 82 of the 87 ms of a step of `UNet` in 3D on an H100.
     TensorFlow has an operation of its own for it, with which it is up to 1.3 times as fast.
     """
 
