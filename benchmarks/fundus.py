@@ -57,11 +57,13 @@ KL = {  # settings of KLDistillation
     },
     "kl_distillation_heavy": {"ema": 0.99, "weight": 5.0},
 }  # fmt: skip
-# The source as well: in the target's histograms, or with other colours
-STYLED = ("kl_distillation_both_styles", "kl_distillation_strong_styled")
-RECOLOURED = (
-    "kl_distillation_recoloured", "kl_distillation_confident", "kl_distillation_strong_styled",
+# The source as well: half of it in the target's histograms, or with other colours
+STYLED = (
+    "kl_distillation_both_styles", "kl_distillation_strong_styled",
+    "category_regularization_styled", "category_regularization_separate_styled",
+    "category_regularization_separate_styled_balanced",
 )  # fmt: skip
+RECOLOURED = (*STYLED[1:], "kl_distillation_recoloured", "kl_distillation_confident")
 REGULARISATION = {  # settings of CategoryRegularization
     "source_only": SOURCE_ONLY,
     "oracle": SOURCE_ONLY,
@@ -72,6 +74,9 @@ REGULARISATION = {  # settings of CategoryRegularization
     "category_regularization_balanced": {"balanced": True},
     "category_regularization_separate": {"separate": True},
     "category_regularization_separate_balanced": {"separate": True, "balanced": True},
+    "category_regularization_styled": {},
+    "category_regularization_separate_styled": {"separate": True},
+    "category_regularization_separate_styled_balanced": {"separate": True, "balanced": True},
     "beal_separate": {**BEAL, "separate": True},
     "mean_teacher_separate": {**MEAN_TEACHER, "separate": True},
     "category_regularization_continued": {},
@@ -83,7 +88,8 @@ REGULARISATION = {  # settings of CategoryRegularization
 }
 MADE_FOR_OTHERS = (
     "category_regularization_balanced", "category_regularization_separate",
-    "category_regularization_separate_balanced",
+    "category_regularization_separate_balanced", "category_regularization_separate_styled",
+    "category_regularization_separate_styled_balanced",
 )  # fmt: skip
 SEVERAL_SEEDS = (
     "source_only", "oracle", "kl_distillation_style", "kl_distillation_strong_styled", "beal",
@@ -132,6 +138,16 @@ def halves(source_name, target_name, method, preprocessing):
     return {**labelled, "target": target}
 
 
+def source_changed(method, data, seed):
+    """What --augment-source of the scripts changes of a training's batches, or a part of it."""
+    changed = {}
+    if method in STYLED:
+        changed["source"] = add_styles(data["source"], data["target"], STORE, seed=seed)
+    if method in RECOLOURED:
+        changed["source_photometry"] = Photometry()
+    return changed
+
+
 def aerunet(source, target, method, seed):
     """Source only and oracle; KL distillation goes on from source only for as many steps."""
     preprocessing = km.Preprocessing(size=(192, 192), intensity=("clahe",), normalise="zero_one")
@@ -140,10 +156,7 @@ def aerunet(source, target, method, seed):
     start = aerunet(source, target, "source_only", seed)[0] if adapts else None
     if adapts and KL[method].get("mode", "style") == "style":
         data["target"] = add_styles(data["target"], data["source"], STORE, seed=seed)
-    if method in STYLED:
-        data["source"] = add_styles(data["source"], data["target"], STORE, seed=seed)
-    if method in RECOLOURED:
-        data["source_photometry"] = Photometry()
+    data |= source_changed(method, data, seed)
     with km.setup(seed=seed):
         if adapts:
             network = km.load(start.path).network
@@ -159,6 +172,7 @@ def aerunet(source, target, method, seed):
 def deeplab(source, target, method, seed):
     """Every method from scratch and for as many steps, with the augmentation of UDA_CLR."""
     data = halves(source, target, method, km.Preprocessing(size=(128, 128)))
+    data = {**augmentation(), **data, **source_changed(method, data, seed)}
     continued = method.endswith("_continued")
     start = deeplab(source, target, "source_only", seed)[0] if continued else None
     with km.setup(seed=seed):
@@ -169,7 +183,7 @@ def deeplab(source, target, method, seed):
         model = CategoryRegularization(network, overlapping=True, **REGULARISATION[method])
         compile_method(model, 1e-3, 400)
     folder = WORK / f"{source}-{target}" / f"deeplab-{method}-{seed}"
-    return fit(folder, model, 400, seed, boundary=True, **augmentation(), **data)
+    return fit(folder, model, 400, seed, boundary=True, **data)
 
 
 def fit(folder, model, steps, seed, **batches):
@@ -256,13 +270,14 @@ def shift_table(shift, methods):
             if ("oracle", s) in mean.index and ("source_only", s) in mean.index
         ]
         reference = method in ("source_only", "oracle") or not closed
+        known = "" if len(closed) == len(seeds) else f" ({len(closed)} of {len(seeds)} seeds)"
         cells = [
             method,
             ", ".join(seeds),
             spread(own["cup", "dice"]),
             spread(own["disc", "dice"]),
             spread(mean.loc[method]),
-            "–" if reference else spread(closed, 0) + " %",
+            "–" if reference else f"{spread(closed, 0)} %{known}",
             spread(own["cup", "hd95"], 1),
             spread(own["disc", "hd95"], 1),
             spread(own["cup", "vcdr_error"]),
