@@ -1,8 +1,8 @@
 """Brain volumes: tumours across contrasts, and ventricles of mice by transfer from rats' lesions.
 
-MEDUDA_DATA=… python benchmarks/brain.py               (completes brain.csv, then writes brain.md)
-MEDUDA_DATA=… python benchmarks/brain.py phantom       (only what one of the names contains)
-MEDUDA_DATA=… python benchmarks/brain.py --page        (writes brain.md from brain.csv)
+MEDUDA_DATA=… python benchmarks/brain.py          (completes brain.csv, then writes brain.md)
+MEDUDA_DATA=… python benchmarks/brain.py unetr 1  (only rows with these words)
+MEDUDA_DATA=… python benchmarks/brain.py --page   (writes brain.md from brain.csv)
 
 Tumours: AERUNet with filters 8…64 on patches of 48 × 48 × 48, steps of 2 (a domain), predicted by a
 sliding window; KL distillation goes on from source only for as many. BraTS at 2 mm, each of three
@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 import keras
 import pandas as pd
-from tables import complete, mean_scores, read, spread, timed
+from tables import asked, complete, mean_scores, read, spread, timed
 from train_ratlesnet import RatLesNetFlags, train
 
 import keras_meduda as km
@@ -212,21 +212,17 @@ def ventricles(network, method, count, seed):
 # The tables
 
 
-def wanted(words):
-    """Row sets in the order in which they are made, or those whose keys hold one of the words."""
-    sets = []
+def wanted():
+    """Row sets in the order in which they are made."""
     for data, (source, target), method in itertools.product(DATA, SHIFTS, METHODS):
         key = ("aerunet", f"{data}_{source}", f"{data}_{target}", "subject", method, "0")
-        sets.append((key, partial(tumours, data, source, target, method)))
+        yield key, partial(tumours, data, source, target, method)
     runs = [("ratlesnet_v2", m, n) for n in COUNTS for m in PARTS]
     runs += [(network, "scratch", max(COUNTS)) for network in NETWORKS]
     for seed, (network, method, count) in itertools.product((0, 1, 2), runs):
         domains = "brain_mouse_wild_type", "brain_mouse_transgenic"
         key = (network, *domains, "subject", f"{method}_{count}", str(seed))
-        sets.append((key, partial(ventricles, network, method, count, seed)))
-    for key, make in sets:
-        if not words or any(word in part for word in words for part in key):
-            yield key, make
+        yield key, partial(ventricles, network, method, count, seed)
 
 
 def page():
@@ -309,5 +305,5 @@ def mouse_table(mice):
 if __name__ == "__main__":
     words = [word for word in sys.argv[1:] if word != "--page"]
     if "--page" not in sys.argv:
-        complete(TABLE, wanted(words), COMMAND)
+        complete(TABLE, asked(wanted(), words), COMMAND)
     page()

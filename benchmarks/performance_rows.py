@@ -23,6 +23,7 @@ from performance_steps import (
     TRAINED_ON_GPU,
     loading,
     regularisation,
+    stochastic_passes,
     train_step,
 )
 
@@ -228,6 +229,7 @@ ROWS = {  # work: (function of the peer, peers, goal's share, of whom)
         for name in TRAINED_ON_GPU
     },
     "train_step_UDA_CLR": (regularisation, (OURS, "supervised"), 3.0, "supervised"),
+    "stochastic_passes_UDA_CLR": (stochastic_passes, (OURS, "whole passes"), 1.0, "whole passes"),
     "loading_10_steps": (loading, (OURS, "cached batch"), 1.05, "cached batch"),
     "inference_192": (
         inference,
@@ -239,7 +241,7 @@ ROWS = {  # work: (function of the peer, peers, goal's share, of whom)
 }
 OWN_ENVIRONMENT = (
     *("medpy", "opencv", "skimage", "medicai", "onnxruntime", "openvino"),
-    *("supervised", "cached batch", "bare network", JAX),
+    *("supervised", "cached batch", "bare network", "whole passes", JAX),
     *("keras_meduda, mixed_bfloat16", "keras_meduda, XLA"),
 )
 

@@ -189,6 +189,28 @@ def regularisation(peer):
     return lambda: step(batch)["loss"].numpy()
 
 
+def stochastic_passes(peer):
+    """Eight passes with dropout through DeepLabV3+, 8 images of 192²: the head's, or whole ones."""
+    import tensorflow as tf
+
+    import keras_meduda as km
+    from keras_meduda.methods.category_regularization import stochastic
+
+    images = tf.constant(np.random.default_rng(0).random((8, 192, 192, 3), "float32"))
+    network = km.models.DeepLabV3Plus((192, 192, 3), channels=2)
+    encoder, head = network.get_layer("encoder"), stochastic(network.get_layer("head"))
+
+    @tf.function
+    def passes():
+        if peer == OURS:
+            encoded = encoder(images, training=False)
+            return tf.stack([head(encoded) for _ in range(8)])
+        # Other images each time, so that no pass of the encoder is found to be another's twin.
+        return tf.stack([head(encoder(images + 1e-6 * i, training=False)) for i in range(8)])
+
+    return lambda: passes().numpy()
+
+
 PEERS = {  # of the training steps; the first is the one that counts
     **dict.fromkeys(("DynUNet", "UNETR"), ("monai",)),
     "UNet": ("monai", JAX),

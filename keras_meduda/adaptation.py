@@ -35,8 +35,11 @@ from keras_meduda.training import fit, load, setup
 TWINS = 4  # of a source image in the target's histograms, where the method restyles no target
 
 
-def announce(study: Study, preprocessing, network, flags, styles: int) -> None:
-    """Prints cases, groups, disk and memory before anything is written."""
+def announce(study: Study, preprocessing, network, flags, styles: int, views: int = 2) -> None:
+    """Prints cases, groups, disk and memory before anything is written.
+
+    `views` counts the batches that pass through the network in a step: source, target, …
+    """
     table = Table("part", *(Column(name, justify="right") for name in ("cases", "groups")))
     table.add_column("labels used for")
     for row in study.parts:
@@ -46,7 +49,7 @@ def announce(study: Study, preprocessing, network, flags, styles: int) -> None:
     disk += prepared_bytes(study.target, preprocessing, styles)
     weights = network.count_params()
     values = sum(_size(layer.output) for layer in _layers(network))
-    memory = 4 * (5 * weights + 3 * 2 * flags.batch_size * values)
+    memory = 4 * (5 * weights + 3 * views * flags.batch_size * values)
     free = shutil.disk_usage(_existing(flags.out)).free
     console = Console()
     console.print(table)

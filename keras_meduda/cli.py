@@ -47,7 +47,7 @@ class Flags:
     """Side of the network's input, in pixels."""
     learning_rate: float = 1e-3
     """Of the first step; it falls to zero as a cosine."""
-    adapt_learning_rate: float = 3e-4
+    adapt_learning_rate: float = 5e-4
     """The same for the adaptation."""
     augment_source: bool = False
     """Recolour source images, and give half of them the target's style, while adapting."""

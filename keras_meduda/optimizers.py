@@ -21,6 +21,9 @@ class SGDWithL2(keras.optimizers.SGD):
         momentum: μ. Default 0.9.
         l2: factor of the weights in the gradient. Default 0.
 
+    Raises:
+        ValueError: Nesterov's momentum is asked for.
+
     Source:
         `torch.optim.SGD(lr, momentum, weight_decay)`.
 
@@ -29,6 +32,8 @@ class SGDWithL2(keras.optimizers.SGD):
     """
 
     def __init__(self, learning_rate=0.01, momentum=0.9, l2=0.0, name="SGDWithL2", **kwargs):
+        if kwargs.get("nesterov"):
+            raise ValueError("SGDWithL2: received nesterov=True; expected plain momentum.")
         super().__init__(learning_rate, momentum, name=name, **kwargs)
         self.l2 = l2
 

@@ -8,7 +8,7 @@ python scripts/train_oct.py --root CHIU                       (our recipe on the
 python scripts/train_oct.py --root CHIU --split subject --fold 0
 python scripts/train_oct.py --root CHIU --preset best --init pspnet_unet_s5-d16_hrf.pth
 python scripts/train_oct.py --root CHIU --preset best --init pspnet_….pth --initial-inference
-python scripts/train_oct.py --root CHIU --init runs/discs --train decoder --encoder-rate 0.1
+python scripts/train_oct.py --root CHIU --init runs/discs --train all --encoder-rate 0.1
 
 Published test scores (22 B-scans, totals with the background): best mDice 0.8430, mIoU 0.7600.
 """
@@ -54,21 +54,21 @@ class OCTFlags:
 
     root: Path | None = None
     """Folder of the Chiu data set: its .mat files, or images/, masks/ and splits/."""
-    split: Literal["published", "subject"] = "published"
-    """By image, as published (subjects leak), or two subjects left out."""
-    fold: int = 0
-    """Which two subjects, 0 to 4, for --split subject."""
+    split: Literal["published", "subject"] | None = None
+    """Of --root: by image, as published (subjects leak; the default), or two subjects left out."""
+    fold: int | None = None
+    """Which two subjects, 0 to 4, for --split subject; default: 0."""
     cases: Path | None = None
     """Case table with train and test parts, instead of --root."""
-    fluid: tuple[int, ...] = (1,)
-    """Mask values of fluid, for --cases."""
+    fluid: tuple[int, ...] | None = None
+    """Mask values of fluid, for --cases; default: 1."""
     preset: Literal[
         "own", "steps_200", "steps_400", "flip", "crop_192", "crop_224", "crop_320", "dice",
         "focal", "adam", "best", "l2_1e-3",
     ] = "own"  # fmt: skip
     """Our recipe, or a row of the published table."""
-    head: Literal["psp", "fcn", "deeplabv3"] = "psp"
-    """Decode head of the published network."""
+    head: Literal["psp", "fcn", "deeplabv3"] | None = None
+    """Decode head of the published network; default: psp."""
     init: Path | None = None
     """Checkpoint to start from: run folder, .keras, .weights.h5, or a PyTorch state dict."""
     initial_inference: bool = False
@@ -246,27 +246,45 @@ def label_pairs(run, cases):
         yield probabilities.argmax(axis=-1), read_mask(mask, run.task)
 
 
+def check(flags):
+    """Refuses flags that make no sense, or that nothing would read."""
+    for name in ("steps", "batch_size", "size"):
+        if (value := getattr(flags, name)) is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')}: received {value}, expected 1 or more.")
+    if flags.root and flags.cases:
+        raise ValueError("Received both --root and --cases; expected one of them.")
+    for name, useful, needs in (
+        ("split", flags.root, "--root"),
+        ("fold", flags.split == "subject", "--split subject"),
+        ("fluid", flags.cases, "--cases"),
+        ("head", flags.preset != "own", "a --preset of the published table"),
+    ):
+        if getattr(flags, name) is not None and not useful:
+            raise ValueError(f"--{name} needs {needs}.")
+    if flags.initial_inference and not flags.init:
+        raise ValueError("--initial-inference evaluates a checkpoint: name it with --init.")
+
+
 def read(flags):
     """Cases and task of the flags, every file looked at; phantoms where no data are named."""
     import keras_meduda as km
     from keras_meduda.data.checks import checked
     from keras_meduda.data.phantoms import write_oct
 
-    if flags.root and flags.cases:
-        raise ValueError("Received both --root and --cases; expected one of them.")
     if flags.root:
         table = flags.root
-        cases, task = km.catalog.chiu(flags.root, flags.split, flags.fold)
+        cases, task = km.catalog.chiu(flags.root, flags.split or "published", flags.fold or 0)
     else:
         table = flags.cases or flags.out / "phantoms" / "cases.csv"
         if not flags.cases and not table.exists():
             write_oct(table.parent, *((3, 2) if flags.smoke else (12, 6)), seed=flags.seed)
         cases = km.read_cases(table)
-        task = km.Task(("fluid",), values={"fluid": flags.fluid if flags.cases else (1,)})
+        task = km.Task(("fluid",), values={"fluid": flags.fluid or (1,)})
     labelled = cases[cases["mask"] != ""]
     if lost := len(cases) - len(labelled):
         print(f"{lost} of {len(cases)} B-scans have no mask and are left out")
-    if missing := {"train", "test"} - set(labelled["split"]):
+    needed = set() if flags.initial_inference else {"train", "test"}
+    if missing := needed - set(labelled["split"]):
         parts = " and ".join(sorted(missing))
         raise ValueError(f"{table}: no case of split {parts} with a mask; expected some of both.")
     checked(labelled, task)
@@ -290,8 +308,7 @@ def main(flags):
     from keras_meduda.methods.finetuning import load_checkpoint
     from keras_meduda.training import Run
 
-    if flags.initial_inference and not flags.init:
-        raise ValueError("--initial-inference evaluates a checkpoint: name it with --init.")
+    check(flags)
     began = time.perf_counter()
     phantoms = not (flags.root or flags.cases)
     size = flags.size or (64 if flags.smoke else 96 if phantoms else None)
@@ -300,7 +317,7 @@ def main(flags):
         filters = (8, 16, 32) if flags.smoke else (16, 32, 64, 128, 256)
         plan = own_plan(size or 256, filters)
     else:
-        plan = published_plan(PUBLISHED[flags.preset], size or 512, flags.head)
+        plan = published_plan(PUBLISHED[flags.preset], size or 512, flags.head or "psp")
     steps = flags.steps or (4 if flags.smoke else 200 if phantoms else plan.steps)
     plan = replace(plan, steps=steps, batch_size=flags.batch_size or plan.batch_size)
 
@@ -332,6 +349,8 @@ def main(flags):
         unfinished.write_text(json.dumps(totals, indent=1))
     show(summary, totals, flags)
     where = flags.root or flags.cases or "phantoms of this library"
+    if flags.root and not flags.initial_inference:
+        where = f"{where}, split {flags.split or 'published'}"
     page = write_report(
         flags.out / "report.html",
         title=f"OCT fluid: {flags.preset}, {name}",
@@ -345,9 +364,7 @@ def main(flags):
             f"Totals, pixels counted over all B-scans together: mean Dice of background and fluid "
             f"{100 * totals['mdice']:.2f} %, mean IoU {100 * totals['miou']:.2f} %.",
         ),
-        facts={"Data": f"{where}, split {flags.split}, groups are subjects"}
-        | about_run(run)
-        | about_session(began),
+        facts={"Data": f"{where}, groups are subjects"} | about_run(run) | about_session(began),
     )
     print(f"report: {page}")
 
@@ -377,7 +394,7 @@ def show(summary, totals, flags):
     Console().print(table)
     empty = fluid["empty"]["both"]
     print(f"In the last row a B-scan without fluid in which none is found counts 1: {empty} here.")
-    if flags.root and flags.split == "published" and not flags.initial_inference:
+    if flags.root and flags.split != "subject" and not flags.initial_inference:
         print("The published split is by image: every tested subject has B-scans in training.")
 
 

@@ -1,6 +1,7 @@
 """UDA_CLR: DeepLabV3+ adapted to an unlabelled camera by category-level regularisation.
 
-Paper: UDA_CLR (MICCAI 2022, arXiv 2207.03684).
+Paper: UDA_CLR (MICCAI 2022, arXiv 2207.03684). The adaptation goes on from source only and trains
+on the source in the target's colours as well (unless --no-augment-source).
 
 python scripts/train_uda_clr.py --oracle                     (phantoms)
 python scripts/train_uda_clr.py --source-dataset refuge --source-root REFUGE \
@@ -24,6 +25,9 @@ class UDACLRFlags(Flags):
     """Of Adam; a fifth of it after a fifth of the steps. The discriminators' is 2.5e-5."""
     adapt_learning_rate: float = 1e-3
     """The same for the adaptation."""
+    augment_source: bool = True
+    """Recolour source images, and give half of them the target's style, while adapting; else they
+    are spoilt as in the paper."""
     method: Literal["category_regularization", "beal", "posal", "mean_teacher", "source_only"] = (
         "category_regularization"
     )
@@ -31,13 +35,18 @@ class UDACLRFlags(Flags):
     backbone: Literal["mobilenetv2", "resnet50"] = "mobilenetv2"
     """Of the network; the original has mobilenetv2."""
     weights: str | None = None
-    """Of the backbone: imagenet (a download), a file, or None to train from scratch."""
+    """imagenet for the backbone's (a download), a .weights.h5 file of the whole network, as
+    convert_torch_weights.py makes it, or None to train from scratch."""
     augmentation: Literal["original", "mild"] = "original"
     """The paper's (stretched axes, quarter turns, elastic, speckle, eraser), or small moves."""
 
 
 def augmentation(name="original"):
-    """How `Batches` augments: the paper's moves and spoiling, or `Batches`' own small moves."""
+    """How `Batches` augments: the paper's moves and spoiling, or `Batches`' own small moves.
+
+    The strong view is near the paper's: its colours become more or less vivid and turn, but no
+    brighter on top of the change of brightness; every change is drawn on its own.
+    """
     from keras_meduda.data.augment import Deformation, Degradation, Photometry
 
     strong = Photometry(
@@ -81,7 +90,7 @@ def main(flags):
     study = read_study(flags)
     preprocessing = km.Preprocessing(size=(flags.size,) * 2)
     settings = {
-        "category_regularization": {"separate": True},  # else another camera may end as background
+        "category_regularization": {},
         "beal": clr.BEAL,
         "posal": clr.POSAL,
         "mean_teacher": clr.MEAN_TEACHER,
@@ -98,7 +107,7 @@ def main(flags):
             trained, study.task.overlapping, **settings[flags.method]
         )
 
-    announce(study, preprocessing, network(), flags, styles=0)
+    announce(study, preprocessing, network(), flags, styles=0, views=3)
     run_study(
         study,
         flags,

@@ -77,12 +77,12 @@ def augmented(draws):
 
 
 def batch():
-    """Source and target of two images each, flat."""
+    """Source and target of eight images each, flat."""
     rng = np.random.default_rng(1)
-    images = {f"target/{k}": rng.random((2, 32, 32, 3)) for k in ("image", "strong", "style")}
-    images["source/image"] = rng.random((2, 32, 32, 3))
-    images["source/boundary"] = rng.random((2, 32, 32, 1))
-    images["source/mask"] = rng.random((2, 32, 32, 2)) > 0.5
+    images = {f"target/{k}": rng.random((8, 32, 32, 3)) for k in ("image", "strong", "style")}
+    images["source/image"] = rng.random((8, 32, 32, 3))
+    images["source/boundary"] = rng.random((8, 32, 32, 1))
+    images["source/mask"] = rng.random((8, 32, 32, 2)) > 0.5
     return {name: x.astype("float32") for name, x in images.items()}
 
 

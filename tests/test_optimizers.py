@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from train_oct import PUBLISHED, published_plan
 
 from keras_meduda.optimizers import AdamWithL2, SGDWithL2
 
@@ -55,8 +56,14 @@ def test_the_configuration_is_saved(make):
     assert after(again, [1.0, 0.4]) == after(make(0.02, l2=L2), [1.0, 0.4])
 
 
+def test_another_momentum_is_refused():
+    with pytest.raises(ValueError, match="received nesterov=True; expected plain"):
+        SGDWithL2(momentum=0.9, nesterov=True)
+
+
 @pytest.mark.parametrize(("steps", "rate"), [(0, 0.01), (99, 0.0099779450), (399, 0.0099110783)])
-def test_poly_schedule_is_keras_polynomial_decay(steps, rate):
-    """Learning rates that MMSegmentation logs with power 0.9, minimum 1e-4 and 40,000 steps."""
-    poly = keras.optimizers.schedules.PolynomialDecay(0.01, 40_000, 1e-4, power=0.9)
-    assert float(poly(steps)) == pytest.approx(rate, abs=2e-9)
+def test_the_published_plan_has_the_rates_that_mmsegmentation_logs(steps, rate):
+    optimizer = published_plan(PUBLISHED["steps_400"]).optimizer(400)
+    optimizer.iterations.assign(steps)
+    assert float(optimizer.learning_rate) == pytest.approx(rate, abs=2e-9)
+    assert optimizer.momentum == 0.9

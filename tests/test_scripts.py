@@ -97,6 +97,18 @@ def test_smoke_run_ends_in_one_table(tmp_path):
     assert memory.startswith("peak memory ")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["category_regularization", "mean_teacher"])
+def test_uda_clr_adapts_in_a_smoke_run(tmp_path, method):
+    done = call("train_uda_clr", "--smoke", "--method", method, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr[-3000:]
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["method"] == "CategoryRegularization" and config["settings"]["separate"]
+    assert (config["settings"]["mean_teacher"] > 0) == (method == "mean_teacher")
+    summary = json.loads((tmp_path / "run/evaluation/adapted/summary.json").read_text())
+    assert set(summary["classes"]) == {"cup", "disc"} and summary["n"] > 0
+
+
 @pytest.fixture
 def unlabelled(phantoms, tmp_path):
     """The phantoms without any target label."""

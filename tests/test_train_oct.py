@@ -4,22 +4,33 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import train_oct
 
 import keras_meduda as km
+from keras_meduda.data.augment import Geometry
+from keras_meduda.data.cases import write_cases
+from keras_meduda.data.io import read_mask
+from keras_meduda.data.phantoms import write_oct
 from keras_meduda.losses import cross_entropy, focal_loss, joint_dice_loss
+from keras_meduda.models.torch_weights import expected_shapes
 
 
 @pytest.mark.parametrize(
     ("preset", "steps", "crop", "loss", "aux", "optimizer", "l2"),
     [
         ("steps_200", 200, None, cross_entropy, 0.4, "SGDWithL2", 5e-4),
+        ("steps_400", 400, None, cross_entropy, 0.4, "SGDWithL2", 5e-4),
+        ("flip", 400, None, cross_entropy, 0.4, "SGDWithL2", 5e-4),
         ("crop_192", 400, 192, cross_entropy, 0.4, "SGDWithL2", 5e-4),
+        ("crop_224", 400, 224, cross_entropy, 0.4, "SGDWithL2", 5e-4),
+        ("crop_320", 400, 320, cross_entropy, 0.4, "SGDWithL2", 5e-4),
         ("dice", 400, 320, joint_dice_loss, 1.0, "SGDWithL2", 5e-4),
         ("focal", 400, 320, focal_loss, 1.0, "SGDWithL2", 5e-4),
         ("adam", 400, 320, cross_entropy, 0.4, "AdamWithL2", 5e-4),
         ("best", 400, 320, cross_entropy, 0.4, "SGDWithL2", 1e-4),
+        ("l2_1e-3", 400, 320, cross_entropy, 0.4, "SGDWithL2", 1e-3),
     ],
 )
 def test_presets_are_the_rows_of_the_table(preset, steps, crop, loss, aux, optimizer, l2):
@@ -30,6 +41,8 @@ def test_presets_are_the_rows_of_the_table(preset, steps, crop, loss, aux, optim
     assert (type(made).__name__, made.l2) == (optimizer, l2)
     cut = plan.batches["crop"]
     assert cut is None if crop is None else (cut.size, cut.max_share) == ((crop, crop), 0.75)
+    still = Geometry(flip=preset == "flip", rotation=0.0, scale=0.0, shift=0.0)
+    assert plan.batches["geometry"] == still and set(plan.batches) == {"geometry", "crop"}
     assert plan.preprocessing.size == (512, 512)
     assert plan.window.starts((512, 512)) == [[0, 170, 256]] * 2
 
@@ -45,12 +58,21 @@ def flags(out, **changes):
     return train_oct.OCTFlags(out=out, smoke=True, size=32, **changes)
 
 
+def scored(folder):
+    """Cases of an evaluation."""
+    return set(pd.read_csv(folder / "cases.csv")["case"])
+
+
 def test_train_then_fine_tune_then_evaluate_a_checkpoint(tmp_path, capsys):
     train_oct.main(flags(tmp_path / "a"))
     folder = tmp_path / "a" / "evaluation" / "test"
     assert {p.name for p in folder.iterdir()} == {"cases.csv", "summary.json", "totals.json"}
     assert set(json.loads((folder / "totals.json").read_text())["dice"]) == {"background", "fluid"}
     table = tmp_path / "a" / "phantoms" / "cases.csv"
+    cases = km.read_cases(table)
+    assert scored(folder) == set(cases.loc[cases["split"] == "test", "case"])
+    report = (tmp_path / "a" / "report.html").read_text()
+    assert "phantoms of this library, groups are subjects" in report
     start = {"init": tmp_path / "a", "cases": table}
     train_oct.main(flags(tmp_path / "b", train="decoder", **start))
     out = capsys.readouterr().out
@@ -59,7 +81,7 @@ def test_train_then_fine_tune_then_evaluate_a_checkpoint(tmp_path, capsys):
     moved = [not np.array_equal(x, y) for x, y in zip(a.weights, b.weights, strict=True)]
     assert not moved[0] and moved[-1]
     train_oct.main(flags(tmp_path / "c", initial_inference=True, **start))
-    assert (tmp_path / "c" / "evaluation" / "initial" / "totals.json").exists()
+    assert scored(tmp_path / "c" / "evaluation" / "initial") == set(cases["case"])
     assert not (tmp_path / "c" / "network.keras").exists()
 
 
@@ -67,6 +89,14 @@ def test_train_then_fine_tune_then_evaluate_a_checkpoint(tmp_path, capsys):
     ("changes", "message"),
     [
         ({"root": Path("a"), "cases": Path("b")}, "both --root and --cases"),
+        ({"steps": 0}, "--steps: received 0, expected 1 or more"),
+        ({"batch_size": -3}, "--batch-size: received -3, expected 1 or more"),
+        ({"split": "published", "cases": Path("b")}, "--split needs --root"),
+        ({"fold": 99, "cases": Path("b")}, "--fold needs --split subject"),
+        ({"fold": 99, "root": Path("a")}, "--fold needs --split subject"),
+        ({"fluid": (2,), "root": Path("a")}, "--fluid needs --cases"),
+        ({"head": "fcn"}, "--head needs a --preset of the published table"),
+        ({"train": "decoder", "encoder_rate": 0.1}, "'encoder' has the factor 0.1, but is frozen"),
         ({"initial_inference": True}, "evaluates a checkpoint: name it with --init"),
         ({"root": Path("nowhere")}, "nowhere: found no such folder, expected Subject_<n>.mat"),
         ({"init": Path("nowhere.keras")}, "nowhere.keras: no such checkpoint"),
@@ -78,8 +108,24 @@ def test_mistakes(tmp_path, changes, message):
         train_oct.main(flags(tmp_path, **changes))
 
 
+def test_a_checkpoint_of_mmsegmentation_is_evaluated_as_it_is(tmp_path):
+    """Its last bias alone decides: all is fluid, so that the share of fluid is the IoU."""
+    shapes = expected_shapes(km.models.UNetS5D16((None, None, 3), channels=2))
+    state = {key: np.full(shape, key.endswith("var"), "float32") for key, shape in shapes.items()}
+    state["decode_head.conv_seg.bias"][:] = -1, 1
+    np.savez(tmp_path / "pspnet.npz", **state, **{"backbone.bn.num_batches_tracked": 7})
+    cases = km.read_cases(write_oct(tmp_path, 3, 2, size=32))
+    write_cases(cases.assign(split="test"), tmp_path / "cases.csv")
+    where = {"init": tmp_path / "pspnet.npz", "cases": tmp_path / "cases.csv"}
+    train_oct.main(flags(tmp_path, preset="best", initial_inference=True, **where))
+    folder = tmp_path / "evaluation" / "initial"
+    assert scored(folder) == set(cases["case"]) and len(cases) == 6
+    fluid = np.mean([read_mask(mask, km.Task(("fluid",))) for mask in cases["mask"]])
+    iou = json.loads((folder / "totals.json").read_text())["iou"]
+    assert iou == {"background": 0, "fluid": pytest.approx(fluid)}
+
+
 def test_one_prediction_gives_both_scores(tmp_path, monkeypatch):
-    from keras_meduda.data.phantoms import write_oct
     from keras_meduda.training import Run
 
     cases = km.read_cases(write_oct(tmp_path, 3, 2, size=32))
@@ -95,9 +141,6 @@ def test_one_prediction_gives_both_scores(tmp_path, monkeypatch):
 
 
 def test_bscans_without_a_mask_are_left_out(tmp_path, capsys):
-    from keras_meduda.data.cases import write_cases
-    from keras_meduda.data.phantoms import write_oct
-
     table = write_oct(tmp_path, 3, 2, size=32)
     cases = km.read_cases(table)
     cases.loc[cases["split"] == "test", "mask"] = ""
@@ -111,7 +154,6 @@ def test_a_crop_larger_than_the_image(tmp_path):
     from dataclasses import replace
 
     from keras_meduda.data.augment import RandomCrop
-    from keras_meduda.data.phantoms import write_oct
 
     plan = train_oct.published_plan(train_oct.PUBLISHED["best"], size=32)
     plan = replace(plan, batches={"crop": RandomCrop((40, 40))})

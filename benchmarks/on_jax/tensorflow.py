@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-float32, int32, int64, bool = jnp.float32, jnp.int32, jnp.int32, jnp.bool_
+float32, int32, bool = jnp.float32, jnp.int32, jnp.bool_
 Tensor = jax.Array
 
 abs, cos, sin, exp, floor, round, sqrt = (

@@ -1,5 +1,6 @@
 """The MATLAB files of the Chiu 2015 data set as PNG: everything downstream reads pictures."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from PIL import Image as Pillow
 from scipy.io import loadmat
 
 from keras_meduda.data.cases import case_table, read_cases, write_cases
-from keras_meduda.data.io import DataError, Problem, write_picture
+from keras_meduda.data.io import DataError, Problem, replacing, write_picture
 
 KEYS = ("images", "manualFluid1")
 
@@ -18,13 +19,13 @@ def convert_chiu(files, folder, size=(256, 256)) -> pd.DataFrame:
 
     A B-scan is labelled where `manualFluid1` holds a number; n counts these in the order of the
     files. The fluid regions, numbered 1, 2, … in the files, become one class: 1 above 0.3, else 0.
-    A pixel without a number (NaN) in a labelled B-scan is background, and counted in what is
-    printed.
+    A pixel without a number (NaN) in a labelled B-scan is background, as nobody marked it, and
+    counted in what is printed; the original's rule, 0 up to 0.3 and else 1, makes it fluid.
 
     Args:
         files: one `.mat` file a subject, `images` and `manualFluid1` `(rows, columns, B-scans)`.
-        folder: where to; a table `cases.csv` is written last. Where it is there already and newer
-            than the files, nothing is written.
+        folder: where to, with a table `cases.csv`; `made_from.json` is written last. Where it
+            names the same files, of the same size and time of change, nothing is written.
         size: of the pictures; image and mask go through Pillow's bicubic filter, as the published
             ones did. `None` keeps the files' own. Default `(256, 256)`.
 
@@ -32,12 +33,14 @@ def convert_chiu(files, folder, size=(256, 256)) -> pd.DataFrame:
         A case table with the column `subject`.
 
     Raises:
-        DataError: every file that is not MATLAB's (before 7.3), lacks a key or has no labelled
-            B-scan, before any picture is written; a folder that cannot be written to.
+        DataError: every file that is not MATLAB's (before 7.3), lacks a key, holds no numbers, has
+            no labelled B-scan or one that would be black, before any picture is written; a folder
+            that cannot be written to.
     """
     folder = Path(folder)
-    table = folder / "cases.csv"
-    if table.exists() and table.stat().st_mtime >= max(Path(f).stat().st_mtime for f in files):
+    table, record = folder / "cases.csv", folder / "made_from.json"
+    stamps = [[Path(f).name, (s := Path(f).stat()).st_size, s.st_mtime_ns] for f in files]
+    if table.exists() and record.exists() and json.loads(record.read_text()) == stamps:
         return read_cases(table)
     subjects, problems = [], []
     for file in files:
@@ -47,6 +50,7 @@ def convert_chiu(files, folder, size=(256, 256)) -> pd.DataFrame:
             problems += error.problems
     if problems:
         raise DataError(*problems)
+    record.unlink(missing_ok=True)  # until all is written, the pictures are of no known files
     rows, unmarked = [], 0
     for subject, scans in enumerate(subjects):
         for grey, mask, nans in scans:
@@ -59,6 +63,8 @@ def convert_chiu(files, folder, size=(256, 256)) -> pd.DataFrame:
             rows.append(row)
     cases = case_table(rows)
     write_cases(cases, table)
+    with replacing(record) as unfinished:
+        unfinished.write_text(json.dumps(stamps))
     print(
         f"{folder}: wrote {len(rows)} B-scans of {len(files)} files as PNG, image and mask"
         + (f"; {unmarked} pixels without a number count as background" if unmarked else "")
@@ -69,13 +75,18 @@ def convert_chiu(files, folder, size=(256, 256)) -> pd.DataFrame:
 def _labelled(file):
     """The labelled B-scans of one subject: 8-bit picture, 0/1 mask, pixels without a number."""
     images, fluid = _read(file)
+    labelled = np.flatnonzero(np.isfinite(fluid).any(axis=(0, 1)))
+    for scan in labelled:
+        if not (images[..., scan] > 1).any():
+            found = f"images(:, :, {scan + 1}) without a value above 1"
+            raise DataError(Problem(file, found, "grey values of 0 to 255"))
     return [
         (
             np.clip(np.rint(images[..., scan]), 0, 255).astype("uint8"),
             (np.nan_to_num(fluid[..., scan]) > 0.3).astype("uint8"),
             int(np.isnan(fluid[..., scan]).sum()),
         )
-        for scan in np.flatnonzero(np.isfinite(fluid).any(axis=(0, 1)))
+        for scan in labelled
     ]
 
 
@@ -95,6 +106,9 @@ def _read(file):
     images, fluid = (np.asarray(content[key]) for key in KEYS)
     if images.ndim != 3 or images.shape != fluid.shape:
         raise DataError(Problem(file, f"the shapes {images.shape} and {fluid.shape}", expected))
+    for key, array in zip(KEYS, (images, fluid), strict=True):
+        if array.dtype.kind not in "buif":
+            raise DataError(Problem(file, f"{key} that holds no numbers", expected))
     fluid = fluid.astype("float32")
     if not np.isfinite(fluid).any():
         raise DataError(Problem(file, "manualFluid1 that is NaN everywhere", "labelled B-scans"))

@@ -31,13 +31,12 @@ class CategoryRegularization(Method):
     Each weight that is 0 takes its term out, at no cost: `BEAL`, `POSAL`, `MEAN_TEACHER` and
     `SOURCE_ONLY` in this module are settings with which to call it.
 
-    Batch norm: all views of a step (source, target, recoloured target) pass in one batch, so that
-    training and deployment share one set of statistics. But then the network sees what sets the
-    domains apart, such as another camera's colours, and the consistency term may teach it that such
-    an image is background and nothing else. With `separate` each view passes on its own, as in the
-    original, and what is deployed is the moving average over the views. The stochastic passes use
-    the running statistics and leave them as they are; they go one after the other, which bounds the
-    memory, and share one pass through the encoder.
+    Batch norm: each view of a step (source, target, recoloured target) passes on its own, as in the
+    original, and moves the running statistics once; what is deployed is their average over the
+    views. In one batch (`separate=False`) the network sees what sets the domains apart, such as
+    another camera's colours, and the consistency term may teach it that such an image is background
+    and nothing else. The stochastic passes use the running statistics and leave them as they are;
+    they go one after the other, which bounds the memory, and share one pass through the encoder.
 
     Args:
         network: `DeepLabV3Plus`, or another with its outputs and its two parts.
@@ -57,7 +56,7 @@ class CategoryRegularization(Method):
         balanced: whether a pixel is a pseudo-label of the background only below 1 − τ, and does not
             count between that and the threshold τ. Default `False`, as published: it is background
             up to τ, which makes classes smaller where the network is undecided.
-        separate: whether each view passes batch norm on its own. Default `False`.
+        separate: whether each view passes batch norm on its own. Default `True`, as published.
 
     Raises:
         ValueError: a network without the outputs or parts that the terms need, fewer than two
@@ -91,7 +90,7 @@ class CategoryRegularization(Method):
         passes=8,
         certainty=0.04,
         balanced=False,
-        separate=False,
+        separate=True,
         **kwargs,
     ):
         super().__init__(network, **kwargs)
@@ -149,6 +148,11 @@ class CategoryRegularization(Method):
             )
         if self.adapts and "target" not in batch:
             raise ValueError("CategoryRegularization: the batches hold no target, only a source.")
+        if self.consistency and "strong" not in batch["target"]:
+            raise ValueError(
+                f"CategoryRegularization: the target holds {sorted(batch['target'])}, no strong "
+                "view; make it with Batches(..., photometry=Photometry())."
+            )
         views = {"source": batch["source"]["image"]}
         if self.adapts:
             views["target"] = batch["target"]["image"]

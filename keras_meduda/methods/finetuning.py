@@ -50,8 +50,9 @@ def load_checkpoint(network, path) -> None:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint.")
     if path.suffix not in (".keras", ".h5"):
+        state = torch_weights.read(path)
         try:
-            torch_weights.load_torch_weights(network, torch_weights.read(path))
+            torch_weights.load_torch_weights(network, state)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
         return
@@ -82,9 +83,10 @@ def train_only(network, part, freeze_batch_norm=False, moving_statistics=False) 
 
     Args:
         network: a `keras.Model`; its `trainable` flags are set.
-        part: `"head"` (the classifier: all that reads `"features"`), `"decoder"` (that and all that
-            the first upsampling does not need), `"encoder"` (the rest), `"all"`, or a regular
-            expression that is found in the names of the layers.
+        part: `"head"` (what `"features"` does not need: the classifier that reads them and, where
+            there is one, the auxiliary head), `"decoder"` (that and all that the first upsampling
+            does not need), `"encoder"` (the rest), `"all"`, or a regular expression that is found
+            in the names of the layers.
         freeze_batch_norm: whether batch norm keeps its statistics, scale and offset in the layers
             that train as well. Default `False`.
         moving_statistics: whether batch norm in frozen layers goes on adapting its statistics to
@@ -142,7 +144,7 @@ def discriminative(optimizer, network, factors):
         The optimiser to compile with.
 
     Raises:
-        ValueError: nothing fits a part, or a factor is negative.
+        ValueError: nothing fits a part or all of it is frozen, or a factor is negative.
 
     Source:
         Howard and Ruder, Universal language model fine-tuning (2018), section 3.2.
@@ -156,15 +158,23 @@ def discriminative(optimizer, network, factors):
     for part, factor in factors.items():
         if factor < 0:
             raise ValueError(f"discriminative: {part!r} has the factor {factor}; expected ≥ 0.")
-        for layer in _layers_of(network, part):
-            for weight in layer.trainable_weights:
-                share_of.setdefault(id(weight), factor)
+        weights = [w for layer in _layers_of(network, part) for w in layer.trainable_weights]
+        if not weights:
+            raise ValueError(
+                f"discriminative: {part!r} has the factor {factor}, but is frozen; expected a part "
+                "that trains."
+            )
+        for weight in weights:
+            share_of.setdefault(id(weight), factor)
     shares = [share_of.get(id(weight), 1.0) for weight in network.trainable_weights]
 
     class Discriminative(type(optimizer)):
         def update_step(self, gradient, variable, learning_rate):
             share = shares[self._get_variable_index(variable)]
             super().update_step(gradient, variable, share * learning_rate)
+
+        def get_config(self):  # in their order, for the run folder
+            return {**super().get_config(), "factors": list(map(list, factors.items()))}
 
     return Discriminative.from_config(optimizer.get_config())
 

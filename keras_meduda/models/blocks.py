@@ -26,7 +26,23 @@ def batch_norm(name=None):
     exists on the TensorFlow backend only.
     """
     kwargs = {"synchronized": True} if keras.backend.backend() == "tensorflow" else {}
-    return layers.BatchNormalization(epsilon=1e-5, momentum=0.9, name=name, **kwargs)
+    return BatchNormalization(epsilon=1e-5, momentum=0.9, name=name, **kwargs)
+
+
+# Named as in Keras, because files of weights name their layers after the class.
+@keras.saving.register_keras_serializable("keras_meduda")
+class BatchNormalization(layers.BatchNormalization):
+    """Keras' layer, which learns no statistics from one value: its variance is 0.
+
+    A branch that is pooled to one pixel has one value a channel in a batch of one. There Keras'
+    running variance falls to 0 and the network that is deployed is another than was trained; here
+    the running statistics are used and kept.
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        """Normalises by the batch, or by the running statistics."""
+        single = all(n == 1 for n in inputs.shape[:-1])
+        return super().call(inputs, training=training and not single, mask=mask)
 
 
 def kaiming_normal(mode="fan_in"):

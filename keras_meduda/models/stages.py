@@ -21,7 +21,7 @@ def leaves(network):
 
 
 def head_layers(network) -> set:
-    """The classifier: the layers that read `"features"`."""
+    """The layers that `"features"` does not need: the classifier and any auxiliary head."""
     last = _last_model(network)
     return set(last.layers) - _needed_by(last, last.output["features"])
 

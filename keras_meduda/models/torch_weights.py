@@ -86,6 +86,9 @@ def load_torch_weights(network, weights) -> None:
 def read(path) -> dict:
     """Reads a PyTorch state dict without PyTorch; its pickle may build tensors and nothing else.
 
+    What stands beside the state dict in a training checkpoint is passed over: an object of another
+    class becomes an empty stand-in, and none of its code is imported or run.
+
     Args:
         path: a file of `torch.save` (zip format of PyTorch ≥ 1.6, or the older stream) or of
             `numpy.savez`. `{"state_dict": …}`, `{"model_state_dict": …}` and `{"model": …}` are
@@ -95,7 +98,7 @@ def read(path) -> dict:
         `{key: array}` in PyTorch's layout; bfloat16 comes as float32.
 
     Raises:
-        ValueError: not such a file, or it holds other classes than tensors and containers.
+        ValueError: not such a file, or the state dict holds something else than tensors.
 
     Example:
         >>> np.savez("/tmp/weights.npz", **{"module.conv.bias": np.ones(2)})
@@ -166,12 +169,21 @@ _CLASSES = {
 }
 
 
+class _StandIn:
+    """An object of a class that is not read; takes what its pickle does to it, and does nothing."""
+
+    def __new__(cls, *_, **__):
+        return super().__new__(cls)
+
+    def _ignore(self, *_, **__):
+        pass
+
+    __init__ = __setstate__ = __setitem__ = append = extend = add = _ignore
+
+
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module, name):
-        if (module, name) not in _CLASSES:
-            raise ValueError(f"it holds a {module}.{name}, but only tensors, numbers, strings and "
-                             "containers are read: save network.state_dict() alone")
-        return _CLASSES[module, name]
+        return _CLASSES.get((module, name)) or type(f"{module}.{name}", (_StandIn,), {})
 
     def persistent_load(self, identity):
         kind, storage_class, key, *_ = identity
@@ -233,10 +245,11 @@ def _state_dict(tree):
         if isinstance(tree, dict) and isinstance(tree.get(wrapper), dict):
             tree = tree[wrapper]
     if not isinstance(tree, dict):
-        raise ValueError(f"it holds a {type(tree).__name__}, expected a state dict")
+        raise ValueError(f"it holds a {type(tree).__name__}: save network.state_dict() alone")
     for key, value in tree.items():
         if not isinstance(value, _Tensor):
-            raise ValueError(f"its entry {key!r} is a {type(value).__name__}, expected a tensor")
+            raise ValueError(f"its entry {key!r} is a {type(value).__name__}, expected a tensor: "
+                             "save network.state_dict() alone")
     return tree
 
 

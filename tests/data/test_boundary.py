@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.ndimage as ndi
 
+from keras_meduda.data.augment import RandomCrop
 from keras_meduda.data.boundary import boundary_target
 
 
@@ -36,13 +39,17 @@ def test_equals_scipy_to_the_bit(seed):
     )
 
 
+def test_images_smaller_than_the_blur_are_refused(batches):
+    small = replace(batches, crop=RandomCrop((8, 32)), target=None)
+    with pytest.raises(ValueError, match=r"boundary of images of \(8, 32\); expected 12 pixels"):
+        replace(small, boundary=True)
+
+
 def test_no_class_no_boundary():
     assert not boundary_target(np.zeros((20, 30, 2), "float32")).numpy().any()
 
 
 def test_batches_make_it_of_the_mask_that_was_moved(batches):
-    from dataclasses import replace
-
     assert "boundary" not in next(iter(batches.from_step(0)))["source"]
     source = next(iter(replace(batches, boundary=True).from_step(0)))["source"]
     assert source["boundary"].shape == (2, 32, 32, 1)

@@ -123,7 +123,7 @@ def test_fundus_rois_declare_every_grey(tmp_path):
     grow(tmp_path, "refuge/train/ROIs/mask/a.png", values=range(256))
     cases, task = catalog.fundus_rois(tmp_path)
     labels = read_mask(cases.loc[0, "mask"], task)[0]
-    assert (labels[:51] == 3).all() and (labels[65:192] == 2).all() and (labels[201:] == 0).all()
+    assert (labels[:64] == 3).all() and (labels[65:192] == 2).all() and (labels[192:] == 0).all()
 
 
 def test_folders_pair_equal_stems_below_every_domain(tmp_path):

@@ -1,15 +1,19 @@
 """The Chiu data set, as MATLAB files and as PNG folders."""
 
+import os
+import shutil
+
 import numpy as np
 import pytest
 from scipy.io import savemat
 
-from keras_meduda.data import catalog
+from keras_meduda.data import catalog, matlab
 from keras_meduda.data.catalog.oct import PUBLISHED_TEST
 from keras_meduda.data.checks import validate
 from keras_meduda.data.io import DataError, read_image, read_mask, write_picture
 
 SHAPE = (12, 20, 6)
+CELLS = np.frompyfunc(lambda n: np.zeros(2), 1, 1)(np.zeros(SHAPE))
 
 
 def write_subject(path, seed=0, labelled=(1, 4), **changes):
@@ -84,6 +88,32 @@ def test_pictures_are_written_once_and_said_so(tmp_path, capsys):
     assert capsys.readouterr().out == "" and again.equals(first)
 
 
+def test_pictures_of_other_files_are_not_taken_for_these(tmp_path):
+    """Dates that an archive or `cp -p` keeps are older than the table; a cache may be shared."""
+    cache = {"cache": tmp_path / "cache"}
+    write_subjects(tmp_path / "chiu")
+    write_subject(tmp_path / "Subject_03.mat", seed=2)
+    os.utime(tmp_path / "Subject_03.mat", (0, 0))
+    assert len(catalog.chiu(tmp_path / "chiu", "subject", **cache)[0]) == 4
+    shutil.copy2(tmp_path / "Subject_03.mat", tmp_path / "chiu")
+    assert len(catalog.chiu(tmp_path / "chiu", "subject", **cache)[0]) == 6
+    assert len(catalog.chiu(tmp_path, "subject", **cache)[0]) == 2
+
+
+def test_a_conversion_that_was_interrupted_begins_again(tmp_path, monkeypatch):
+    write_subjects(tmp_path / "chiu")
+    whole, _ = catalog.chiu(tmp_path / "chiu", "subject")
+    write_subject(tmp_path / "chiu" / "Subject_03.mat", seed=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(matlab, "write_cases", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            catalog.chiu(tmp_path / "chiu", "subject")
+    (tmp_path / "chiu" / "Subject_03.mat").unlink()
+    written = os.stat(whole["image"].iloc[0]).st_mtime_ns
+    catalog.chiu(tmp_path / "chiu", "subject")
+    assert os.stat(whole["image"].iloc[0]).st_mtime_ns > written
+
+
 def test_a_pixel_without_a_number_is_background_and_counted(tmp_path, capsys):
     (tmp_path / "chiu").mkdir()
     fluid = np.full(SHAPE, np.nan)
@@ -103,6 +133,9 @@ def test_a_pixel_without_a_number_is_background_and_counted(tmp_path, capsys):
         ),
         ({"manualFluid1": np.full(SHAPE, np.nan)}, "found manualFluid1 that is NaN everywhere"),
         ({"images": np.zeros((3, 4, 5))}, r"found the shapes \(3, 4, 5\) and \(12, 20, 6\)"),
+        ({"manualFluid1": CELLS}, "found manualFluid1 that holds no numbers"),
+        ({"images": np.full(SHAPE, 0.9)}, r"found images\(:, :, 2\) without a value above 1"),
+        ({"images": np.full(SHAPE, np.nan)}, r"found images\(:, :, 2\) without a value above 1"),
     ],
 )
 def test_a_file_that_does_not_hold_what_is_needed(tmp_path, changes, message):
@@ -142,11 +175,11 @@ def test_all_files_are_read_before_a_picture_is_written(tmp_path):
 def test_subjects_come_in_the_order_of_their_numbers(tmp_path):
     """B-scans are numbered in the order of the files, and the published split names numbers."""
     for number in range(1, 12):
-        images = np.full(SHAPE, number)
+        images = np.full(SHAPE, 10 * number)
         write_subject(tmp_path / f"Subject_{number}.mat", labelled=(1,), images=images)
     cases, _ = catalog.chiu(tmp_path, "subject", cache=tmp_path / "png", size=None)
     greys = [read_image(image).array.max() for image in cases["image"]]
-    assert greys == list(range(1, 12))
+    assert greys == list(range(10, 120, 10))
 
 
 def test_the_published_split_knows_110_bscans(tmp_path):

@@ -42,7 +42,7 @@ def test_a_crop_of_the_whole_image_is_the_image():
 def test_places_that_one_label_fills_are_drawn_again():
     labels = np.zeros((40, 40), "uint8")
     labels[:, 20:] = 1  # a crop of 10 that lies across the border has two labels
-    crop, wherever = RandomCrop((10, 10)), RandomCrop((10, 10), max_share=1.0, draws=0)
+    crop, wherever = RandomCrop((10, 10)), RandomCrop((10, 10), max_share=1.0)
     chosen = np.array([share(labels, place, (10, 10)) for place in places(crop, labels)])
     random = np.array([share(labels, place, (10, 10)) for place in places(wherever, labels)])
     one = (random < 0.75).mean()  # of one draw; eleven are all in vain far more rarely

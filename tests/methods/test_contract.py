@@ -24,6 +24,9 @@ METHODS = {
 }
 TWO_PARTS = {  # whose network has an encoder, a head and a boundary
     "category": lambda network: CategoryRegularization(network, True, warm_up=0.0, passes=2),
+    "category_joint": lambda network: CategoryRegularization(
+        network, True, warm_up=0.0, passes=2, separate=False
+    ),
     "category_mean_teacher": lambda network: CategoryRegularization(network, True, **MEAN_TEACHER),
 }
 
@@ -37,7 +40,8 @@ def make(request, two_part_network):
             else:
                 network = km.models.AERUNet((32, 32, 3), channels=2, filters=(4, 8))
                 method = METHODS[request.param](network)
-            method.compile(keras.optimizers.Adam(learning_rate), keras.optimizers.SGD(1e-3))
+            judges = keras.optimizers.SGD(1e-3, momentum=0.9)
+            method.compile(keras.optimizers.Adam(learning_rate), judges)
         method.total_steps = 8
         return method
 
@@ -59,6 +63,12 @@ def taught(data):
         "teacher_features": tf.concat([coarse, tf.sin(coarse[..., :2])], axis=-1),
     }
     return {**data, "target": {**data["target"], **teacher}}
+
+
+def everything(method):
+    """All that training changes: of the method, of its optimiser and of the discriminators'."""
+    judges = method.discriminator_optimizer.variables if method.discriminator_variables else []
+    return [*method.variables, *method.optimizer.variables, *judges]
 
 
 def batch(batches, step=0):
@@ -147,7 +157,7 @@ def test_a_checkpoint_holds_everything_that_training_changes(make, batches, tmp_
     resumed.build()
     assert folder.restore(resumed) == (1, Best(0.5, waited=3))
     resumed.train_step(batch(batches, 1))
-    for a, b in zip(whole.variables, resumed.variables, strict=True):
+    for a, b in zip(everything(whole), everything(resumed), strict=True):
         np.testing.assert_array_equal(a, b, err_msg=a.path)
 
 

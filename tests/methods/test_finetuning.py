@@ -99,7 +99,7 @@ def test_a_pytorch_checkpoint_that_does_not_fit_is_named(tmp_path):
     net = km.models.UNet((16, 16, 1), channels=2, filters=(4, 8))
     np.savez(tmp_path / "w.npz", **{"model.0.conv.unit0.conv.weight": np.ones((4, 9, 3, 3))})
     with pytest.raises(
-        ValueError, match=r"(?s)w.npz: .*received shape \(4, 9, 3, 3\), expected shape"
+        ValueError, match=r"(?s)w.npz: Received 1 .*received shape \(4, 9, 3, 3\), expected shape"
     ):
         load_checkpoint(net, tmp_path / "w.npz")
 
@@ -109,8 +109,9 @@ def test_a_file_that_is_no_checkpoint(tmp_path, name):
     with pytest.raises(FileNotFoundError, match=f"{name}: no such checkpoint"):
         load_checkpoint(network(), tmp_path / name)
     (tmp_path / name).write_bytes(b"<html>not found</html>")
-    with pytest.raises(ValueError, match=f"{name}: expected"):
+    with pytest.raises(ValueError, match=f"{name}: expected") as error:
         load_checkpoint(network(), tmp_path / name)
+    assert str(error.value).count(name) == 1
 
 
 def test_an_archive_of_something_else(tmp_path):
@@ -159,6 +160,11 @@ def test_the_decoder_begins_with_the_first_upsampling(name, first, last):
     train_only(net, "decoder")
     paths = [w.path.split("/")[-2] for w in net.trainable_weights]
     assert paths[0] == first and paths[-1] == last
+
+
+def test_the_auxiliary_head_is_part_of_the_head():
+    net = NETWORKS["unet_s5_d16"]()
+    assert train_only(net, "head") == (16 + 1) * 2 + 73_986 == 74_020
 
 
 def test_a_pattern_chooses_layers_by_name(capsys):
@@ -223,10 +229,30 @@ def test_a_share_of_the_rate_is_a_share_of_the_step(batches, optimizer):
         np.testing.assert_allclose(np.array(b) - s, share * (np.array(a) - s), atol=1e-6)
 
 
-def test_a_negative_share():
+def test_a_share_that_is_negative_or_of_what_is_frozen():
     net = network()
     with pytest.raises(ValueError, match="'encoder' has the factor -1"):
         discriminative(keras.optimizers.SGD(), net, {"encoder": -1})
+    train_only(net, "decoder")
+    with pytest.raises(ValueError, match="'encoder' has the factor 0.1, but is frozen"):
+        discriminative(keras.optimizers.SGD(), net, {"head": 1.0, "encoder": 0.1})
+
+
+def test_a_run_goes_on_with_the_same_shares_alone(batches, tmp_path):
+    def fit(factors):
+        with km.setup():
+            net, adam = network(), keras.optimizers.Adam(1e-3)
+            method = km.methods.Supervised(net, overlapping=True)
+            method.compile(discriminative(adam, net, factors) if factors else adam)
+        km.fit(method, batches, steps=1, run_dir=tmp_path / ("shares" if factors else "none"))
+
+    fit({"encoder": 0.1, "all": 1.0})
+    fit({"encoder": 0.1, "all": 1.0})
+    for other in ({"encoder": 0.5, "all": 1.0}, {"all": 1.0, "encoder": 0.1}):
+        with pytest.raises(ValueError, match=r"other settings \(optimizer.factors: \[.* there, \["):
+            fit(other)
+    fit({})  # as a folder from before shares were recorded
+    assert "factors" not in (tmp_path / "none" / "config.json").read_text()
 
 
 # Partial fine-tuning of RatLesNetV2

@@ -87,6 +87,18 @@ def test_without_a_boundary_the_mask_branch_reads_304_channels():
         "logits": (64, 64, 3), "logits_low": (16, 16, 3), "features": (16, 16, 304)}
 
 
+def test_a_batch_of_one_trains_what_is_deployed():
+    """The image branch has one value a channel then: batch statistics would be that value and 0."""
+    network = DeepLabV3Plus((32, 32, 3), channels=2)
+    norm = network.get_layer("encoder").get_layer("aspp.global_avg_pool.2")
+    network(noise(1, 32, 32, 3), training=True)
+    assert (np.array(norm.moving_variance) == 1).all()
+    network(noise(2, 32, 32, 3), training=True)
+    assert (np.array(norm.moving_variance) != 1).all()
+    x = noise(1, 1, 1, 256)
+    np.testing.assert_array_equal(norm(x, training=True), norm(x, training=False))
+
+
 def randomise_norms(application, centred):
     """Statistics as if trained; `centred` norms keep zero at zero, whatever the padding."""
     rng = np.random.default_rng(0)

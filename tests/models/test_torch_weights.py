@@ -11,6 +11,7 @@
 
 import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import keras
@@ -55,14 +56,43 @@ def test_refuses_other_classes_by_name():
         read(FILES / "module.pt")
 
 
-def test_runs_no_code(tmp_path):
-    class Payload:
-        def __reduce__(self):
-            return os.mkdir, (str(tmp_path / "made"),)
+class HistoryBuffer(list):
+    """Like MMEngine's: an object of a class of its own that holds arrays."""
 
+    def __init__(self):
+        super().__init__([1, 2])
+        self.log = np.arange(3.0)
+
+    def __setstate__(self, state):
+        raise AssertionError("code of a checkpoint runs")
+
+
+class Payload:
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+def test_what_stands_beside_the_state_dict_is_passed_over(tmp_path):
+    """A training checkpoint of MMSegmentation 1.x, by hand: `epoch` becomes such objects."""
+    payload = Payload(tmp_path / "made")
+    beside = {"log": HistoryBuffer(), "types": {HistoryBuffer}, "payload": payload}
+    instead = pickle.dumps(beside, protocol=2)[2:-1]  # without its header and its end
+    with zipfile.ZipFile(FILES / "zip.pt") as old, zipfile.ZipFile(tmp_path / "a.pt", "w") as new:
+        for entry in old.namelist():
+            new.writestr(entry, old.read(entry).replace(b"K\x03u.", instead + b"u."))
+    assert b"HistoryBuffer" in (tmp_path / "a.pt").read_bytes()
+    assert_same(read(tmp_path / "a.pt"), CONTENT)
+    assert not (tmp_path / "made").exists()
+
+
+def test_runs_no_code(tmp_path):
     header = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})
+    tree = {"weight": Payload(tmp_path / "made")}
     path = tmp_path / "payload.pt"
-    path.write_bytes(b"".join(pickle.dumps(part) for part in (*header, {"weight": Payload()}, [])))
+    path.write_bytes(b"".join(pickle.dumps(part) for part in (*header, tree, [])))
     with pytest.raises(ValueError, match=r"payload\.pt.*mkdir"):
         read(path)
     assert not (tmp_path / "made").exists()

@@ -36,7 +36,8 @@ class RandomCrop:
     def sample(self, seed, labels):
         """First row and column `(2,)` of one draw on labels `(H, W)`."""
         room = tf.cast(tf.shape(labels) - self.size + 1, "float32")
-        places = tf.cast(tf.random.stateless_uniform([self.draws + 1, 2], seed) * room, "int32")
+        draws = self.draws if self.max_share < 1 else 0
+        places = tf.cast(tf.random.stateless_uniform([draws + 1, 2], seed) * room, "int32")
 
         def mixed(place):
             counts = tf.math.bincount(tf.cast(tf.slice(labels, place, self.size), "int32"))

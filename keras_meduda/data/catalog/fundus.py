@@ -181,7 +181,8 @@ def fundus_rois(root) -> tuple[pd.DataFrame, Task]:
     """Disc regions in the layout of BEAL and UDA_CLR; every data set is a domain.
 
     `<domain>/{train,test}/ROIs/image/*` and `…/ROIs/mask/<same name>` with 0 cup, 128 rim, 255
-    background; values that interpolation made count as the nearest of these.
+    background; values that interpolation made count as the nearest of these (the original's bands
+    end at 50 and 200).
 
     Args:
         root: folder of the data sets, or of one.

@@ -17,7 +17,7 @@ from keras_meduda.data.augment import (
     on_grid,
     warp,
 )
-from keras_meduda.data.boundary import boundary_target
+from keras_meduda.data.boundary import RADIUS, boundary_target
 from keras_meduda.data.pipeline.prepared import Prepared
 
 
@@ -52,8 +52,8 @@ class Batches:
     Raises:
         ValueError: no cases, a source without labels, halves that were prepared differently,
             photometry of the wrong range, what is for pictures with volumes or the reverse, a crop
-            or patch that is larger than the images, or a crop without labels to choose its place
-            by.
+            or patch that is larger than the images, a crop without labels to choose its place by,
+            or a boundary of images smaller than its blur.
     """
 
     batch_size: int
@@ -108,6 +108,11 @@ class Batches:
             name = "crop" if self.crop else "patch"
             raise ValueError(
                 f"Batches: {name} {cut.size} is larger than the prepared images {size}."
+            )
+        if self.boundary and min(shown := cut.size if cut else size) < RADIUS:
+            raise ValueError(
+                f"Batches: boundary of images of {shown}; expected {RADIUS} pixels or more on "
+                "either side, the reach of its blur."
             )
 
     def _check_photometry(self):
