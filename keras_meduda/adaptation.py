@@ -121,12 +121,12 @@ def run_study(
         The adapted run.
 
     Raises:
-        ValueError: `flags.init` names a run of other classes, or with another preprocessing.
+        ValueError: `flags.init` names a run of other classes, preprocessing or network.
     """
     began = time.perf_counter()
     runs = {"source_only": load(flags.init)} if flags.init else {}
     for run in runs.values():
-        _check_init(run, study.task, preprocessing)
+        _check_init(run, study.task, preprocessing, build_network())
     steps = _steps(flags)
     store, rate = flags.out / "prepared", flags.learning_rate
     source = prepare(study.source, study.task, preprocessing, store, labels=True)
@@ -143,7 +143,8 @@ def run_study(
         return Supervised(build_network(), study.task.overlapping)
 
     def adapting():
-        return build_method(load(runs["source_only"].path).network)
+        precision = flags.precision if flags.init else None  # what was trained here has it
+        return build_method(load(runs["source_only"].path, precision).network)
 
     if not flags.init:
         folder = flags.out / "source_only"
@@ -174,20 +175,28 @@ def run_study(
             source_shares=shares,
             **_about(study, flags, runs, began),
         )
-        _say("The target has no labels, so no accuracy can be given.")
+        missing = "labels in its test part" if len(study.target_test) else "test cases"
+        _say(f"The target has no {missing}, so no accuracy can be given.")
         for line in suspicious(frame, shares):
             _say(f"look first: {line}")
     _say(f"report: {flags.out / 'report.html'}")
     return runs["adapted"]
 
 
-def _check_init(run, task, preprocessing):
+def _check_init(run, task, preprocessing, network):
     """Refuses to adapt a network that was trained for something else."""
     classes = (run.task.classes, run.task.overlapping), (task.classes, task.overlapping)
     grid = run.preprocessing, preprocessing
     for name, (there, now) in {"classes": classes, "preprocessing": grid}.items():
         if there != now:
             raise ValueError(f"--init {run.path}: {name} {there}, expected {now} as in this study.")
+    there, now = (sorted(tuple(w.shape) for w in n.weights) for n in (run.network, network))
+    if there != now:
+        raise ValueError(
+            f"--init {run.path}: a network of {run.network.count_params():,} parameters, expected "
+            f"{network.count_params():,} as these flags make; give those of its network, such as "
+            "--filters or --backbone."
+        )
 
 
 def _evaluate(study, flags, runs, began):

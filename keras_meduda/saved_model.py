@@ -23,7 +23,8 @@ def export(run, path, warm_up=()) -> Path:
       `(batch, H, W)` a class, named like the class.
     * `predict_mask`: the same image to `mask (batch, H, W)`, in the task's mask values.
     * `predict_png`: `image_bytes (batch,)`, whole PNG or JPEG files with 8 bits a channel, to
-      `mask_bytes (batch,)`, PNG files. Images of one request may differ in size.
+      `mask_bytes (batch,)`, PNG files. Images of one request may differ in size. Only of networks
+      of 1, 3 or 4 channels, which such files have.
 
     A network of volumes has the first two, with float32 `image (batch, X, Y, Z, channels)` as
     `read_image` gives it (X to the right, Y to the front, Z upwards) and, where the preprocessing
@@ -61,7 +62,7 @@ def export(run, path, warm_up=()) -> Path:
     module = tf.Module()
     module.network = run.network  # so that its variables are saved
     first = 0 if task.overlapping else 1
-    volumetric = len(preprocessing.size) == 3
+    volumetric, channels = len(preprocessing.size) == 3, preprocessing.channels
 
     def network(x):
         return run.network(x, training=False)["logits"]
@@ -90,12 +91,13 @@ def export(run, path, warm_up=()) -> Path:
 
     def predict_png(image_bytes):
         def one(encoded):
-            image = tf.io.decode_image(encoded, preprocessing.channels, expand_animations=False)
+            # Takes PNG too; by its accurate transform a JPEG is what Pillow makes of it.
+            image = tf.io.decode_jpeg(encoded, channels, dct_method="INTEGER_ACCURATE")
             return tf.io.encode_png(_mask(maps(image[None]), task)[0][..., None])
 
         return {"mask_bytes": tf.map_fn(one, image_bytes, fn_output_signature=tf.string)}
 
-    shape = (None, *(None for _ in preprocessing.size), preprocessing.channels)
+    shape = (None, *(None for _ in preprocessing.size), channels)
     inputs = [tf.TensorSpec(shape, tf.float32 if volumetric else tf.uint8, name="image")]
     if preprocessing.spacing:
         inputs.append(tf.TensorSpec((None, 3), tf.float32, name="spacing"))
@@ -103,14 +105,14 @@ def export(run, path, warm_up=()) -> Path:
         "serving_default": tf.function(serving_default, inputs),
         "predict_mask": tf.function(predict_mask, inputs),
     }
-    if not volumetric:
+    if not volumetric and channels in (1, 3, 4):
         encoded = tf.TensorSpec((None,), tf.string, name="image_bytes")
         signatures["predict_png"] = tf.function(predict_png, [encoded])
     unfinished = path.with_name(f".{uuid.uuid4().hex}-{path.name}")
     try:
         tf.saved_model.save(module, str(unfinished), signatures=signatures)
         if len(warm_up):
-            _write_warm_up(unfinished, path.parent.name, warm_up, inputs)
+            _write_warm_up(unfinished, path.parent.name, warm_up, inputs, signatures)
         unfinished.rename(path)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -159,7 +161,7 @@ def _mask(maps, task):
     return tf.gather(values, chosen)
 
 
-def _write_warm_up(folder, name, sizes, specs):
+def _write_warm_up(folder, name, sizes, specs, signatures):
     """Black images for every signature, where TensorFlow Serving looks for them."""
     try:
         from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
@@ -175,7 +177,7 @@ def _write_warm_up(folder, name, sizes, specs):
             inputs = {"image": image, "spacing": tf.ones((1, 3))}
             inputs = {spec.name: inputs[spec.name] for spec in specs}
             requests = [("serving_default", inputs), ("predict_mask", inputs)]
-            if len(size) == 2:
+            if "predict_png" in signatures:
                 encoded = tf.io.encode_png(image[0])[None]
                 requests.append(("predict_png", {"image_bytes": encoded}))
             for signature, inputs in requests:

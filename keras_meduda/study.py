@@ -1,5 +1,6 @@
 """What is compared: the cases of a domain adaptation by the part that they take in it."""
 
+import os
 import sys
 from dataclasses import dataclass
 
@@ -8,7 +9,7 @@ import pandas as pd
 from keras_meduda.data import catalog
 from keras_meduda.data.cases import read_cases, split_or_given, without_masks
 from keras_meduda.data.checks import checked
-from keras_meduda.data.io import DataError, Problem, is_volume
+from keras_meduda.data.io import DataError, Problem, image_files, is_volume
 from keras_meduda.data.phantoms import write_fundus
 from keras_meduda.task import Task
 
@@ -85,7 +86,7 @@ def read_study(flags) -> Study:
 
 
 def _check_parts(study, source, target):
-    """Refuses a study without training cases; warns of patients that train and are tested."""
+    """Refuses a study without training cases or of one domain twice; warns of what is unused."""
     parts = {"source": (study.source, source), "target": (study.target, target)}
     if empty := [
         Problem(
@@ -97,6 +98,23 @@ def _check_parts(study, source, target):
         if not len(part)
     ]:
         raise DataError(*empty)
+    files, others = (
+        {os.path.realpath(file) for cell in cases["image"] for file in image_files(cell)}
+        for cases in (source, target)
+    )
+    if both := files & others:
+        raise ValueError(
+            f"{len(both)} image files are in the source and in the target, such as {min(both)}; "
+            "expected two domains (--source-domain, --target-domain)."
+        )
+    for name, (_, cases) in parts.items():
+        unread = cases["split"][~cases["split"].isin(["train", "test"])]
+        for split, count in unread.value_counts().items():
+            print(
+                f"warning: {count} {name} cases of split {split!r} are not used; expected 'train' "
+                "or 'test'.",
+                file=sys.stderr,
+            )
     if shared := set(study.source["group"]) & set(study.target_test["group"]):
         print(
             "warning: groups in the source's training part and in the target's test part: "
@@ -108,28 +126,31 @@ def _check_parts(study, source, target):
 
 def _read_domains(flags):
     """Source cases, target cases and the task of each, from whichever flags name them."""
-    _check_data_flags(flags)
+    check_data_flags(flags)
     if flags.source_dataset:
         source, task = _dataset(flags.source_dataset, flags.source_root, flags.source_domain)
         other = flags.target_dataset or flags.source_dataset, flags.target_root or flags.source_root
         target, target_task = _dataset(*other, flags.target_domain)
-        if target_task.classes != task.classes:
+        there, here = ((t.classes, t.overlapping) for t in (task, target_task))
+        if there != here:
             raise ValueError(
-                f"source has the classes {task.classes}, target {target_task.classes}."
+                f"source has (classes, overlapping) {there}, target {here}; expected the same."
             )
         return source, target, task, target_task
     table, names = flags.cases, (flags.source_domain, flags.target_domain)
     if not table:
-        table, names = flags.out / "phantoms" / "cases.csv", ("camera_a", "camera_b")
+        count = 12 if flags.smoke else 72
+        folder = f"fundus_{count}_{flags.seed}"  # other flags draw others
+        table, names = flags.out / "phantoms" / folder / "cases.csv", ("camera_a", "camera_b")
         if not table.exists():
-            count = 12 if flags.smoke else 72
             write_fundus(table.parent, cases_per_domain=count, seed=flags.seed)
     cases = read_cases(table)
     task = _task(flags.classes, "mm" if is_volume(cases["image"].iloc[0]) else "px")
     return *(_domain(cases, name, table) for name in names), task, task
 
 
-def _check_data_flags(flags):
+def check_data_flags(flags):
+    """Refuses flags that name no data, half of them, or data twice."""
     by_table = [flags.cases]
     by_name = [flags.source_dataset, flags.source_root, flags.target_dataset, flags.target_root]
     if any(by_table) and any(by_name):
@@ -137,6 +158,11 @@ def _check_data_flags(flags):
             "Received both --cases and --source-dataset/--target-dataset; expected one of them."
         )
     domains = flags.source_domain, flags.target_domain
+    if any(domains) and not any(by_table + by_name):
+        raise ValueError(
+            "--source-domain and --target-domain need data: --cases, or --source-dataset and "
+            "--source-root."
+        )
     two_of_one = all(by_name[:2]) and not any(by_name[2:]) and all(domains)
     if any(by_name) and not (all(by_name) or two_of_one):
         raise ValueError(

@@ -203,7 +203,8 @@ def fit(
         ValueError: the folder holds a run with other settings, a setting does not fit the rest, or
             the batch does not divide among the replicas.
         ConnectionError: another worker was lost; started again, all go on from the last checkpoint.
-        KeyboardInterrupt: Ctrl-C or SIGTERM, after a checkpoint was written.
+        KeyboardInterrupt: Ctrl-C or SIGTERM, after a checkpoint was written; within a validation
+            the last one stays, and the steps since are repeated.
     """
     best_name = keep.removeprefix("best:") if keep.startswith("best:") else None
     if best_name and validation is None:
@@ -229,6 +230,9 @@ def fit(
         terms = strategy.run(method.train_step, args=(batch,))
         return {k: strategy.reduce(tf.distribute.ReduceOp.MEAN, v, None) for k, v in terms.items()}
 
+    def validation_due(step):
+        return validation and (step % validate_every == 0 or step == steps)
+
     def validate():
         """The validation's values, the best of which are remembered."""
         values = dict(validation(method.network))
@@ -252,7 +256,7 @@ def fit(
             method.build()
         first, best = run.restore(method)
         distribution.check_agreement(strategy, first, run.checkpoints)
-        ended = patience_is_over()
+        ended, recorded = patience_is_over(), first
         with StepBar(steps, first, show=chief) as bar, _terminate_as_interrupt():
             log = _Log(run, bar)
             try:
@@ -263,18 +267,22 @@ def fit(
                     log.add(update(next(batches)))
                     bar.advance(step)
                     validated = {}
-                    if validation and (step % validate_every == 0 or step == steps):
+                    if validation_due(step):
                         validated = validate() if chief else {}
                         ended = patience_is_over()
                     last = ended or step == steps
                     if validated or step % log_every == 0 or step == 10 or last:
                         log.record(step, **validated)
+                    recorded = step
                     if step % checkpoint_every == 0 or last:
                         log.record(step)
                         run.save(method, best)
             except KeyboardInterrupt:
-                if distribution.workers(strategy) == 1:  # else the others are at other steps
-                    log.record(int(method.step.numpy()))
+                step = int(method.step.numpy())
+                unfinished = step > recorded and validation_due(step)  # is lost if saved as done
+                # of several workers the others are at other steps
+                if distribution.workers(strategy) == 1 and not unfinished:
+                    log.record(step)
                     run.save(method, best)
                 print(f"\nStopped before step {steps}; the same command goes on.")
                 raise
@@ -308,10 +316,10 @@ def _config(method, data, steps, keep, patience, window):
 
 
 def _start(network):
-    """Size and norm of the weights: enough to tell checkpoints apart, the same on any device."""
+    """Size and norm of the weights, to as many digits as seeds need and devices agree in."""
     squares = (np.sum(np.square(w, dtype="float64")) for w in network.get_weights())
     norm = math.sqrt(sum(squares))
-    return f"{network.count_params():,} weights of norm {norm:.4g}"
+    return f"{network.count_params():,} weights of norm {norm:.7g}"
 
 
 def _described(optimizer):

@@ -54,6 +54,8 @@ def pictures(flags):
     """Preprocessing, shape of the network's input, and settings of the study for photographs."""
     import keras_meduda as km
 
+    if flags.patch or flags.spacing or flags.fit != "crop":
+        raise ValueError("--patch, --spacing and --fit are for volumes; received photographs.")
     flags.batch_size, flags.mode = flags.batch_size or 8, flags.mode or "strong"
     size = tuple(flags.size) * (2 if len(flags.size) == 1 else 1) or (192, 192)
     size = (64, 64) if flags.smoke else size
@@ -61,8 +63,13 @@ def pictures(flags):
     return preprocessing, (*size, 3), {"styles": 4}
 
 
-def volumes(flags):
-    """The same for volumes: patches and foreground z-scores."""
+def volumes(flags, spacings):
+    """The same for volumes: patches, foreground z-scores, no turn that mixes unequal voxel sides.
+
+    `spacings` are those of the files, mm.
+    """
+    import numpy as np
+
     import keras_meduda as km
     from keras_meduda.data.augment import Geometry, Intensity, RandomPatch
 
@@ -78,7 +85,10 @@ def volumes(flags):
         size, normalise="zscore_foreground", channels=1, axes="XYZ", spacing=flags.spacing,
         fit=flags.fit,
     )  # fmt: skip
-    batches = {"geometry": Geometry(rotation=10.0), "photometry": Intensity()}
+    sides = np.array([flags.spacing] if flags.spacing else spacings)
+    planes = [np.delete(sides, axis, axis=1) for axis in range(3)]
+    turns = tuple(10.0 if (p.max(axis=1) < 1.5 * p.min(axis=1)).all() else 0.0 for p in planes)
+    batches = {"geometry": Geometry(rotation=turns), "photometry": Intensity()}
     batches["patch"] = RandomPatch(patch)
     window = km.SlidingWindow(patch, gaussian=True)
     return preprocessing, (*patch, 1), {"styles": 2, "batches": batches, "window": window}
@@ -87,12 +97,14 @@ def volumes(flags):
 def draw_brains(flags):
     """Phantoms in place of data."""
     from keras_meduda.data.phantoms import write_brain
+    from keras_meduda.study import check_data_flags
 
-    flags.cases = flags.out / "phantoms" / "cases.csv"
+    check_data_flags(flags)
+    count, size = (3, (24, 28, 20)) if flags.smoke else (24, (44, 48, 40))
+    flags.cases = flags.out / "phantoms" / f"brain_{count}_{flags.seed}" / "cases.csv"
     flags.classes, flags.source_domain, flags.target_domain = ("tumour=1",), "t2", "flair"
     flags.size, flags.patch = flags.size or (48, 48, 48), flags.patch or (32, 32, 32)
     if not flags.cases.exists():
-        count, size = (3, (24, 28, 20)) if flags.smoke else (24, (44, 48, 40))
         write_brain(flags.cases.parent, count, size, flags.seed)
 
 
@@ -100,7 +112,7 @@ def main(flags):
     """Trains, adapts and evaluates."""
     import keras_meduda as km
     from keras_meduda.adaptation import announce, run_study
-    from keras_meduda.data.io import is_volume
+    from keras_meduda.data.io import is_volume, read_spacing
     from keras_meduda.study import read_study
 
     if flags.smoke:
@@ -108,8 +120,12 @@ def main(flags):
     if flags.volumes and not (flags.cases or flags.source_dataset):
         draw_brains(flags)
     study = read_study(flags)
-    of_kind = volumes if is_volume(study.source["image"].iloc[0]) else pictures
-    preprocessing, shape, settings = of_kind(flags)
+    images = [*study.source["image"], *study.target["image"]]
+    if is_volume(images[0]):
+        spacings = [read_spacing(image) for image in images if is_volume(image)]
+        preprocessing, shape, settings = volumes(flags, spacings)
+    else:
+        preprocessing, shape, settings = pictures(flags)
     if flags.mode != "style":
         settings["styles"] = 0
 

@@ -103,6 +103,7 @@ def main(flags):
             total(replicas, 1)
 
     if chief:
+        check(flags)
         check_settings(flags)
         cases = prepare_cases(flags, task)
         keep_settings(flags)
@@ -124,6 +125,32 @@ def main(flags):
         print("no test case has a mask, so no accuracy can be given")
         page = report_label_free(flags, cases, runs["student"], began)
     print(f"report: {page}")
+
+
+def check(flags):
+    """What can be said of the flags before a file is written."""
+    weights = Path(flags.teacher_weights) if flags.teacher_weights else None
+    if flags.detector and (flags.boxes or flags.teacher == "network"):
+        raise ValueError(
+            "--detector finds what --boxes has and --teacher network does without; expected one of "
+            "the three."
+        )
+    trained = flags.detector and not flags.detector.endswith(".yaml")
+    if trained and not Path(flags.detector).is_file():
+        raise FileNotFoundError(f"{flags.detector}: no such weights, expected .pt, or a .yaml.")
+    if weights and flags.teacher == "grabcut":
+        raise ValueError("--teacher grabcut has no weights; expected no --teacher-weights.")
+    if weights and flags.teacher == "network" and not (weights / "network.keras").exists():
+        raise FileNotFoundError(f"{weights}: expected a run folder with network.keras.")
+    if weights and weights.name != flags.teacher_weights and not weights.exists():
+        raise FileNotFoundError(f"{weights}: no such weights; a name alone would be downloaded.")
+    if not 0 <= flags.refine <= 1:
+        raise ValueError(f"--refine {flags.refine}: expected 0 to 1.")
+    fixed = flags.fixed_weights or (1.0,)
+    if min(fixed) < 0 or not any(fixed[: 2 if flags.teacher == "grabcut" else 3]):
+        raise ValueError(
+            f"--fixed-weights {fixed}: expected none below 0, and not all 0 (grabcut has no third)."
+        )
 
 
 def check_settings(flags):
@@ -153,7 +180,7 @@ def keep_settings(flags):
 
 def prepare_cases(flags, task):
     """The case table with its splits, checked, and written to the run folder."""
-    from keras_meduda.data.cases import split_or_given, write_cases
+    from keras_meduda.data.cases import write_cases
     from keras_meduda.data.catalog import cases_at
     from keras_meduda.data.checks import checked
     from keras_meduda.data.phantoms import write_brain_slices
@@ -163,12 +190,8 @@ def prepare_cases(flags, task):
     path = flags.cases or flags.out / "phantoms" / "cases.csv"
     if not flags.cases and not (flags.resume and path.exists()):
         write_brain_slices(path.parent, 16 if flags.smoke else 96, seed=flags.seed)
-    cases = cases_at(path)
+    cases = split(cases_at(path), flags.seed)
     masks = (cases["mask"] != "").any()
-    shares = {"labelled": 0.15, "train": 0.65, "test": 0.2} if masks else {"train": 1}
-    cases = split_or_given(cases, shares, flags.seed)
-    if not masks and flags.teacher != "network" and not (flags.boxes or flags.detector):
-        raise ValueError(f"{path}: no masks to take boxes from; expected --boxes or --detector.")
     if flags.boxes:
         read_boxes(flags.boxes)
     own_teacher = flags.teacher == "network" and flags.teacher_weights is None
@@ -179,6 +202,14 @@ def prepare_cases(flags, task):
         )
     if not (cases["split"] == "train").any():
         raise ValueError(f"{path}: no case of split 'train'; there are {set(cases['split'])}.")
+    boxed = flags.teacher == "network" or flags.boxes or flags.detector
+    without = cases["mask"][cases["split"] == "train"] == ""
+    if flags.oracle and without.any():
+        raise ValueError(f"{path}: {without.sum()} train cases without a mask; --oracle needs all.")
+    if not boxed and without.all():
+        raise ValueError(
+            f"{path}: no masks of train cases to take boxes from; expected --boxes or --detector."
+        )
     check_names(cases)
     checked(cases, task, read_masks=masks & (cases["split"] != "train"), channels=3)
     write_cases(cases, flags.out / "cases.csv")
@@ -187,8 +218,29 @@ def prepare_cases(flags, task):
     return cases
 
 
+def split(cases, seed):
+    """The split that the table names, or one by groups: without a mask an image can only train."""
+    import pandas as pd
+
+    from keras_meduda.data.cases import split_cases, split_or_given
+
+    if (cases["split"] != "").any():
+        return split_or_given(cases, {}, seed)
+    masked = cases["mask"] != ""
+    shares = {"labelled": 0.15, "train": max(0.0, masked.mean() - 0.35), "test": 0.2}
+    parts = split_cases(cases[masked], shares, seed)
+    shown = parts["group"][parts["split"] != "train"]
+    rest = cases[~masked & ~cases["group"].isin(shown)].assign(split="train")
+    if lost := len(cases) - len(parts) - len(rest):
+        print(f"{lost} cases without a mask are left out: their groups are labelled or tested")
+    return pd.concat([parts, rest]).sort_index()
+
+
 def find_boxes(flags, cases, task):
     """The box table of the train and test cases."""
+    import hashlib
+
+    from keras_meduda.data.cases import without_masks
     from keras_meduda.teachers.boxes import boxes_from_masks, write_boxes, write_yolo
 
     if flags.boxes or flags.teacher == "network":
@@ -202,27 +254,44 @@ def find_boxes(flags, cases, task):
     if weights.endswith(".yaml"):
         folder, labelled = flags.out / "detector", cases[cases["split"] == "labelled"]
         weights = folder / "detector.pt"
-        if not (flags.resume and weights.exists()):
-            path.unlink(missing_ok=True)
+
+        def train():
             data = write_yolo(labelled, task, folder / "data", seed=flags.seed)
-            call(
-                "detect_boxes.py",
-                "train",
-                "--data",
-                data,
-                "--out",
-                folder,
-                "--seed",
-                flags.seed,
-                "--model",
-                flags.detector,
-                "--epochs",
-                flags.detector_epochs,
-            )
-    if not (flags.resume and path.exists()):
+            options = {"model": flags.detector, "epochs": flags.detector_epochs}
+            call("detect_boxes.py", "train", data=data, out=folder, seed=flags.seed, **options)
+
+        once(flags, weights, files_of(labelled), train)
+
+    def predict():
         table = flags.out / "cases.csv"
-        call("detect_boxes.py", "predict", "--weights", weights, "--cases", table, "--out", path)
+        call("detect_boxes.py", "predict", weights=weights, cases=table, out=path)
+
+    digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
+    once(flags, path, [digest, files_of(without_masks(cases))], predict)
     return path
+
+
+def files_of(cases):
+    """Case, size and time of change of every file, which tell whether something was made of it."""
+    from keras_meduda.data.io import image_files, mask_files
+
+    return [
+        [case.case, (stat := Path(file).stat()).st_size, stat.st_mtime_ns]
+        for case in cases.itertuples()
+        for file in [*image_files(case.image), *(file for _, file in mask_files(case.mask))]
+    ]
+
+
+def once(flags, result, made_of, make):
+    """Makes a result, unless it is there and was made of the same."""
+    import json
+
+    record, text = result.with_suffix(".made_of.json"), json.dumps(made_of)
+    if flags.resume and result.exists() and record.exists() and record.read_text() == text:
+        return
+    record.unlink(missing_ok=True)
+    make()
+    record.write_text(text)
 
 
 def teacher_weights(flags, cases, stage):
@@ -236,24 +305,16 @@ def make_targets(flags, path, boxes, weights):
     """The teacher's HDF5 file; the teacher runs in a process of its own."""
     if not flags.resume:
         path.unlink(missing_ok=True)
-    options = {"--boxes": boxes, "--weights": weights}
-    options = [part for pair in options.items() if pair[1] for part in pair]
-    call(
-        "make_teacher_targets.py",
-        "--teacher",
-        flags.teacher,
-        "--cases",
-        flags.out / "cases.csv",
-        "--out",
-        path,
-        *options,
-    )
+    options = {"teacher": flags.teacher, "boxes": boxes, "weights": weights}
+    call("make_teacher_targets.py", cases=flags.out / "cases.csv", out=path, **options)
 
 
-def call(script, *arguments):
+def call(script, *words, **options):
     """Another script, in its own process: PyTorch does not share one with TensorFlow."""
     path = Path(__file__).with_name(script)
-    done = subprocess.run([sys.executable, path, *map(str, arguments)])
+    for name, value in options.items():
+        words += (f"--{name}", value) if value is not None else ()
+    done = subprocess.run([sys.executable, path, *map(str, words)])
     if done.returncode:
         raise ValueError(f"{script} ended with code {done.returncode}; its message is above.")
 

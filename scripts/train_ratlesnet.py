@@ -99,7 +99,7 @@ class RatLesNetFlags:
     resume: bool = True
     """Continue what the run folder holds."""
     smoke: bool = False
-    """Shrink everything: the same path in seconds, for a first try."""
+    """Two epochs of two steps, on tiny phantoms or on your data: the same path, for a first try."""
 
 
 def build(model, shape, channels, spacing):
@@ -191,7 +191,7 @@ def window_of(flags):
     return km.SlidingWindow(flags.patch, gaussian=True) if flags.patch else None
 
 
-def train(flags, cases, task, network=None):
+def train(flags, cases, task, network=None, other=None):
     """Trains, or fine-tunes, on the train part of the cases; keeps what is best on the val part.
 
     Without one, the weights of the last step.
@@ -201,11 +201,13 @@ def train(flags, cases, task, network=None):
         cases: case table with the parts train and perhaps val.
         task: what is segmented.
         network: function from input shape and channels to a network. Default: that of the flags.
+        other: cases that are to be predicted as well and must fit on the grid. Default none.
 
     Returns:
         The run.
     """
     import keras
+    import pandas as pd
     from rich.filesize import decimal
 
     import keras_meduda as km
@@ -216,7 +218,7 @@ def train(flags, cases, task, network=None):
     from keras_meduda.methods.finetuning import load_checkpoint, train_only
     from keras_meduda.optimizers import AdamWithL2
 
-    preprocessing, spacing = preprocessing_of(flags, cases)
+    preprocessing, spacing = preprocessing_of(flags, pd.concat([cases, other]))
     with_mask = cases[cases["mask"] != ""]
     labelled, val = (with_mask[with_mask["split"] == part] for part in ("train", "val"))
     if flags.train_size:
@@ -290,6 +292,8 @@ def check(flags):
         )
     if flags.init and not flags.init.exists():
         raise FileNotFoundError(f"{flags.init}: no such checkpoint.")
+    if flags.moving_statistics and flags.transfer != "partial":
+        raise ValueError("--moving-statistics is of --transfer partial: nothing else is frozen.")
     if not set(flags.flips) <= set("XYZ"):
         raise ValueError(f"--flips {flags.flips}: expected letters out of XYZ.")
 
@@ -307,14 +311,17 @@ def read(flags):
     from keras_meduda.data.phantoms import write_brain
     from keras_meduda.data.splits import in_three, unseen
 
+    if flags.smoke:
+        flags.epochs, flags.epoch = flags.epochs or 2, flags.epoch or 2
     if flags.dataset:
         cases, task = getattr(km.catalog, flags.dataset)(flags.root)
     else:
         table = flags.cases or flags.out / "phantoms" / "cases.csv"
         if not flags.cases:
-            flags.train_domain, flags.test_domain = "t2", "flair"
-            flags.epochs = flags.epochs or (2 if flags.smoke else 15)
-            if not table.exists():
+            if not (flags.train_domain or flags.test_domain):
+                flags.train_domain, flags.test_domain = "t2", "flair"
+            flags.epochs = flags.epochs or 15
+            if not (flags.resume and table.exists()):
                 size = (16, 20, 12) if flags.smoke else (40, 44, 32)
                 write_brain(table.parent, 12, size)
         cases = km.read_cases(table)
@@ -342,6 +349,8 @@ def main(flags):
     """Trains, tests in mm, and leaves pictures and a report."""
     import time
 
+    import pandas as pd
+
     import keras_meduda as km
     from keras_meduda.distribution import is_chief, strategy
     from keras_meduda.evaluation.ensemble import flips, vote
@@ -361,9 +370,9 @@ def main(flags):
     others = [km.load(path) for path in flags.vote]
     own, other, task = read(flags)
     if others:  # before the training whose run is to vote with them
-        ours = Run(flags.out, None, task, preprocessing_of(flags, own)[0], window_of(flags))
-        vote([ours, *others])
-    runs = [train(flags, own, task), *others]
+        grid = preprocessing_of(flags, pd.concat([own, other]))[0]
+        vote([Run(flags.out, None, task, grid, window_of(flags)), *others])
+    runs = [train(flags, own, task, other=other), *others]
     if not is_chief(strategy(flags.strategy)):
         return  # one worker evaluates and writes
     runs = [flips(run, flags.flips) for run in runs] if flags.flips else runs
@@ -375,6 +384,14 @@ def main(flags):
     if flags.test_domain:
         tested[flags.test_domain] = other
     method, parts, calibration, notes = f"{flags.model}, {flags.transfer}", {}, {}, []
+    made = {
+        "Postprocessing": f"islands and holes below {flags.smallest} voxels are removed"
+        if flags.smallest
+        else "none",
+        "Flips": flags.flips or "none",
+        "Votes": f"of {len(runs)} runs" if others else "none",
+    }
+    print("; ".join(f"{name.lower()}: {text}" for name, text in made.items()))
     for name, part in tested.items():
         frame, counts = score(run, part, masks=masks)
         parts[name], calibration[name] = {method: frame}, {method: counts}
@@ -396,6 +413,7 @@ def main(flags):
         masks=masks,
         notes=tuple(notes),
         facts={"Data": str(flags.root or flags.cases or "phantoms of this library")}
+        | made
         | about_run(run)
         | about_session(began),
     )

@@ -43,6 +43,20 @@ def png(answer):
     return answer.result().outputs["mask_bytes"].string_val[0]
 
 
+def outputs(files, folder):
+    """Where the mask of each file goes; ends where it would replace an image or another mask."""
+    paths = [folder / f"{Path(file).stem}.png" for file in files]
+    taken = {Path(file).resolve() for file in files}
+    for file, path in zip(files, paths, strict=True):
+        if path.resolve() in taken:
+            sys.exit(
+                f"{file}: its mask {path} would replace an image or the mask of another; "
+                "expected another --out, or files of different names."
+            )
+        taken.add(path.resolve())
+    return paths
+
+
 def main():
     """Sends a request a file and writes the masks."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -51,12 +65,12 @@ def main():
     parser.add_argument("--model", default="fundus")
     parser.add_argument("--out", type=Path, default=Path("masks"), help="folder of the masks")
     flags = parser.parse_args()
+    paths = outputs(flags.files, flags.out)
     flags.out.mkdir(parents=True, exist_ok=True)
     try:
-        for file, mask in zip(
-            flags.files, predict(flags.files, flags.address, flags.model), strict=True
-        ):
-            (flags.out / f"{Path(file).stem}.png").write_bytes(mask)
+        masks = predict(flags.files, flags.address, flags.model)
+        for path, mask in zip(paths, masks, strict=True):
+            path.write_bytes(mask)
     except grpc.RpcError as error:
         sys.exit(f"{flags.address} answered {error.code().name}: {error.details()}")
     except OSError as error:

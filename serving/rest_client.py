@@ -33,6 +33,20 @@ def predict(files, url, model):
         yield from (base64.b64decode(mask["b64"]) for mask in predictions)
 
 
+def outputs(files, folder):
+    """Where the mask of each file goes; ends where it would replace an image or another mask."""
+    paths = [folder / f"{Path(file).stem}.png" for file in files]
+    taken = {Path(file).resolve() for file in files}
+    for file, path in zip(files, paths, strict=True):
+        if path.resolve() in taken:
+            sys.exit(
+                f"{file}: its mask {path} would replace an image or the mask of another; "
+                "expected another --out, or files of different names."
+            )
+        taken.add(path.resolve())
+    return paths
+
+
 def main():
     """Sends the files and writes the masks as they come."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -41,11 +55,12 @@ def main():
     parser.add_argument("--model", default="fundus")
     parser.add_argument("--out", type=Path, default=Path("masks"), help="folder of the masks")
     flags = parser.parse_args()
+    paths = outputs(flags.files, flags.out)
     flags.out.mkdir(parents=True, exist_ok=True)
     try:
         masks = predict(flags.files, flags.url, flags.model)
-        for file, mask in zip(flags.files, masks, strict=True):
-            (flags.out / f"{Path(file).stem}.png").write_bytes(mask)
+        for path, mask in zip(paths, masks, strict=True):
+            path.write_bytes(mask)
     except urllib.error.HTTPError as error:
         sys.exit(f"{flags.url} answered {error.code}: {error.read().decode(errors='replace')}")
     except OSError as error:

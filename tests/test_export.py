@@ -5,13 +5,16 @@ import os
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 import keras_meduda as km
 from keras_meduda.data.serving import preprocess, resize
 from keras_meduda.saved_model import _mask
+from keras_meduda.training import Run
 
 SHAPES = [(1, 40, 50, 3), (3, 64, 64, 3), (2, 33, 21, 3)]
 
@@ -81,6 +84,33 @@ def test_the_difference_to_prediction_is_one_of_rounding(run, exported):
         ours = np.stack([km.predict(run, single) for single in image])
         served_maps = np.stack([maps[name] for name in run.task.classes], axis=-1)
         assert np.abs(served_maps - ours).max() < 0.02
+
+
+def bright(folder, channels):
+    """A run whose mask is where the first channel is bright: it shows every level of grey."""
+    x = keras.Input((64, 64, channels))
+    network = keras.Model(x, {"logits": keras.layers.Rescaling(1e3)(x[..., :1])})
+    task = km.Task(("bright",), overlapping=True)
+    return Run(folder, network, task, km.Preprocessing((64, 64), (), channels=channels))
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg"])
+def test_a_file_is_decoded_as_prediction_reads_it(tmp_path, ending):
+    run, file = bright(tmp_path, 3), tmp_path / f"photograph.{ending}"
+    Image.fromarray(images((1, 64, 64, 3))[0]).save(file)
+    served = tf.saved_model.load(str(km.export(run, tmp_path / "1"))).signatures["predict_png"]
+    mask = tf.io.decode_png(served(image_bytes=tf.io.read_file(str(file))[None])["mask_bytes"][0])
+    np.testing.assert_array_equal(mask, run.task.masks(km.predict(run, file)))
+
+
+@pytest.mark.parametrize(("channels", "signatures"), [(1, 3), (2, 2), (4, 3)])
+def test_files_are_served_where_they_can_have_the_channels(tmp_path, channels, signatures):
+    pytest.importorskip("tensorflow_serving", reason="the extra `serving` is not installed")
+    exported = km.export(bright(tmp_path, channels), tmp_path / "1", warm_up=[(40, 50)])
+    served = tf.saved_model.load(str(exported)).signatures
+    assert ("predict_png" in served) == (channels != 2)
+    records = tf.data.TFRecordDataset(f"{exported}/assets.extra/tf_serving_warmup_requests")
+    assert len(served) == len(list(records)) == signatures
 
 
 @pytest.mark.parametrize(

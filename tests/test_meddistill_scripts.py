@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import train_meddistill
 
-from keras_meduda.data.cases import read_cases, without_masks, write_cases
+from keras_meduda.data.cases import case_table, read_cases, without_masks, write_cases
 from keras_meduda.data.phantoms import write_brain_slices
 from keras_meduda.data.roi import read_boxes
+from keras_meduda.task import Task
 from keras_meduda.teachers.boxes import write_boxes
 from keras_meduda.teachers.targets import open_targets, read_target
 
@@ -116,6 +118,15 @@ def test_a_table_of_which_a_part_has_a_split_is_refused(table, tmp_path):
         (["--cases", "typo.csv"], "typo.csv: found no such file"),
         (["--cases", "{table}", "--boxes", "typo.csv"], "typo.csv: found no such file"),
         (["--cases", "{unlabelled}", "--teacher", "network"], "no case of split 'labelled'"),
+        (["--teacher", "network", "--teacher-weights", "typo"], "typo: expected a run folder"),
+        (["--teacher", "sam2", "--teacher-weights", "runs/typo.pt"], "runs/typo.pt: no such"),
+        (["--detector", "typo.pt"], "typo.pt: no such weights, expected .pt, or a .yaml"),
+        (["--refine", "2"], "--refine 2.0: expected 0 to 1"),
+        (["--fixed-weights", "-1", "0", "0"], "expected none below 0"),
+        (["--fixed-weights", "0", "0", "1"], "not all 0 (grabcut has no third)"),
+        (["--detector", "a.yaml", "--teacher", "network"], "--teacher network does without"),
+        (["--detector", "a.yaml", "--boxes", "boxes.csv"], "finds what --boxes has"),
+        (["--teacher-weights", "runs/a"], "--teacher grabcut has no weights"),
     ],
 )
 def test_a_mistake_leaves_no_settings_that_its_correction_does_not_fit(
@@ -135,6 +146,82 @@ def test_without_masks_the_named_split_is_kept(table, boxes, tmp_path):
     flags = ("--smoke", "--cases", unlabelled, "--boxes", boxes, "--out", tmp_path / "out")
     out = run("train_meddistill", *flags)
     assert "13 train, 5 test, 2 labelled" in out and "no test case has a mask" in out
+
+
+@pytest.mark.parametrize(
+    ("masks", "counts"),
+    [
+        (10, {"labelled": 4, "train": 30, "test": 6}),
+        (30, {"labelled": 6, "train": 26, "test": 8}),
+        (40, {"labelled": 6, "train": 26, "test": 8}),
+        (0, {"train": 40}),
+    ],
+)
+def test_images_without_a_mask_train(masks, counts):
+    mask = ["m.png"] * masks + [""] * (40 - masks)
+    cases = case_table([{"case": f"{i:02d}", "image": "a", "mask": mask[i]} for i in range(40)])
+    split = train_meddistill.split(cases, seed=0)
+    assert split["split"].value_counts().to_dict() == counts
+    assert set(split["split"][split["mask"] == ""]) <= {"train"}
+    assert split["case"].equals(cases["case"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "no masks of train cases to take boxes from; expected --boxes or --detector"),
+        (["--teacher", "network", "--oracle"], "10 train cases without a mask; --oracle needs all"),
+    ],
+)
+def test_what_needs_masks_of_train_cases_says_so_at_once(table, tmp_path, flags, message):
+    cases = read_cases(table).assign(split="train")
+    cases.loc[:9, ["split", "mask"]] = ["labelled", cases["mask"][0]]
+    cases.loc[10:, "mask"] = ""
+    write_cases(cases, path := tmp_path / "few.csv")
+    done = call("train_meddistill", "--cases", path, "--out", tmp_path / "o", *flags)
+    assert done.returncode == 2 and message in done.stderr
+    assert not (tmp_path / "o").exists()
+
+
+def test_no_image_of_a_patient_who_is_tested_trains(capsys):
+    """Ten patients of four images, the first of each with a mask; and four without masks."""
+    rows = [{"case": f"{i}", "image": "a.png", "group": i // 4} for i in range(56)]
+    cases = case_table(rows)
+    cases.loc[range(0, 40, 4), "mask"] = "m.png"
+    cases = train_meddistill.split(cases, seed=0)
+    assert cases["split"].value_counts().to_dict() == {"train": 16, "test": 6, "labelled": 4}
+    assert cases.groupby("group")["split"].nunique().max() == 1
+    assert "30 cases without a mask are left out" in capsys.readouterr().out
+
+
+def test_boxes_are_found_again_where_detector_or_images_changed(table, tmp_path, monkeypatch):
+    (weights := tmp_path / "yolo.pt").write_text("first")
+    flags = train_meddistill.MedDistillFlags(detector=str(weights), out=tmp_path)
+    done, trained, cases = [], iter("ab"), read_cases(table).assign(split="train")
+
+    def detect(script, *words, **options):
+        done.append(words[0])
+        if words[0] == "train":
+            (tmp_path / "detector" / "detector.pt").write_text(next(trained))
+        (tmp_path / "boxes.csv").touch()
+
+    def find(cases):
+        done.clear()
+        train_meddistill.find_boxes(flags, cases, Task(("tumour",), values={"tumour": (1, 255)}))
+        return done.copy()
+
+    monkeypatch.setattr(train_meddistill, "call", detect)
+    assert find(cases[:10]) == ["predict"] and find(cases[:10]) == []
+    assert find(cases) == ["predict"] and find(cases) == []
+    weights.write_text("second")
+    assert find(cases) == ["predict"] and find(cases) == []
+    os.utime(cases["image"][0], (1, 1))
+    assert find(cases) == ["predict"] and find(cases) == []
+    flags.detector = "yolo11n.yaml"
+    cases["split"] = ["labelled"] * 15 + ["train"] * 5
+    assert find(cases) == ["train", "predict"] and find(cases) == []
+    cases["split"] = ["labelled"] * 16 + ["train"] * 4
+    assert find(cases) == ["train", "predict"] and find(cases) == []
 
 
 def test_a_detector_of_too_few_cases_is_refused(tmp_path):

@@ -48,13 +48,13 @@ def flags(tmp_path, **settings):
     return cli.Flags(out=tmp_path / "run", smoke=True, batch_size=2, size=32, **settings)
 
 
-def adapt(flags):
+def adapt(flags, filters=(4, 8)):
     """The same path as a training script, in this process and with a tiny network."""
     cases = study.read_study(flags)
     preprocessing = km.Preprocessing(size=(32, 32), intensity=("clahe",))
 
     def network():
-        return km.models.AERUNet((32, 32, 3), cases.task.channels, (4, 8))
+        return km.models.AERUNet((32, 32, 3), cases.task.channels, filters)
 
     adaptation.announce(cases, preprocessing, network(), flags, styles=1)
     return adaptation.run_study(
@@ -123,7 +123,8 @@ DOMAINS = {"source_domain": "camera_a", "target_domain": "camera_b"}
 
 def test_without_target_labels_the_run_ends_with_a_label_free_page(unlabelled, tmp_path, capsys):
     adapt(flags(tmp_path, cases=unlabelled, **DOMAINS))
-    assert "no accuracy can be given" in " ".join(capsys.readouterr().out.split())
+    said = "The target has no labels in its test part, so no accuracy can be given."
+    assert said in capsys.readouterr().out
     page = (tmp_path / "run" / "report.html").read_text("utf-8")
     assert "no accuracy can be given" in page and page.count("data:image/png") > 0
     assert "masks of the source" in page and "HD95" not in page
@@ -166,6 +167,33 @@ def test_a_table_that_cannot_be_studied_is_refused_before_training(
         study.read_study(flags(tmp_path, cases=tmp_path / "cases.csv", **DOMAINS))
 
 
+def test_splits_that_nothing_reads_are_warned_of(phantoms, run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(adaptation, "fit", lambda *_, **__: run)
+    cases = km.read_cases(phantoms)
+    tested = (cases["domain"] == "camera_b") & (cases["split"] == "test")
+    cases.loc[tested, "split"] = "testing"
+    write_cases(cases, tmp_path / "cases.csv")
+    adapt(flags(tmp_path, cases=tmp_path / "cases.csv", init=run.path, **DOMAINS))
+    said = capsys.readouterr()
+    assert f"{tested.sum()} target cases of split 'testing' are not used" in said.err
+    assert "The target has no test cases, so no accuracy can be given." in said.out
+
+
+def test_data_sets_of_other_tasks_are_refused(tmp_path, monkeypatch):
+    def data_set(overlapping):
+        values = {"cup": (255,), "disc": (128, 255) if overlapping else (128,)}
+        return lambda root: (None, km.Task(("cup", "disc"), overlapping, values))
+
+    monkeypatch.setattr(study.catalog, "refuge", data_set(True))
+    monkeypatch.setattr(study.catalog, "folders", data_set(False))
+    settings = flags(
+        tmp_path, source_dataset="refuge", source_root=tmp_path, target_dataset="folders",
+        target_root=tmp_path,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"overlapping\) .* True\), target .* False\)"):
+        study.read_study(settings)
+
+
 def test_patients_that_train_and_are_tested_are_warned_of(phantoms, tmp_path, capsys):
     settings = flags(tmp_path, cases=tmp_path / "cases.csv", **DOMAINS)
     cases = km.read_cases(phantoms)
@@ -197,10 +225,20 @@ def test_a_run_of_other_classes_is_no_start(phantoms, run, tmp_path):
         adapt(settings)
 
 
-def test_init_skips_the_training_on_the_source(phantoms, run, tmp_path):
+def test_a_run_of_another_network_is_no_start(phantoms, run, tmp_path):
     settings = flags(tmp_path, cases=phantoms, init=run.path, **DOMAINS)
-    adapt(settings)
+    with pytest.raises(
+        ValueError, match=r"--init .*: a network of 2,104 parameters, expected 7,372"
+    ):
+        adapt(settings, filters=(8, 16))
+    assert not settings.out.exists()
+
+
+def test_init_skips_the_training_on_the_source(phantoms, run, tmp_path):
+    settings = flags(tmp_path, cases=phantoms, init=run.path, precision="mixed_bfloat16", **DOMAINS)
+    adapted = adapt(settings)
     assert not (settings.out / "source_only").exists()
+    assert adapted.network.get_layer("features").compute_dtype == "bfloat16"
 
 
 def test_predict_writes_masks_in_the_inputs_size(run, phantoms, tmp_path):
@@ -213,8 +251,17 @@ def test_predict_writes_masks_in_the_inputs_size(run, phantoms, tmp_path):
         Image.fromarray(noise).save(images / name)
     (images / "notes.txt").write_text("not an image")
     done = call(
-        "predict", "--run", run.path, "--images", images, "--out", tmp_path / "masks", "--overlays",
-        "--precision", "mixed_bfloat16", "--xla",
+        "predict",
+        "--run",
+        run.path,
+        "--images",
+        images,
+        "--out",
+        tmp_path / "masks",
+        "--overlays",
+        "--precision",
+        "mixed_bfloat16",
+        "--xla",
     )
     assert done.returncode == 0, done.stderr
     for name, size in [("a.png", (50, 40)), ("b.png", (31, 64)), ("c.tif", (64, 64))]:
@@ -261,6 +308,14 @@ MISTAKES = {  # what the user typed, and what the message says
     "unknown domain": (
         ["--cases", "{cases}", "--source-domain", "camera_a", "--target-domain", "canon"],
         "no case of domain 'canon'; there are ['camera_a', 'camera_b']",
+    ),
+    "domains without data": (
+        ["--source-domain", "zeiss", "--target-domain", "canon"],
+        "--source-domain and --target-domain need data",
+    ),
+    "one domain twice": (
+        ["--cases", "{cases}", "--source-domain", "camera_a", "--target-domain", "camera_a"],
+        "6 image files are in the source and in the target",
     ),
     "table and data set": (
         ["--cases", "{cases}", "--source-dataset", "refuge"],

@@ -153,13 +153,18 @@ def test_a_mistake_ends_in_one_message(name, rest, rpc, files, tmp_path, monkeyp
     where = ["--url", rest] if name == "rest_client" else ["--address", rpc]
     module = import_module(name)
     out = ["--out", str(tmp_path)]
+    mine, twin = tmp_path / "mine.png", tmp_path / "other" / "mine.jpg"
+    shutil.copy(files[0], mine)
     for typed, message in [
         ([str(files[0]), "--model", "liver"], "answered (404|NOT_FOUND)"),
-        ([str(tmp_path / "nothing.png")], "No such file .*nothing.png"),
+        ([str(tmp_path / "nothing.jpg")], "No such file .*nothing.jpg"),
+        ([str(mine)], "mine.png would replace an image"),
+        ([str(mine), str(twin), "--out", str(tmp_path / "o")], "mine.jpg: its mask .*o/mine.png"),
     ]:
-        monkeypatch.setattr(sys, "argv", [name, *typed, *where, *out])
+        monkeypatch.setattr(sys, "argv", [name, *where, *out, *typed])
         with pytest.raises(SystemExit, match=message):
             module.main()
+    assert mine.read_bytes() == files[0].read_bytes() and not (tmp_path / "o").exists()
 
 
 def test_the_server_configuration_is_well_formed():

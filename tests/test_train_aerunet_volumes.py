@@ -8,6 +8,7 @@ import pytest
 import train_aerunet_kd
 
 import keras_meduda as km
+from keras_meduda import study
 from keras_meduda.data.phantoms import write_brain
 
 
@@ -53,6 +54,11 @@ def test_two_contrasts_of_one_data_set(brats, tmp_path, capsys):
         ({"size": (24,)}, "--size 24: volumes have three sides"),
         ({"target_domain": "t1"}, r"no case of domain 't1'; there are \['flair', 't2'\]"),
         ({"target_domain": None}, "--source-domain and --target-domain are two of one data set"),
+        ({"target_domain": "t2"}, r"5 image files are in the source and in the target, such as"),
+        (
+            {"source_dataset": None, "source_root": None, "volumes": True},
+            "--source-domain and --target-domain need data",
+        ),
     ],
 )
 def test_mistakes(brats, tmp_path, changes, message):
@@ -63,7 +69,7 @@ def test_mistakes(brats, tmp_path, changes, message):
 
 def test_settings_of_volumes(brats, tmp_path):
     chosen = flags(brats, tmp_path, fit="crop_foreground")
-    preprocessing, shape, _ = train_aerunet_kd.volumes(chosen)
+    preprocessing, shape, _ = train_aerunet_kd.volumes(chosen, [(1.0, 1.0, 1.0)])
     assert chosen.augment_source and chosen.mode == "style" and shape == (16, 16, 16, 1)
     assert preprocessing.fit == "crop_foreground"
 
@@ -73,3 +79,50 @@ def test_drawn_brains_where_no_data_are_named(tmp_path):
     train_aerunet_kd.draw_brains(chosen)
     cases = km.read_cases(chosen.cases)
     assert sorted(set(cases["domain"])) == ["flair", "t2"] and len(cases) == 6
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"smoke": False}, {"volumes": False}])
+def test_other_flags_draw_other_phantoms(tmp_path, monkeypatch, change):
+    drawn = []
+
+    def draw(folder, *_, **__):
+        drawn.append(folder)
+        folder.mkdir(parents=True)
+        table = "case,domain,image\na,camera_a,a.png\nb,camera_b,b.png\n"
+        (folder / "cases.csv").write_text(table)
+
+    monkeypatch.setattr("keras_meduda.data.phantoms.write_brain", draw)
+    monkeypatch.setattr(study, "write_fundus", draw)
+    for changes in ({}, {}, change):
+        settings = {"volumes": True, "smoke": True, **changes}
+        chosen = train_aerunet_kd.AERUNetFlags(out=tmp_path, **settings)
+        if chosen.volumes:
+            train_aerunet_kd.draw_brains(chosen)
+        else:
+            study._read_domains(chosen)
+    assert len(drawn) == len(set(drawn)) == 2
+
+
+@pytest.mark.parametrize(
+    ("spacing", "spacings", "rotation"),
+    [
+        (None, [(1.0, 1.0, 1.2)], (10.0, 10.0, 10.0)),
+        (None, [(1.0, 1.0, 1.0), (0.5, 0.5, 5.0)], (0.0, 0.0, 10.0)),
+        (None, [(0.5, 5.0, 0.5)], (0.0, 10.0, 0.0)),
+        ((1.0, 1.0, 1.0), [(0.5, 0.5, 5.0)], (10.0, 10.0, 10.0)),
+    ],
+)
+def test_thick_slices_are_turned_in_their_own_plane(brats, tmp_path, spacing, spacings, rotation):
+    chosen = flags(brats, tmp_path, spacing=spacing)
+    _, _, settings = train_aerunet_kd.volumes(chosen, spacings)
+    assert settings["batches"]["geometry"].rotation == rotation
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"patch": (8, 8, 8)}, {"spacing": (1.0, 1.0, 1.0)}, {"fit": "crop_foreground"}],
+)
+def test_flags_of_volumes_are_refused_for_photographs(tmp_path, change):
+    chosen = train_aerunet_kd.AERUNetFlags(out=tmp_path, **change)
+    with pytest.raises(ValueError, match="--patch, --spacing and --fit are for volumes"):
+        train_aerunet_kd.pictures(chosen)

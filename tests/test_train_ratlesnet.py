@@ -43,6 +43,8 @@ def test_smoke_run(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     assert "837,026 of 837,026 parameters train" in done.stdout
     assert "test, lesion: Dice" in done.stdout and "flair, lesion: Dice" in done.stdout
+    assert "postprocessing: islands and holes below 20 voxels are removed; flips: X" in done.stdout
+    assert "islands and holes below 20 voxels are removed" in (out / "report.html").read_text()
     for name in ("test", "flair"):
         summary = json.loads((out / "evaluation" / name / "summary.json").read_text())
         assert set(summary["classes"]) == {"lesion"}
@@ -54,6 +56,30 @@ def test_smoke_run(tmp_path):
     config = json.loads((out / "config.json").read_text())
     assert (config["keep"], config["patience"]) == ("best:dice", 20)
     assert config["preprocessing"]["axes"] == "YXZ" and config["task"]["unit"] == "mm"
+
+
+def test_a_first_try_on_own_data_is_as_short(brains, tmp_path):
+    chosen = flags(brains, tmp_path, epochs=None, epoch=None, smoke=True)
+    train_ratlesnet.read(chosen)
+    assert (chosen.epochs, chosen.epoch) == (2, 2)
+
+
+def test_phantoms_of_a_first_try_are_not_those_of_a_run_that_starts_over(tmp_path):
+    shapes = []
+    for changes in ({"smoke": True}, {"train_domain": "flair"}, {"resume": False}):
+        own, _, _ = train_ratlesnet.read(train_ratlesnet.RatLesNetFlags(out=tmp_path, **changes))
+        assert set(own["domain"]) == {changes.get("train_domain", "t2")}
+        shapes.append(nib.load(own["image"].iloc[0]).shape)
+    assert shapes[0] == shapes[1] == (16, 20, 12) and shapes[2] == (40, 44, 32)
+
+
+def test_the_other_domain_is_on_the_grid_as_well(brains, tmp_path, monkeypatch):
+    def refuse(flags, cases):
+        raise ValueError(f"headers of {sorted(set(cases['domain']))}")
+
+    monkeypatch.setattr(train_ratlesnet, "preprocessing_of", refuse)
+    with pytest.raises(ValueError, match=r"headers of \['flair', 't2'\]"):
+        train_ratlesnet.main(flags(brains, tmp_path, test_domain="flair"))
 
 
 def weights_of(network):
@@ -226,6 +252,7 @@ MISTAKES = [
     ({"cases": None, "dataset": "brain_mouse", "root": Path("no")}, "no: found no such folder"),
     ({"vote": (Path("lost"),)}, "lost: expected a run folder with config.json"),
     ({"flips": "W"}, "--flips W: expected letters out of XYZ"),
+    ({"moving_statistics": True}, "--moving-statistics is of --transfer partial"),
     ({"lesion": (7,)}, r"mask values \[1\]"),
     ({"model": "unetr", "patch": (12, 16, 12)}, "multiples of 16"),
 ]

@@ -4,10 +4,10 @@ import numpy as np
 
 
 def to_channels(image, channels: int) -> np.ndarray:
-    """An image with as many channels: grey is repeated, alpha dropped, colour made grey.
+    """An image with as many channels: grey is repeated, a picture's alpha dropped, its colour grey.
 
     Args:
-        image: `(*spatial, channels found)`.
+        image: `(*spatial, channels found)`; those of a volume are contrasts, of which none is lost.
         channels: number wanted.
 
     Raises:
@@ -20,11 +20,12 @@ def to_channels(image, channels: int) -> np.ndarray:
     found = image.shape[-1]
     if found == channels:
         return image
-    if found in (2, 4):  # grey or RGB with alpha
+    picture = image.ndim == 3
+    if picture and found in (2, 4):  # grey or RGB with alpha
         return to_channels(image[..., :-1], channels)
     if found == 1:
         return np.repeat(image, channels, axis=-1)
-    if found == 3 and channels == 1:
+    if picture and found == 3 and channels == 1:
         grey = (image @ np.array([0.299, 0.587, 0.114], "float32"))[..., None]
         return grey if image.dtype.kind == "f" else np.rint(grey).astype(image.dtype)
     raise ValueError(f"image has {found} channels, the preprocessing expects {channels}.")

@@ -35,8 +35,8 @@ def validate(cases, task, read_masks=None, channels=None) -> list[Problem]:
         read_masks: a boolean a row; these rows need a mask, and only theirs are opened. Where
             labels must stay unseen, as in the target's training part, pass `False` or blank their
             cells with `without_masks`. Default: every row that has a mask.
-        channels: channels a network expects; a grey image may be repeated, alpha dropped, colour
-            made grey. Default: any.
+        channels: channels a network expects; a grey image may be repeated, of a picture in one file
+            alpha dropped and colour made grey. Default: any.
 
     Returns:
         The problems, those of the table first, then in the order of rows.
@@ -136,17 +136,18 @@ def _case_problems(image_cell, mask_cell, task, channels):
 
 
 def _image_problems(cell, array, channels):
-    found = array.shape[-1]
+    found, several = array.shape[-1], len(image_files(cell)) > 1
     colours = found - 1 if found in (2, 4) and found != channels else found  # without alpha
+    fits = colours in (1, channels) or (colours == 3 and channels == 1)
     problems = []
-    if channels and colours not in (1, channels) and not (colours == 3 and channels == 1):
+    if channels and found != channels and (several or not fits):
         problems.append(Problem(cell, f"{found} channels", f"{channels}"))
     planes = np.ascontiguousarray(np.moveaxis(array, -1, 0)).reshape(found, -1)
     low, high = planes.min(axis=1), planes.max(axis=1)
     if not np.isfinite([low, high]).all():
         problems.append(Problem(cell, "NaN or infinite values", "finite numbers"))
     constant = low == high
-    if constant.all() or (constant.any() and len(image_files(cell)) > 1):
+    if constant.all() or (constant.any() and several):
         problems.append(
             Problem(
                 cell,

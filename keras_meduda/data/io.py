@@ -63,7 +63,7 @@ def read_mask(cell, task, root=None) -> np.ndarray:
     The values of a single file go through `task.encode`. Those of a picture are its grey values,
     or the indices of a palette that holds colours. A file of one class is foreground above half of
     its range (1, 255 or 65535, the smallest that holds its maximum), which of a soft map of several
-    experts is the majority.
+    experts is the majority; one value beside 0, such as 2, is foreground whatever it is.
 
     Args:
         cell: a path, or `name=path` for every class, joined by `|`: `cup=c.png|disc=d.png`.
@@ -75,8 +75,9 @@ def read_mask(cell, task, root=None) -> np.ndarray:
         where classes overlap.
 
     Raises:
-        DataError: as `read_image`; also colours, undeclared values, unknown or missing classes, and
-            classes that exclude each other on the same pixel.
+        DataError: as `read_image`; also colours, undeclared values, unknown or missing classes,
+            several values of a class up to half of the range, and classes that exclude each other
+            on the same pixel.
 
     Example:
         >>> from keras_meduda.task import Task
@@ -271,6 +272,11 @@ def _read_class_files(cell, files, task):
         values, index = mask.array[..., 0], task.classes.index(name)
         top = next((top for top in (1, 255, 65535) if values.max() <= top), values.max())
         inside = values > top / 2
+        if not inside.any() and values.max() > 0:
+            inside = values == values.max()
+            if values[~inside].any():
+                found = f"mask values {_few(np.unique(values).tolist())}, none above half of {top}"
+                raise DataError(Problem(file, found, f"0 and one value for {name}, or a soft map"))
         if task.overlapping:
             labels |= inside.astype("uint8") << index
         elif twice := np.count_nonzero(labels[inside]):

@@ -1,5 +1,6 @@
 """Square regions around the optic disc, and the way back to the full photograph."""
 
+import json
 import math
 import re
 from pathlib import Path
@@ -10,7 +11,16 @@ import pandas as pd
 from keras_meduda.data import spatial
 from keras_meduda.data.cases import read_cases, read_table, write_cases
 from keras_meduda.data.catalog import FUNDUS
-from keras_meduda.data.io import DataError, Problem, read_image, read_mask, write_picture
+from keras_meduda.data.io import (
+    DataError,
+    Problem,
+    image_files,
+    mask_files,
+    read_image,
+    read_mask,
+    replacing,
+    write_picture,
+)
 from keras_meduda.progress import track
 
 PLACE = ["x0", "y0", "full_width", "full_height"]  # columns that lead back to the full field
@@ -95,7 +105,8 @@ def prepare_rois(cases, task, out, boxes=None, scale=1.6, size=None) -> pd.DataF
     `<out>/<domain>/images/<case>.png`, `<out>/<domain>/masks/<case>.png` with 255 cup, 128 rim, 0
     background (`catalog.FUNDUS`), and `<out>/cases.csv`, which keeps all columns and adds `x0`,
     `y0`, `full_width`, `full_height` for `paste`. The table comes first and finished pictures are
-    kept, so an interrupted run goes on where it stopped.
+    kept, so an interrupted run goes on where it stopped; where a case's files are not those that
+    `<out>/made_from.json` names, of the same size and time of change, it is cut anew.
 
     A case with a box is cut by its box, any other by its mask. Where a target's labels must stay
     unseen, give boxes.
@@ -112,7 +123,8 @@ def prepare_rois(cases, task, out, boxes=None, scale=1.6, size=None) -> pd.DataF
         The new table.
 
     Raises:
-        DataError: every case that cannot be cut; or a folder that holds other regions.
+        DataError: every case that cannot be cut; cases whose names make one file; or a folder that
+            holds other regions.
     """
     if task.classes != FUNDUS.classes or not task.overlapping:
         raise ValueError(
@@ -146,8 +158,17 @@ def prepare_rois(cases, task, out, boxes=None, scale=1.6, size=None) -> pd.DataF
             else ""
             for case in cases.itertuples()
         ]
+    if table["image"].duplicated().any():
+        raise DataError(
+            *(
+                Problem(path, f"the cases {list(rows['case'])}", "names that make a file for each")
+                for path, rows in table.groupby("image")
+                if len(rows) > 1
+            )
+        )
     _refuse_other_regions(out / "cases.csv", table)
     write_cases(table, out / "cases.csv")
+    _remove_outdated(out / "made_from.json", cases, table)
 
     _try_all(
         lambda job: _cut(task, *job),
@@ -239,6 +260,25 @@ def _refuse_other_regions(path, table):
                 path, "the same cases cut in another way", "the same settings, or an empty folder"
             )
         )
+
+
+def _remove_outdated(record, cases, table):
+    """Finished pictures may be kept only if they were cut out of the same files."""
+    known = json.loads(record.read_text()) if record.exists() else {}
+    for case, target in zip(cases.itertuples(), table.itertuples(), strict=True):
+        files = [*image_files(case.image), *(file for _, file in mask_files(case.mask))]
+        stamps = [
+            [path.name, (s := path.stat()).st_size, s.st_mtime_ns]
+            for path in map(Path, filter(None, files))
+            if path.exists()  # or reading it says so
+        ]
+        name = Path(target.image).relative_to(record.parent).as_posix()
+        if known.get(name) != stamps:
+            for path in filter(None, (target.image, target.mask)):
+                Path(path).unlink(missing_ok=True)
+        known[name] = stamps
+    with replacing(record) as unfinished:
+        unfinished.write_text(json.dumps(known))
 
 
 def _cut(task, case, square, target):

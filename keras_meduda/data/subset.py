@@ -59,7 +59,7 @@ def balanced_subset(cases: pd.DataFrame, volumes, count: int, seed: int = 42) ->
     """A number of cases spread over the sizes of their lesions.
 
     At random ⌊count / 8⌋ out of every range of volumes, or all there are; then one out of each
-    range that still has some, the smallest first, round after round.
+    range that still has some, the ranges in random order, round after round.
 
     Args:
         cases: a case table.
@@ -94,7 +94,7 @@ def balanced_subset(cases: pd.DataFrame, volumes, count: int, seed: int = 42) ->
     for queue in queues:
         chosen += [queue.pop() for _ in range(min(count // BINS, len(queue)))]
     while len(chosen) < count:
-        for queue in queues:
-            if queue and len(chosen) < count:
-                chosen.append(queue.pop())
+        for i in rng.permutation(BINS):
+            if queues[i] and len(chosen) < count:
+                chosen.append(queues[i].pop())
     return cases.iloc[sorted(chosen)]

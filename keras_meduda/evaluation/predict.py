@@ -94,7 +94,8 @@ def evaluate(
     Dice, IoU, HD95 (95th percentile of the pooled surface distances, MedPy's definition), ASSD,
     areas; for a task with the classes cup and disc the vertical cup-to-disc ratio on the rows of
     the cup. Both masks empty: dice 1, distance 0. One empty: dice 0, distance the image's diagonal,
-    and the row says which.
+    and the row says which. A prediction without a cup or a disc has no ratio, which in the ratio's
+    error counts as 0; the error is NaN where the reference has none.
 
     Args:
         run: what `km.load` or `km.fit` returns.
@@ -110,8 +111,17 @@ def evaluate(
         One row per case and class: `case, domain, group, class, dice, iou, hd95, assd,
         volume_prediction, volume_reference, prediction_empty, reference_empty`, and `vcdr,
         vcdr_reference, vcdr_error` where the task has a cup and a disc.
+
+    Raises:
+        ValueError: a task whose classes, or their order, are not the run's.
     """
-    task = task or run.task
+    task, own = task or run.task, run.task
+    if (task.classes, task.overlapping) != (own.classes, own.overlapping):
+        raise ValueError(
+            f"evaluate: received a task of the classes {task.classes} "
+            f"(overlapping={task.overlapping}), expected the run's: {own.classes} "
+            f"(overlapping={own.overlapping})."
+        )
 
     def score(row, prediction, probabilities):
         labels = read_mask(row.mask, task)
@@ -141,7 +151,8 @@ def evaluate(
             cup, disc = task.classes.index("cup"), task.classes.index("disc")
             vcdr = vertical_cup_to_disc_ratio(prediction[..., cup], prediction[..., disc])
             true = vertical_cup_to_disc_ratio(reference[cup], reference[disc])
-            rows[cup].update(vcdr=vcdr, vcdr_reference=true, vcdr_error=abs(vcdr - true))
+            error = abs(np.nan_to_num(vcdr) - true)  # or finding nothing would improve the mean
+            rows[cup].update(vcdr=vcdr, vcdr_reference=true, vcdr_error=error)
         return rows
 
     rows = list(cases.itertuples())

@@ -138,7 +138,7 @@ def discriminative(optimizer, network, factors):
         optimizer: a Keras optimiser that has not trained yet.
         network: the network that it will train.
         factors: part, as in `train_only`, → factor. The first that fits a layer counts; a layer
-            without one keeps the rate.
+            without one keeps the rate, as does what a method trains beside the network.
 
     Returns:
         The optimiser to compile with.
@@ -170,7 +170,8 @@ def discriminative(optimizer, network, factors):
 
     class Discriminative(type(optimizer)):
         def update_step(self, gradient, variable, learning_rate):
-            share = shares[self._get_variable_index(variable)]
+            index = self._get_variable_index(variable)  # a method's own weights come last
+            share = shares[index] if index < len(shares) else 1.0
             super().update_step(gradient, variable, share * learning_rate)
 
         def get_config(self):  # in their order, for the run folder

@@ -32,9 +32,9 @@ def sam2(weights="sam2.1_l.pt", device=None, size: int = 1024) -> Teacher:
         ImportError: ultralytics is missing.
         FileNotFoundError: the weights are not there.
     """
-    load_ultralytics()
-    path = weights_file(weights)
-    version = f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
+    ultralytics, path = load_ultralytics(), weights_file(weights)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    version = f"{path.name} {digest}, {size} px, ultralytics {ultralytics.__version__}"
     return teacher_of(predictor(str(path), device, size), version)
 
 
@@ -50,8 +50,9 @@ def predictor(weights, device=None, size: int = 1024, model=None):
 
 
 def teacher_of(sam, version: str) -> Teacher:
-    """The teacher around a predictor."""
-    masks_of = _soft_masks if _has_private_calls(sam) else _boolean_masks
+    """The teacher around a predictor; its version says whether the masks are soft."""
+    soft = _has_private_calls(sam)
+    masks_of = _soft_masks if soft else _boolean_masks
 
     def teach(image, boxes) -> Target:
         import torch
@@ -65,7 +66,7 @@ def teacher_of(sam, version: str) -> Teacher:
         embedding = undo_letter_box(np.moveaxis(embedding, 0, -1), shape)
         return merge(maps, quality, shape, embedding)
 
-    return Teacher("sam2", version, teach)
+    return Teacher("sam2", f"{version}, {'soft' if soft else 'boolean'} masks", teach)
 
 
 def undo_letter_box(array, shape) -> np.ndarray:

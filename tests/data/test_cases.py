@@ -172,7 +172,11 @@ FAULTS = {  # what is done to the files of case a, or to its cells; severity; fo
         "warning", "the value 0 everywhere", "contrast"),
     "NaN": (lambda d, c: (nan_tiff(d / "a.tif"), c.__setitem__("image", f"{d}/a.tif")),
             "error", "NaN or infinite values", "finite numbers"),
-    "two channels": (
+    "two contrasts": (
+        lambda d, c: c.__setitem__("image", "|".join(
+            str(write_picture(d / f"{i}.png", photograph()[..., :1])) for i in range(2))),
+        "error", "2 channels", "3"),
+    "five contrasts": (
         lambda d, c: c.__setitem__("image", "|".join(
             str(write_picture(d / f"{i}.png", photograph()[..., :1])) for i in range(5))),
         "error", "5 channels", "3"),

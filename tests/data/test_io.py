@@ -137,7 +137,9 @@ def test_mask_values_of_every_kind_of_picture(tmp_path, make, labels):
 @pytest.mark.parametrize(("dtype", "values", "inside"), [
     ("uint8", [0, 1, 1], [0, 1, 1]),
     ("uint8", [0, 127, 128], [0, 0, 1]),
-    ("uint8", [0, 64, 127], [0, 0, 0]),  # a soft map on which no majority agrees
+    ("uint8", [0, 2, 2], [0, 1, 1]),  # the class's index
+    ("uint8", [0, 100, 0], [0, 1, 0]),
+    ("uint8", [0, 0, 0], [0, 0, 0]),
     ("uint16", [0, 32767, 65535], [0, 0, 1]),
     ("uint16", [0, 1, 255], [0, 0, 1]),
 ])
@@ -273,6 +275,10 @@ MASKS = {
     "class twice": (lambda d: f"liver={d}/a.png|liver={d}/b.png", "['liver', 'liver']",
                     "one file each"),
     "no class": (lambda d: f"{d}/a.png|{d}/b.png", "files for the classes ['', '']", "one path"),
+    "class file of labels": (
+        lambda d: pair(picture(d / "a.png", np.array([[0, 1, 2]], "uint8")),
+                       picture(d / "b.png", np.array([[0, 0, 0]], "uint8"))),
+        "mask values [0, 1, 2], none above half of 255", "0 and one value for liver"),
     "overlap": (lambda d: pair(picture(d / "a.png", np.array([[0, 255, 255]], "uint8")),
                                picture(d / "b.png", np.array([[0, 0, 255]], "uint8"))),
                 "1 px of spleen that belong to another class", "overlapping=False"),

@@ -96,6 +96,26 @@ def test_a_second_start_goes_on_and_keeps_what_is_there(tmp_path):
         prepare_rois(cases, FUNDUS, tmp_path / "out", scale=2)
 
 
+def test_a_corrected_file_is_cut_anew_and_no_other(tmp_path):
+    cases = photographs(tmp_path)
+    rois = prepare_rois(cases, FUNDUS, tmp_path / "out")
+    other, before = Path(rois.loc[1, "image"]), read_image(rois.loc[0, "image"]).array
+    stamp = other.stat().st_mtime_ns
+    disc = read_image(cases.loc[0, "mask"]).array > 0
+    write_picture(cases.loc[0, "mask"], disc * np.uint8(128))  # no cup any more, in the same box
+    prepare_rois(cases, FUNDUS, tmp_path / "out")
+    assert set(np.unique(read_image(rois.loc[0, "mask"]).array)) == {0, 128}
+    np.testing.assert_array_equal(read_image(rois.loc[0, "image"]).array, before)
+    assert other.stat().st_mtime_ns == stamp
+
+
+def test_cases_that_would_share_a_file_are_refused(tmp_path):
+    cases = photographs(tmp_path).assign(case=["p 1", "p_1"])
+    with pytest.raises(DataError, match=r"p_1.png: found the cases \['p 1', 'p_1'\]"):
+        prepare_rois(cases, FUNDUS, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(("text", "found"), [
     ("middle,60,30,80,fifty\n", "the box 60 30 80 fifty of 'middle'"),
     ("middle,80,30,60,50\n", "the box 80 30 60 50 of 'middle'"),

@@ -63,9 +63,24 @@ def test_a_missed_class_scores_zero_and_is_counted(run, cases, monkeypatch):
     frame = km.evaluate(run, cases)
     assert (frame["dice"] == 0).all()
     np.testing.assert_allclose(frame["hd95"], np.hypot(*shape))
-    assert frame["vcdr"].isna().all()
+    cup = frame[frame["class"] == "cup"]
+    assert cup["vcdr"].isna().all() and cup["vcdr_reference"].gt(0).all()
+    assert cup["vcdr_error"].equals(cup["vcdr_reference"])
     summary = summarise(frame)["classes"]["cup"]
     assert summary["empty"]["prediction_only"] == len(cases)
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        km.Task(("disc", "cup"), True, {"cup": (255,), "disc": (128, 255)}),
+        km.Task(("cup",), True, {"cup": (255,)}, (0, 128)),
+        km.Task(("cup", "disc"), False, {"cup": (255,), "disc": (128,)}),
+    ],
+)
+def test_a_task_of_other_channels_is_refused(run, cases, task):
+    with pytest.raises(ValueError, match=r"expected the run's: \('cup', 'disc'\)"):
+        km.evaluate(run, cases, task)
 
 
 def test_other_mask_values_need_the_other_task(run, cases, tmp_path):

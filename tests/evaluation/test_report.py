@@ -111,6 +111,13 @@ def test_a_report_stands_alone_and_says_what_was_found(run, phantoms, tmp_path):
     assert {"h1", "h2", "h3", "table", "caption", "figure", "svg", "nav", "main"} <= set(page.tags)
 
 
+def test_a_run_called_oracle_has_a_report_of_its_own(run, phantoms, tmp_path):
+    cases = target(phantoms)
+    parts = {"test": {"oracle": score(run, cases)[0]}}
+    page = write_report(tmp_path / "a.html", "Oracle", parts, {"oracle": run}, cases, run.task, {})
+    assert Page(page).says("Mean Dice of oracle") and Page(page).says("uncertainty of oracle")
+
+
 def test_odd_names_stay_text(run, phantoms, tmp_path):
     cases = target(phantoms).assign(group=ODD, domain=ODD)
     odd = cases["case"].iloc[0] + ODD

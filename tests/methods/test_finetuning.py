@@ -238,6 +238,25 @@ def test_a_share_that_is_negative_or_of_what_is_frozen():
         discriminative(keras.optimizers.SGD(), net, {"head": 1.0, "encoder": 0.1})
 
 
+def test_what_a_method_trains_beside_the_network_keeps_the_rate():
+    """Projection and log variances of a distillation, which come after the network's weights."""
+    net = network()
+    method = km.methods.FoundationDistillation(net, teacher_channels=3, ulwr="kendall")
+    method.compile(discriminative(keras.optimizers.SGD(0.1), net, {"all": 0.0}))
+    beside = [*method.projection.trainable_weights, method.log_variances]
+    before = [np.array(w) for w in [*net.trainable_weights, *beside]]
+    rng = np.random.default_rng(0)
+    method.train_step({"target": {
+        "image": rng.random((2, 32, 32, 3), "float32"),
+        "teacher": rng.random((2, 32, 32, 2), "float32"),
+        "teacher_features": rng.normal(size=(2, 8, 8, 3)).astype("float32"),
+        "teacher_variance": np.full(2, 0.1, "float32"),
+    }})  # fmt: skip
+    after = [*net.trainable_weights, *beside]
+    moved = [not np.array_equal(w, b) for w, b in zip(after, before, strict=True)]
+    assert not any(moved[: -len(beside)]) and moved[-1] and moved[-len(beside)]
+
+
 def test_a_run_goes_on_with_the_same_shares_alone(batches, tmp_path):
     def fit(factors):
         with km.setup():

@@ -49,6 +49,23 @@ def test_boolean_masks_are_for_an_ultralytics_without_the_private_calls_alone(ca
         assert capsys.readouterr().out.count("taking boolean ones") == 1
 
 
+def test_whatever_changes_the_masks_changes_the_version(monkeypatch, tmp_path):
+    """By which stored targets are taken for current."""
+    (tmp_path / "sam2_t.pt").write_text("weights")
+    calls = {"_prepare_prompts": lambda dst, src, bboxes=None: None}
+    calls["_inference_features"] = lambda features, points, labels, masks: None
+
+    def version(size=1024, release="8.4.0", calls=calls):
+        monkeypatch.setattr(
+            sam2, "load_ultralytics", lambda: types.SimpleNamespace(__version__=release)
+        )
+        monkeypatch.setattr(sam2, "predictor", lambda *_: types.SimpleNamespace(**calls))
+        return sam2.sam2(tmp_path / "sam2_t.pt", size=size).version
+
+    versions = {version(), version(512), version(release="8.5.0"), version(calls={})}
+    assert len(versions) == 4 and version() in versions
+
+
 def test_an_interrupted_detector_is_not_taken_for_a_finished_one(monkeypatch, tmp_path):
     """ultralytics has written weights/best.pt by then."""
     (tmp_path / "data.yaml").touch()

@@ -49,7 +49,8 @@ def write_report(
             the same cases. The first part is what the pictures, the calibration and the comparison
             are about.
         runs: method → run, of the methods that are networks, in the order of their columns. The
-            last but "oracle" is the one whose best, median and worst case are shown.
+            last but "oracle", if there is another, is the one whose best, median and worst case
+            are shown.
         cases: the cases of the first part, with masks.
         task: declares the values of the mask files.
         facts: term → text, what was run.
@@ -229,7 +230,8 @@ def _view(heading, case, runs, cases, task, masks=None):
 
 def _main(runs):
     """The method that a page is about."""
-    return [name for name in runs if name != "oracle"][-1]
+    names = [name for name in runs if name != "oracle"] or list(runs)
+    return names[-1]
 
 
 def _unique(chosen):
