@@ -61,7 +61,8 @@ KL = {  # settings of KLDistillation
 STYLED = (
     "kl_distillation_both_styles", "kl_distillation_strong_styled",
     "category_regularization_styled", "category_regularization_styled_balanced",
-    "category_regularization_styled_continued", "category_regularization_joint_styled",
+    "category_regularization_joint_styled", "category_regularization_styled_continued",
+    "source_only_styled_continued", "beal_styled_continued", "mean_teacher_styled_continued",
 )  # fmt: skip
 RECOLOURED = (*STYLED[1:], "kl_distillation_recoloured", "kl_distillation_confident")
 JOINT = {"separate": False}
@@ -72,9 +73,12 @@ REGULARISATION = {  # settings of CategoryRegularization
     "mean_teacher": MEAN_TEACHER,
     "category_regularization": {},
     "category_regularization_styled": {},
-    "category_regularization_styled_continued": {},
     "category_regularization_balanced": {"balanced": True},
     "category_regularization_styled_balanced": {"balanced": True},
+    "source_only_styled_continued": SOURCE_ONLY,
+    "beal_styled_continued": BEAL,
+    "mean_teacher_styled_continued": MEAN_TEACHER,
+    "category_regularization_styled_continued": {},
     "beal_joint": {**BEAL, **JOINT},
     "mean_teacher_joint": {**MEAN_TEACHER, **JOINT},
     "category_regularization_joint": JOINT,
@@ -93,6 +97,8 @@ SEVERAL_SEEDS = (
     "source_only", "oracle", "kl_distillation_style", "kl_distillation_strong_styled", "beal",
     "mean_teacher", "category_regularization", "category_regularization_styled", "beal_joint",
     "mean_teacher_joint", "category_regularization_joint", "category_regularization_joint_styled",
+    "source_only_styled_continued", "beal_styled_continued", "mean_teacher_styled_continued",
+    "category_regularization_styled_continued",
 )  # fmt: skip
 METHODS = {
     "aerunet": ("source_only", "oracle", *KL),
