@@ -273,12 +273,14 @@ def find_boxes(flags, cases, task):
 
 def files_of(cases):
     """Case, size and time of change of every file, which tell whether something was made of it."""
+    from keras_meduda.data.files import state_of
     from keras_meduda.data.io import image_files, mask_files
 
     return [
-        [case.case, (stat := Path(file).stat()).st_size, stat.st_mtime_ns]
+        [case.case, *state_of(file)]
         for case in cases.itertuples()
         for file in [*image_files(case.image), *(file for _, file in mask_files(case.mask))]
+        if file
     ]
 
 

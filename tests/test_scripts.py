@@ -251,18 +251,9 @@ def test_predict_writes_masks_in_the_inputs_size(run, phantoms, tmp_path):
         Image.fromarray(noise).save(images / name)
     (images / "notes.txt").write_text("not an image")
     done = call(
-        "predict",
-        "--run",
-        run.path,
-        "--images",
-        images,
-        "--out",
-        tmp_path / "masks",
-        "--overlays",
-        "--precision",
-        "mixed_bfloat16",
-        "--xla",
-    )
+        "predict", "--run", run.path, "--images", images, "--out", tmp_path / "masks", "--overlays",
+        "--precision", "mixed_bfloat16", "--xla",
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     for name, size in [("a.png", (50, 40)), ("b.png", (31, 64)), ("c.tif", (64, 64))]:
         with Image.open(tmp_path / "masks" / name) as mask:

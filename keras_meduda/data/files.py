@@ -52,6 +52,12 @@ class DataError(ValueError):
         return "\n".join(map(str, self.problems))
 
 
+def state_of(file) -> list:
+    """Size and time of change: what was made of a file is made again where they differ."""
+    found = os.stat(file)
+    return [found.st_size, found.st_mtime_ns]
+
+
 @dataclass(frozen=True)
 class Image:
     """An image in memory.

@@ -9,6 +9,7 @@ from PIL import Image as Pillow
 from scipy.io import loadmat
 
 from keras_meduda.data.cases import case_table, read_cases, write_cases
+from keras_meduda.data.files import state_of
 from keras_meduda.data.io import DataError, Problem, replacing, write_picture
 
 KEYS = ("images", "manualFluid1")
@@ -39,7 +40,7 @@ def convert_chiu(files, folder, size=(256, 256)) -> pd.DataFrame:
     """
     folder = Path(folder)
     table, record = folder / "cases.csv", folder / "made_from.json"
-    stamps = [[Path(f).name, (s := Path(f).stat()).st_size, s.st_mtime_ns] for f in files]
+    stamps = [[Path(f).name, *state_of(f)] for f in files]
     if table.exists() and record.exists() and json.loads(record.read_text()) == stamps:
         return read_cases(table)
     subjects, problems = [], []

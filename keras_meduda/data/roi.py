@@ -11,6 +11,7 @@ import pandas as pd
 from keras_meduda.data import spatial
 from keras_meduda.data.cases import read_cases, read_table, write_cases
 from keras_meduda.data.catalog import FUNDUS
+from keras_meduda.data.files import state_of
 from keras_meduda.data.io import (
     DataError,
     Problem,
@@ -268,7 +269,7 @@ def _remove_outdated(record, cases, table):
     for case, target in zip(cases.itertuples(), table.itertuples(), strict=True):
         files = [*image_files(case.image), *(file for _, file in mask_files(case.mask))]
         stamps = [
-            [path.name, (s := path.stat()).st_size, s.st_mtime_ns]
+            [path.name, *state_of(path)]
             for path in map(Path, filter(None, files))
             if path.exists()  # or reading it says so
         ]

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from keras_meduda.data.files import state_of
 from keras_meduda.data.intensity import match_histogram
 from keras_meduda.data.io import (
     DataError,
@@ -281,7 +282,7 @@ def _write(path, array):
 
 def _digest(files, *settings):
     """Name of a prepared file: of its input files (path, size, time of change) and settings."""
-    stamps = [(f, (s := os.stat(f)).st_size, s.st_mtime_ns) for f in files if os.path.exists(f)]
+    stamps = [(f, *state_of(f)) for f in files if os.path.exists(f)]
     text = json.dumps([files, stamps, settings], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
