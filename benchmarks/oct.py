@@ -90,7 +90,7 @@ CANDIDATES = {  # what each changes of our recipe
 DISC = km.Task(("disc",), values={"disc": (128, 255)})
 
 
-def cases_of(split, fold=0):
+def cases_of(split, fold=None):
     """Training and test cases of the Chiu data set, and its task."""
     root = Path(os.environ["MEDUDA_DATA"]) / "oct_chiu"
     cases, task = catalog.chiu(root, split, fold)

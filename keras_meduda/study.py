@@ -10,7 +10,7 @@ from keras_meduda.data import catalog
 from keras_meduda.data.cases import read_cases, split_or_given, without_masks
 from keras_meduda.data.checks import checked
 from keras_meduda.data.io import DataError, Problem, image_files, is_volume
-from keras_meduda.data.phantoms import write_fundus
+from keras_meduda.data.phantoms import drawn, write_fundus
 from keras_meduda.task import Task
 
 
@@ -140,10 +140,8 @@ def _read_domains(flags):
     table, names = flags.cases, (flags.source_domain, flags.target_domain)
     if not table:
         count = 12 if flags.smoke else 72
-        folder = f"fundus_{count}_{flags.seed}"  # other flags draw others
-        table, names = flags.out / "phantoms" / folder / "cases.csv", ("camera_a", "camera_b")
-        if not table.exists():
-            write_fundus(table.parent, cases_per_domain=count, seed=flags.seed)
+        table = drawn(write_fundus, flags.out, count, 256, flags.seed)
+        names = ("camera_a", "camera_b")
     cases = read_cases(table)
     task = _task(flags.classes, "mm" if is_volume(cases["image"].iloc[0]) else "px")
     return *(_domain(cases, name, table) for name in names), task, task

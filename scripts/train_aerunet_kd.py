@@ -96,16 +96,14 @@ def volumes(flags, spacings):
 
 def draw_brains(flags):
     """Phantoms in place of data."""
-    from keras_meduda.data.phantoms import write_brain
+    from keras_meduda.data.phantoms import drawn, write_brain
     from keras_meduda.study import check_data_flags
 
     check_data_flags(flags)
     count, size = (3, (24, 28, 20)) if flags.smoke else (24, (44, 48, 40))
-    flags.cases = flags.out / "phantoms" / f"brain_{count}_{flags.seed}" / "cases.csv"
+    flags.cases = drawn(write_brain, flags.out, count, size, flags.seed)
     flags.classes, flags.source_domain, flags.target_domain = ("tumour=1",), "t2", "flair"
     flags.size, flags.patch = flags.size or (48, 48, 48), flags.patch or (32, 32, 32)
-    if not flags.cases.exists():
-        write_brain(flags.cases.parent, count, size, flags.seed)
 
 
 def main(flags):

@@ -13,6 +13,7 @@ DATA is a case table, a folder with images/ and masks/, or a folder of images. C
 the masks with --jitter, which is an upper figure. Every stage goes on where it stopped.
 """
 
+import re
 import subprocess
 import sys
 import time
@@ -142,8 +143,12 @@ def check(flags):
         raise ValueError("--teacher grabcut has no weights; expected no --teacher-weights.")
     if weights and flags.teacher == "network" and not (weights / "network.keras").exists():
         raise FileNotFoundError(f"{weights}: expected a run folder with network.keras.")
-    if weights and weights.name != flags.teacher_weights and not weights.exists():
-        raise FileNotFoundError(f"{weights}: no such weights; a name alone would be downloaded.")
+    downloadable = re.fullmatch(r"sam2(\.1)?_[tsbl]\.pt", flags.teacher_weights or "")
+    if weights and not weights.exists() and not downloadable:
+        raise FileNotFoundError(
+            f"{weights}: no such weights; expected a file, or a name such as sam2.1_t.pt, which "
+            "would be downloaded."
+        )
     if not 0 <= flags.refine <= 1:
         raise ValueError(f"--refine {flags.refine}: expected 0 to 1.")
     fixed = flags.fixed_weights or (1.0,)
@@ -183,13 +188,12 @@ def prepare_cases(flags, task):
     from keras_meduda.data.cases import write_cases
     from keras_meduda.data.catalog import cases_at
     from keras_meduda.data.checks import checked
-    from keras_meduda.data.phantoms import write_brain_slices
+    from keras_meduda.data.phantoms import drawn, write_brain_slices
     from keras_meduda.data.roi import read_boxes
     from keras_meduda.teachers.boxes import check_names
 
-    path = flags.cases or flags.out / "phantoms" / "cases.csv"
-    if not flags.cases and not (flags.resume and path.exists()):
-        write_brain_slices(path.parent, 16 if flags.smoke else 96, seed=flags.seed)
+    count = 16 if flags.smoke else 96
+    path = flags.cases or drawn(write_brain_slices, flags.out, count, 128, flags.seed)
     cases = split(cases_at(path), flags.seed)
     masks = (cases["mask"] != "").any()
     if flags.boxes:

@@ -269,15 +269,14 @@ def read(flags):
     """Cases and task of the flags, every file looked at; phantoms where no data are named."""
     import keras_meduda as km
     from keras_meduda.data.checks import checked
-    from keras_meduda.data.phantoms import write_oct
+    from keras_meduda.data.phantoms import drawn, write_oct
 
     if flags.root:
         table = flags.root
-        cases, task = km.catalog.chiu(flags.root, flags.split or "published", flags.fold or 0)
+        cases, task = km.catalog.chiu(flags.root, flags.split or "published", flags.fold)
     else:
-        table = flags.cases or flags.out / "phantoms" / "cases.csv"
-        if not flags.cases and not table.exists():
-            write_oct(table.parent, *((3, 2) if flags.smoke else (12, 6)), seed=flags.seed)
+        counts = (3, 2) if flags.smoke else (12, 6)
+        table = flags.cases or drawn(write_oct, flags.out, *counts, 128, flags.seed)
         cases = km.read_cases(table)
         task = km.Task(("fluid",), values={"fluid": flags.fluid or (1,)})
     labelled = cases[cases["mask"] != ""]

@@ -308,7 +308,7 @@ def read(flags):
     import keras_meduda as km
     from keras_meduda.data.checks import checked
     from keras_meduda.data.io import DataError, Problem, is_volume
-    from keras_meduda.data.phantoms import write_brain
+    from keras_meduda.data.phantoms import drawn, write_brain
     from keras_meduda.data.splits import in_three, unseen
 
     if flags.smoke:
@@ -316,14 +316,13 @@ def read(flags):
     if flags.dataset:
         cases, task = getattr(km.catalog, flags.dataset)(flags.root)
     else:
-        table = flags.cases or flags.out / "phantoms" / "cases.csv"
-        if not flags.cases:
+        table = flags.cases
+        if not table:
             if not (flags.train_domain or flags.test_domain):
                 flags.train_domain, flags.test_domain = "t2", "flair"
             flags.epochs = flags.epochs or 15
-            if not (flags.resume and table.exists()):
-                size = (16, 20, 12) if flags.smoke else (40, 44, 32)
-                write_brain(table.parent, 12, size)
+            size = (16, 20, 12) if flags.smoke else (40, 44, 32)
+            table = drawn(write_brain, flags.out, 12, size, 0)
         cases = km.read_cases(table)
         values = flags.lesion if flags.cases else (1,)
         task = km.Task(("lesion",), values={"lesion": values}, unit="mm")

@@ -120,6 +120,7 @@ def test_a_table_of_which_a_part_has_a_split_is_refused(table, tmp_path):
         (["--cases", "{unlabelled}", "--teacher", "network"], "no case of split 'labelled'"),
         (["--teacher", "network", "--teacher-weights", "typo"], "typo: expected a run folder"),
         (["--teacher", "sam2", "--teacher-weights", "runs/typo.pt"], "runs/typo.pt: no such"),
+        (["--teacher", "sam2", "--teacher-weights", "sam2.1_x.pt"], "sam2.1_x.pt: no such"),
         (["--detector", "typo.pt"], "typo.pt: no such weights, expected .pt, or a .yaml"),
         (["--refine", "2"], "--refine 2.0: expected 0 to 1"),
         (["--fixed-weights", "-1", "0", "0"], "expected none below 0"),

@@ -68,7 +68,7 @@ def test_train_then_fine_tune_then_evaluate_a_checkpoint(tmp_path, capsys):
     folder = tmp_path / "a" / "evaluation" / "test"
     assert {p.name for p in folder.iterdir()} == {"cases.csv", "summary.json", "totals.json"}
     assert set(json.loads((folder / "totals.json").read_text())["dice"]) == {"background", "fluid"}
-    table = tmp_path / "a" / "phantoms" / "cases.csv"
+    table = tmp_path / "a" / "phantoms" / "oct_3_2_128_0" / "cases.csv"
     cases = km.read_cases(table)
     assert scored(folder) == set(cases.loc[cases["split"] == "test", "case"])
     report = (tmp_path / "a" / "report.html").read_text()

@@ -233,6 +233,11 @@ def test_a_split_that_is_none(tmp_path, split, fold):
         catalog.chiu(tmp_path, split, fold)
 
 
+def test_the_published_split_has_no_folds(tmp_path):
+    with pytest.raises(ValueError, match="chiu: fold=1; split='published' has no folds"):
+        catalog.chiu(tmp_path, fold=1)
+
+
 def test_lists_that_do_not_fit_the_images(tmp_path):
     write_tidy(tmp_path, count=22)
     with open(tmp_path / "splits/val.txt", "a") as file:

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from keras_meduda.data.phantoms import camera, write_fundus
+from keras_meduda.data.phantoms import camera, drawn, write_brain, write_fundus
 
 CASES = 30
 
@@ -151,3 +151,13 @@ def test_camera_moves_nothing():
 def test_camera_says_what_it_received(image):
     with pytest.raises(ValueError, match=f"received {image.dtype} of shape"):
         camera(image, seed=0)
+
+
+def test_a_run_folder_keeps_what_other_settings_drew(tmp_path):
+    table = drawn(write_fundus, tmp_path, 2, 32, 0)
+    before = files(tmp_path), table.stat().st_mtime_ns
+    assert drawn(write_fundus, tmp_path, 2, 32, 0) == table
+    assert (files(tmp_path), table.stat().st_mtime_ns) == before
+    others = [drawn(write_fundus, tmp_path, 2, 32, 1), drawn(write_brain, tmp_path, 1, (8, 9, 8))]
+    assert len({table, *others}) == 3 and all(other.exists() for other in others)
+    assert before[0].items() <= files(tmp_path).items()

@@ -16,7 +16,7 @@ PUBLISHED_TEST = {
 }
 
 
-def chiu(root, split="published", fold=0, cache=None, size=(256, 256)):
+def chiu(root, split="published", fold=None, cache=None, size=(256, 256)):
     """The OCT B-scans with macular oedema of Chiu 2015, ten subjects of eleven labelled B-scans.
 
     * As shipped: ten `Subject_<n>.mat` (496 × 768 × 61), in the order of n; their labelled B-scans
@@ -33,7 +33,7 @@ def chiu(root, split="published", fold=0, cache=None, size=(256, 256)):
         root: folder that holds one of these.
         split: `"published"` (88 train, 22 test) or `"subject"`: all B-scans of two subjects are
             tested, the others train.
-        fold: which two, 0 to 4, for `"subject"`.
+        fold: which two, 0 to 4, for `"subject"` alone. Default the first two.
         cache: folder of the PNG files made of `.mat` ones. Default: beside the root, its name and
             `_png`.
         size: of these, as published; `None` keeps the original pixels. Default `(256, 256)`.
@@ -44,7 +44,7 @@ def chiu(root, split="published", fold=0, cache=None, size=(256, 256)):
     Raises:
         DataError: neither is there, a file that cannot be read, or B-scans that the published split
             does not know.
-        ValueError: another split or fold.
+        ValueError: another split or fold, or a fold of the published split.
 
     Source:
         S. J. Chiu et al., Kernel regression based segmentation of optical coherence tomography
@@ -53,6 +53,8 @@ def chiu(root, split="published", fold=0, cache=None, size=(256, 256)):
     """
     if split not in ("published", "subject"):
         raise ValueError(f"chiu: split={split!r}; expected 'published' or 'subject'.")
+    if split == "published" and fold is not None:
+        raise ValueError(f"chiu: fold={fold}; split='published' has no folds.")
     root = Path(root).absolute()
     if files := sorted(root.glob("*.mat"), key=_by_number):
         folder = Path(cache or root.with_name(f"{root.name}_png"))
@@ -68,6 +70,7 @@ def chiu(root, split="published", fold=0, cache=None, size=(256, 256)):
         return cases.assign(split=parts, group=cases["case"]), _CHIU
     subjects = list(dict.fromkeys(cases["subject"]))
     pairs = [subjects[i : i + 2] for i in range(0, len(subjects), 2)]
+    fold = fold or 0
     if fold not in range(len(pairs)):
         raise ValueError(f"chiu: fold={fold}; {len(subjects)} subjects give 0 to {len(pairs) - 1}.")
     parts = ["test" if subject in pairs[fold] else "train" for subject in cases["subject"]]

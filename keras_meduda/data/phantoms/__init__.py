@@ -2,7 +2,8 @@
 
 from keras_meduda.data.phantoms.brain import write_brain
 from keras_meduda.data.phantoms.brain_slices import write_brain_slices
+from keras_meduda.data.phantoms.drawing import drawn
 from keras_meduda.data.phantoms.fundus import camera, write_fundus
 from keras_meduda.data.phantoms.oct import write_oct
 
-__all__ = ["camera", "write_brain", "write_brain_slices", "write_fundus", "write_oct"]
+__all__ = ["camera", "drawn", "write_brain", "write_brain_slices", "write_fundus", "write_oct"]

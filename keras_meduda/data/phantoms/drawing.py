@@ -8,6 +8,20 @@ from keras_meduda.data._cv2 import cv2
 from keras_meduda.data.io import replacing
 
 
+def drawn(write, out, *settings):
+    """The case table of phantoms in a run folder, drawn unless it is there.
+
+    Args:
+        write: one of the functions that write phantoms, such as `write_oct`.
+        out: the run folder.
+        settings: all that `write` takes after the folder up to the seed; they name the folder, so
+            that other ones draw others.
+    """
+    name = "_".join(map(str, (write.__name__.removeprefix("write_"), *np.hstack(settings))))
+    table = out / "phantoms" / name / "cases.csv"
+    return table if table.exists() else write(table.parent, *settings)
+
+
 def write_table(folder, rows):
     """The case table comes last and at once: where it is, everything is."""
     with replacing(folder / "cases.csv") as unfinished, open(unfinished, "w", newline="") as file:
