@@ -3,7 +3,9 @@
 It ends with a report, without accuracies where the target has no labels.
 """
 
+import json
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -130,6 +132,8 @@ def run_study(
     steps = _steps(flags)
     store, rate = flags.out / "prepared", flags.learning_rate
     source = prepare(study.source, study.task, preprocessing, store, labels=True)
+    if flags.init and len(study.source_test):
+        _warn_of_other_cases(flags.init, source.fingerprint)
 
     def train(name, folder, build, learning_rate, **halves):
         _say(f"{name} → {folder}", bold=True)
@@ -196,6 +200,18 @@ def _check_init(run, task, preprocessing, network):
             f"--init {run.path}: a network of {run.network.count_params():,} parameters, expected "
             f"{network.count_params():,} as these flags make; give those of its network, such as "
             "--filters or --backbone."
+        )
+
+
+def _warn_of_other_cases(path, fingerprint):
+    """What is tested here may have trained a network that another split, or study, has left."""
+    there = (json.loads((path / "config.json").read_text()).get("data") or {}).get("source")
+    if there != fingerprint:
+        print(
+            f"warning: --init {path} has not trained on this study's source cases ({there} there, "
+            f"{fingerprint} now). Cases of the source's test part may have trained it: its figures "
+            "on the source may be too good.",
+            file=sys.stderr,
         )
 
 

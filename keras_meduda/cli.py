@@ -117,9 +117,15 @@ def run_script(script: Callable, flags_type: type, keras: bool = True) -> None:
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
         _end(error)
     except Exception as error:
-        if type(error).__name__ != "ResourceExhaustedError":  # TensorFlow's; it may not be loaded
-            raise
-        _end(f"out of memory; a smaller --batch-size or --size needs less. {str(error)[:300]}")
+        name = type(error).__name__  # TensorFlow's; it may not be loaded
+        if name == "ResourceExhaustedError":
+            _end(f"out of memory; a smaller --batch-size or --size needs less. {str(error)[:300]}")
+        if name in ("NotFoundError", "InvalidArgumentError") and "DT_HALF" in str(error):
+            _end(
+                "this processor lacks an operation in half precision; expected --precision float32 "
+                f"or mixed_bfloat16, or a GPU. {str(error)[:300]}"
+            )
+        raise
 
 
 def _end(message):

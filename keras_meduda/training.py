@@ -182,7 +182,7 @@ def fit(
             all read.
         validation: function from the network to `{name: value}`, called every `validate_every`
             steps, of several workers by the first alone. In a domain adaptation run it may see
-            source labels only.
+            source labels only. Its attribute `settings`, where it has one, tells it from others.
         validate_every: steps between validations. Default: a tenth of `steps`.
         keep: `"last"` keeps the last weights, `"best:<name>"` those with the highest validation
             value of that name.
@@ -218,9 +218,12 @@ def fit(
     chief = distribution.is_chief(strategy)
     distribution.check_batch(strategy, train_data)
     run = RunFolder(Path(run_dir), resume, writes=chief)
-    config = _config(method, train_data, steps, keep, patience, window)
-    method.total_steps = steps
     validate_every = validate_every or max(1, steps // 10)
+    config = _config(method, train_data, steps, keep, patience, window)
+    if best_name:  # what chooses the weights
+        config["validate_every"] = validate_every
+        config["validation"] = getattr(validation, "settings", None)
+    method.total_steps = steps
     log_every = max(10, steps // 400)
     # XLA where a GPU is; across several it is not tried here, on a processor it is slower
     compiled = bool(tf.config.list_physical_devices("GPU")) and strategy.num_replicas_in_sync == 1

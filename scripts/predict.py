@@ -48,7 +48,7 @@ def main(flags):
         masks = masks_of(next(predictions))
         values = run.task.decode(masks)
         if flags.full_field and hasattr(row, "full_width"):
-            write_picture(out / f"{row.case}.png", paste(values, row))
+            write_picture(out / f"{row.case}.png", paste(values, row._asdict()))
         else:
             write_mask(out / row.case, values, like=row.image)
         if flags.overlays:

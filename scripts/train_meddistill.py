@@ -226,13 +226,13 @@ def split(cases, seed):
     """The split that the table names, or one by groups: without a mask an image can only train."""
     import pandas as pd
 
-    from keras_meduda.data.cases import split_cases, split_or_given
+    from keras_meduda.data.cases import split_or_given, split_together
 
     if (cases["split"] != "").any():
         return split_or_given(cases, {}, seed)
     masked = cases["mask"] != ""
     shares = {"labelled": 0.15, "train": max(0.0, masked.mean() - 0.35), "test": 0.2}
-    parts = split_cases(cases[masked], shares, seed)
+    parts = split_together(cases[masked], shares, seed)
     shown = parts["group"][parts["split"] != "train"]
     rest = cases[~masked & ~cases["group"].isin(shown)].assign(split="train")
     if lost := len(cases) - len(parts) - len(rest):
@@ -244,7 +244,7 @@ def find_boxes(flags, cases, task):
     """The box table of the train and test cases."""
     import hashlib
 
-    from keras_meduda.data.cases import without_masks
+    from keras_meduda.data.cases import states_of, without_masks
     from keras_meduda.teachers.boxes import boxes_from_masks, write_boxes, write_yolo
 
     if flags.boxes or flags.teacher == "network":
@@ -264,28 +264,15 @@ def find_boxes(flags, cases, task):
             options = {"model": flags.detector, "epochs": flags.detector_epochs}
             call("detect_boxes.py", "train", data=data, out=folder, seed=flags.seed, **options)
 
-        once(flags, weights, files_of(labelled), train)
+        once(flags, weights, states_of(labelled), train)
 
     def predict():
         table = flags.out / "cases.csv"
         call("detect_boxes.py", "predict", weights=weights, cases=table, out=path)
 
     digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
-    once(flags, path, [digest, files_of(without_masks(cases))], predict)
+    once(flags, path, [digest, states_of(without_masks(cases))], predict)
     return path
-
-
-def files_of(cases):
-    """Case, size and time of change of every file, which tell whether something was made of it."""
-    from keras_meduda.data.files import state_of
-    from keras_meduda.data.io import image_files, mask_files
-
-    return [
-        [case.case, *state_of(file)]
-        for case in cases.itertuples()
-        for file in [*image_files(case.image), *(file for _, file in mask_files(case.mask))]
-        if file
-    ]
 
 
 def once(flags, result, made_of, make):

@@ -234,9 +234,10 @@ def test_a_run_of_another_network_is_no_start(phantoms, run, tmp_path):
     assert not settings.out.exists()
 
 
-def test_init_skips_the_training_on_the_source(phantoms, run, tmp_path):
+def test_init_skips_the_training_on_the_source(phantoms, run, tmp_path, capsys):
     settings = flags(tmp_path, cases=phantoms, init=run.path, precision="mixed_bfloat16", **DOMAINS)
     adapted = adapt(settings)
+    assert "has not trained on this study's source cases" in capsys.readouterr().err
     assert not (settings.out / "source_only").exists()
     assert adapted.network.get_layer("features").compute_dtype == "bfloat16"
 

@@ -14,6 +14,7 @@ import pytest
 import train_ratlesnet
 
 import keras_meduda as km
+from keras_meduda import cli
 from keras_meduda.data.cases import case_table, write_cases
 from keras_meduda.data.phantoms import write_brain
 from keras_meduda.data.subset import lesion_volumes
@@ -64,13 +65,21 @@ def test_a_first_try_on_own_data_is_as_short(brains, tmp_path):
     assert (chosen.epochs, chosen.epoch) == (2, 2)
 
 
-def test_phantoms_of_a_first_try_are_not_those_of_a_run_that_starts_over(tmp_path):
-    shapes = []
-    for changes in ({"smoke": True}, {"train_domain": "flair"}, {"resume": False}):
+def test_phantoms_of_a_first_try_are_not_those_of_the_whole_run(tmp_path):
+    for changes, shape in (({"smoke": True}, (16, 20, 12)), ({}, (40, 44, 32))):
+        changes["train_domain"] = "flair"
         own, _, _ = train_ratlesnet.read(train_ratlesnet.RatLesNetFlags(out=tmp_path, **changes))
-        assert set(own["domain"]) == {changes.get("train_domain", "t2")}
-        shapes.append(nib.load(own["image"].iloc[0]).shape)
-    assert shapes[0] == shapes[1] == (16, 20, 12) and shapes[2] == (40, 44, 32)
+        assert set(own["domain"]) == {"flair"}
+        assert nib.load(own["image"].iloc[0]).shape == shape
+
+
+def test_half_precision_on_a_processor_that_lacks_it(brains, tmp_path, monkeypatch, capsys):
+    typed = ["--cases", brains, "--train-domain", "t2", "--smoke", "--precision", "mixed_float16"]
+    monkeypatch.setattr(sys, "argv", ["train_ratlesnet", *map(str, typed), "--out", str(tmp_path)])
+    with pytest.raises(SystemExit) as end:
+        cli.run_script(train_ratlesnet.main, train_ratlesnet.RatLesNetFlags)
+    assert end.value.code == 2
+    assert "lacks an operation in half precision; expected --precision" in capsys.readouterr().err
 
 
 def test_the_other_domain_is_on_the_grid_as_well(brains, tmp_path, monkeypatch):

@@ -269,6 +269,20 @@ def test_keep_best_keeps_the_best(batches, tmp_path):
     assert history(tmp_path)["dice"].tolist() == [0.1, 0.9, 0.4]
 
 
+def test_another_validation_does_not_choose_among_the_weights_of_the_first(batches, tmp_path):
+    def validation(network):
+        return {"dice": 0.5}
+
+    def train():
+        km.fit(build(), batches, steps=2, run_dir=tmp_path, validation=validation, keep="best:dice")
+
+    validation.settings = "3 cases, abc"
+    train()
+    validation.settings = "3 cases, abd"
+    with pytest.raises(ValueError, match="validation: 3 cases, abc there, 3 cases, abd now"):
+        train()
+
+
 def fit_patiently(batches, run_dir, dice=(0.1, 0.9, 0.4, 0.9, 0.3, 1.0), **settings):
     """A training of six steps, checkpoints at 2 and 4; returns it and the weights of every step."""
     method, seen = build(), {}

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from keras_meduda.data.files import state_of
 from keras_meduda.data.io import DataError, Problem, image_files, mask_files, replacing
 
 COLUMNS = ("case", "domain", "split", "group", "image", "mask")
@@ -173,6 +174,16 @@ def without_masks(cases) -> pd.DataFrame:
     return cases.assign(mask="")
 
 
+def states_of(cases) -> list:
+    """Case, size and time of change of every file, which tell whether something was made of it."""
+    return [
+        [case.case, *state_of(file)]
+        for case in cases.itertuples()
+        for file in [*image_files(case.image), *(file for _, file in mask_files(case.mask))]
+        if file
+    ]
+
+
 def split_cases(cases, shares, seed=0) -> pd.DataFrame:
     """Split every domain by whole groups, at random and always alike.
 
@@ -213,8 +224,22 @@ def split_cases(cases, shares, seed=0) -> pd.DataFrame:
     return cases.assign(split=[part_of[key] for key in keys])
 
 
+def split_together(cases, shares, seed=0) -> pd.DataFrame:
+    """`split_cases`, but domains that share groups, such as contrasts of a patient, are one domain.
+
+    Example:
+        >>> rows = [{"case": c, "domain": d, "image": "a.nii"} for c in "ab" for d in ("t2", "t1")]
+        >>> parts = split_together(case_table(rows), {"train": 1, "test": 1})
+        >>> parts.groupby("group")["split"].nunique().tolist()
+        [1, 1]
+    """
+    shared = (cases.groupby("group")["domain"].nunique() > 1).any()
+    whole = cases.assign(domain="all") if shared else cases
+    return cases.assign(split=split_cases(whole, shares, seed)["split"])
+
+
 def split_or_given(cases, shares, seed=0) -> pd.DataFrame:
-    """The table with the split that it names, or that of `split_cases` where it names none.
+    """The table with the split that it names, or that of `split_together` where it names none.
 
     Raises:
         DataError: some rows name their split and others do not.
@@ -226,7 +251,7 @@ def split_or_given(cases, shares, seed=0) -> pd.DataFrame:
     """
     without = cases["split"] == ""
     if without.all():
-        return split_cases(cases, shares, seed)
+        return split_together(cases, shares, seed)
     if without.any():
         names = ", ".join(cases["case"][without][:5])
         raise DataError(

@@ -1,6 +1,7 @@
 """NIfTI volumes: turned to one orientation when read, and back when a mask is written.
 
 An array's axes run to the right, to the front and upwards, as far as the volume is not oblique.
+Distances are in mm, also of headers in metres or micrometres.
 """
 
 import nibabel as nib
@@ -9,6 +10,7 @@ import numpy as np
 from keras_meduda.data.files import DataError, Image, Problem, check_shape, replacing
 
 _CANONICAL = nib.orientations.axcodes2ornt("RAS")
+_MILLIMETRES = {1: 1000.0, 3: 0.001}  # of the header's codes for metre and micrometre
 
 
 def read_volume(file) -> Image:
@@ -138,7 +140,7 @@ def _unscaled(file, volume):
 
 def _check_spacing(file, volume):
     """Zero distances are an error; nibabel replaces them by 1 mm without a word."""
-    found = nib.affines.voxel_sizes(volume.affine)
+    found = nib.affines.voxel_sizes(_affine(volume))
     volumetric = np.isfinite(found).all() and np.linalg.det(volume.affine[:3, :3]) != 0
     with nib.openers.ImageOpener(file) as stream:
         header = volume.header_class.from_fileobj(stream, check=False)
@@ -164,4 +166,10 @@ def _canonical(volume):
     """The turn to canonical orientation, and the affine after it."""
     turn = nib.io_orientation(volume.affine)
     shape = (volume.shape + (1, 1))[:3]
-    return turn, volume.affine @ nib.orientations.inv_ornt_aff(turn, shape)
+    return turn, _affine(volume) @ nib.orientations.inv_ornt_aff(turn, shape)
+
+
+def _affine(volume):
+    """The affine to mm, whatever unit of length the header names; nibabel looks at none."""
+    unit = int(volume.header["xyzt_units"]) & 7
+    return np.diag([*[_MILLIMETRES.get(unit, 1.0)] * 3, 1.0]) @ volume.affine

@@ -107,10 +107,11 @@ def prepare_rois(cases, task, out, boxes=None, scale=1.6, size=None) -> pd.DataF
     background (`catalog.FUNDUS`), and `<out>/cases.csv`, which keeps all columns and adds `x0`,
     `y0`, `full_width`, `full_height` for `paste`. The table comes first and finished pictures are
     kept, so an interrupted run goes on where it stopped; where a case's files are not those that
-    `<out>/made_from.json` names, of the same size and time of change, it is cut anew.
+    `<out>/made_from.json` names, of the same size and time of change, or its mask values are
+    others, it is cut anew.
 
-    A case with a box is cut by its box, any other by its mask. Where a target's labels must stay
-    unseen, give boxes.
+    A case with a box is cut by its box (of several that with the highest score), any other by its
+    mask. Where a target's labels must stay unseen, give boxes.
 
     Args:
         cases: case table of photographs.
@@ -124,8 +125,8 @@ def prepare_rois(cases, task, out, boxes=None, scale=1.6, size=None) -> pd.DataF
         The new table.
 
     Raises:
-        DataError: every case that cannot be cut; cases whose names make one file; or a folder that
-            holds other regions.
+        DataError: every case that cannot be cut; cases whose names make one file; boxes of cases
+            that are not in the table; or a folder that holds other regions.
     """
     if task.classes != FUNDUS.classes or not task.overlapping:
         raise ValueError(
@@ -135,9 +136,13 @@ def prepare_rois(cases, task, out, boxes=None, scale=1.6, size=None) -> pd.DataF
     out = Path(out).absolute()
     box_of = {}
     if boxes:
-        table = read_boxes(boxes)
+        table = read_boxes(boxes).sort_values("score", kind="stable")  # the surest box is last
         corners = table[["x0", "y0", "x1", "y1"]].itertuples(index=False, name=None)
         box_of = dict(zip(table["case"], corners, strict=True))
+        if unknown := sorted(set(box_of) - set(cases["case"])):
+            found = f"boxes of {len(unknown)} cases that the table lacks, such as {unknown[0]!r}"
+            raise DataError(Problem(boxes, found, f"names such as {cases['case'].iloc[0]!r}"))
+        print(f"{len(box_of)} of {len(cases)} regions lie around a box, the others around a mask")
     if box_of and cases["case"].duplicated().any():
         raise DataError(
             Problem(
@@ -169,7 +174,7 @@ def prepare_rois(cases, task, out, boxes=None, scale=1.6, size=None) -> pd.DataF
         )
     _refuse_other_regions(out / "cases.csv", table)
     write_cases(table, out / "cases.csv")
-    _remove_outdated(out / "made_from.json", cases, table)
+    _remove_outdated(out / "made_from.json", task, cases, table)
 
     _try_all(
         lambda job: _cut(task, *job),
@@ -263,8 +268,8 @@ def _refuse_other_regions(path, table):
         )
 
 
-def _remove_outdated(record, cases, table):
-    """Finished pictures may be kept only if they were cut out of the same files."""
+def _remove_outdated(record, task, cases, table):
+    """Finished pictures may be kept only if they were cut out of the same files, read alike."""
     known = json.loads(record.read_text()) if record.exists() else {}
     for case, target in zip(cases.itertuples(), table.itertuples(), strict=True):
         files = [*image_files(case.image), *(file for _, file in mask_files(case.mask))]
@@ -273,6 +278,7 @@ def _remove_outdated(record, cases, table):
             for path in map(Path, filter(None, files))
             if path.exists()  # or reading it says so
         ]
+        stamps.append([list(pair) for pair in task.label_of_value.items()])
         name = Path(target.image).relative_to(record.parent).as_posix()
         if known.get(name) != stamps:
             for path in filter(None, (target.image, target.mask)):

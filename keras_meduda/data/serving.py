@@ -31,6 +31,11 @@ def preprocess(images, preprocessing: Preprocessing):
         x = resize(x - tf.reduce_min(x, axis=[1, 2, 3], keepdims=True), preprocessing.size)
         mean, variance = tf.nn.moments(x, axes=[1, 2, 3], keepdims=True)
         return tf.math.divide_no_nan(x - mean, tf.sqrt(variance))
+    if preprocessing.normalise == "zscore_foreground":
+        inside = tf.cast(x, "bool")
+        for axis, after in enumerate(preprocessing.size, start=1):
+            inside = tf.gather(inside, _nearest(tf.shape(x)[axis], after), axis=axis)
+        return _zscore(resize(x, preprocessing.size), inside, axes=[1, 2])
     x = tf.floor(tf.clip_by_value(resize(x, preprocessing.size), 0.0, 255.0) + ROUNDING)
     for name in preprocessing.intensity:
         x = STEPS[name](x)
@@ -132,14 +137,18 @@ def _centre(inside, grid):
     return tf.stack(centres)
 
 
-def _zscore(x, inside=True):
-    """`intensity.zscore`, 0 outside."""
+def _zscore(x, inside=True, axes=None):
+    """`intensity.zscore` along some axes, or all; 0 outside."""
     inside = tf.broadcast_to(inside, tf.shape(x))
     weight = tf.cast(inside, "float32")
-    count = tf.maximum(tf.reduce_sum(tf.cast(inside, "float64")), 1.0)
-    mean = tf.cast(tf.reduce_sum(tf.cast(x * weight, "float64")) / count, "float32")
+
+    def total(values):
+        return tf.reduce_sum(tf.cast(values, "float64"), axes, keepdims=axes is not None)
+
+    count = tf.maximum(total(inside), 1.0)
+    mean = tf.cast(total(x * weight) / count, "float32")
     deviation = (x - mean) * weight
-    variance = tf.reduce_sum(tf.cast(tf.square(deviation), "float64")) / count
+    variance = total(tf.square(deviation)) / count
     return tf.math.divide_no_nan(deviation, tf.cast(tf.sqrt(variance), "float32"))
 
 

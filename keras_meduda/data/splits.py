@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from keras_meduda.data.cases import split_cases
+from keras_meduda.data.cases import split_together
 
 
 def in_three(cases) -> pd.DataFrame:
@@ -25,17 +25,11 @@ def in_three(cases) -> pd.DataFrame:
         >>> in_three(cases)["split"].value_counts().to_dict()
         {'train': 7, 'test': 2, 'val': 1}
     """
-
-    def split(cases, shares):
-        shared = (cases.groupby("group")["domain"].nunique() > 1).any()
-        whole = cases.assign(domain="all") if shared else cases
-        return cases.assign(split=split_cases(whole, shares)["split"])
-
     parts = set(cases["split"])
     if parts == {""}:
-        cases = split(cases, {"train": 0.7, "val": 0.1, "test": 0.2})
+        cases = split_together(cases, {"train": 0.7, "val": 0.1, "test": 0.2})
     elif parts == {"train", "test"}:
-        train = split(cases[cases["split"] == "train"], {"train": 7, "val": 1})
+        train = split_together(cases[cases["split"] == "train"], {"train": 7, "val": 1})
         cases = pd.concat([train, cases[cases["split"] == "test"]])
     if missing := {"train", "val", "test"} - set(cases["split"]):
         raise ValueError(

@@ -9,7 +9,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from keras_meduda.data.io import DataError, Image, Problem, read_image, read_mask, read_spacing
+from keras_meduda.data.io import (
+    DataError,
+    Image,
+    Problem,
+    read_affine,
+    read_image,
+    read_mask,
+    read_spacing,
+    same_grid,
+)
 from keras_meduda.evaluation.metrics import case_metrics, vertical_cup_to_disc_ratio
 from keras_meduda.progress import track
 
@@ -114,6 +123,7 @@ def evaluate(
 
     Raises:
         ValueError: a task whose classes, or their order, are not the run's.
+        DataError: a mask of another shape, or position in space, than its image.
     """
     task, own = task or run.task, run.task
     if (task.classes, task.overlapping) != (own.classes, own.overlapping):
@@ -125,6 +135,11 @@ def evaluate(
 
     def score(row, prediction, probabilities):
         labels = read_mask(row.mask, task)
+        if labels.shape != prediction.shape[:-1]:
+            expected = f"{prediction.shape[:-1]}, the shape of {row.image}"
+            raise DataError(Problem(row.mask, f"a mask of shape {labels.shape}", expected))
+        if not same_grid(labels.shape, read_affine(row.image), read_affine(row.mask)):
+            raise DataError(Problem(row.mask, "another position in space", f"that of {row.image}"))
         spacing = read_spacing(row.image) if task.unit == "mm" else (1.0,) * labels.ndim
         reference = [
             (labels >> i & 1).astype(bool) if task.overlapping else labels == i + 1

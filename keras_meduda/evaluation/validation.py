@@ -1,11 +1,15 @@
 """What a training is watched by: a function of the network for `km.fit`."""
 
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
 
+from keras_meduda.data.cases import states_of
 from keras_meduda.data.io import read_mask
 from keras_meduda.evaluation.predict import predict_all
+from keras_meduda.task import to_json
 from keras_meduda.training import Run
 
 
@@ -19,7 +23,8 @@ def mean_dice(cases, task, preprocessing, window=None):
         window: `km.SlidingWindow`, for a network that trains on crops. Default `None`.
 
     Returns:
-        Function from a network to `{"dice": mean}`; two empty masks score 1.
+        Function from a network to `{"dice": mean}`; two empty masks score 1. Its `settings` tell
+        these cases, as their files are now, from others.
 
     Raises:
         ValueError: no cases, or one without a mask.
@@ -49,4 +54,6 @@ def mean_dice(cases, task, preprocessing, window=None):
             scores.append(np.where(total > 0, both / np.maximum(total, 1), 1.0))
         return {"dice": float(np.mean(scores))}
 
+    digest = hashlib.sha256(json.dumps([states_of(cases), to_json(task)]).encode()).hexdigest()
+    validation.settings = f"{len(cases)} cases, {digest[:16]}"
     return validation

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from keras_meduda.data._cv2 import cv2
-from keras_meduda.data.cases import split_cases
+from keras_meduda.data.cases import split_together
 from keras_meduda.data.io import DataError, Problem, read_image, read_mask, replacing, write_picture
 from keras_meduda.progress import track
 
@@ -201,7 +201,7 @@ def write_yolo(cases: pd.DataFrame, task, folder, name: str = "tumour", seed: in
                 "masks, from which a detector learns; an image without a tumour has an empty one",
             )
         )
-    parts = split_cases(cases, {"train": 0.8, "val": 0.2}, seed)
+    parts = split_together(cases, {"train": 0.8, "val": 0.2}, seed)
     if not {"train", "val"} <= set(parts["split"]):
         raise DataError(
             Problem(

@@ -12,6 +12,7 @@ from keras_meduda.data.cases import (
     case_table,
     read_cases,
     split_cases,
+    split_or_given,
     without_masks,
     write_cases,
 )
@@ -74,6 +75,12 @@ def test_a_split_depends_on_the_seed_alone():
     alone = split_cases(many(domains=("b",)), {"train": 1, "test": 1})
     assert alone["split"].tolist() == whole.loc[whole["domain"] == "b", "split"].tolist()
     assert split_cases(many(), {"train": 1, "test": 1}, seed=1)["split"].ne(whole["split"]).any()
+
+
+def test_contrasts_of_a_patient_are_on_one_side_of_a_split_that_is_made():
+    parts = split_or_given(many(), {"train": 0.8, "test": 0.2})
+    assert (parts.groupby("group")["split"].nunique() == 1).all()
+    assert set(parts["split"]) == {"train", "test"}
 
 
 def test_shares_of_single_cases_are_exact():

@@ -75,6 +75,19 @@ def test_every_orientation_is_read_alike_and_a_mask_lies_on_its_image(tmp_path, 
     np.testing.assert_array_equal(written.affine, nib.load(path).affine)
 
 
+@pytest.mark.parametrize(("unit", "length"), [("meter", 0.001), ("mm", 1), ("micron", 1000)])
+def test_distances_are_in_mm_whatever_the_header_says(tmp_path, unit, length):
+    scan = nib.Nifti1Image(np.ones(SHAPE, "int16"), np.diag([length, 2 * length, 5 * length, 1]))
+    scan.header.set_xyzt_units(unit)
+    nib.save(scan, path := tmp_path / "scan.nii")
+    image = read_image(path)
+    np.testing.assert_allclose(image.spacing, (1, 2, 5), rtol=1e-5)
+    np.testing.assert_allclose(image.affine, np.diag([1, 2, 5, 1]), rtol=1e-5)
+    written = nib.load(write_mask(tmp_path / "mask", np.ones(SHAPE, "uint8"), like=path))
+    np.testing.assert_array_equal(written.affine, nib.load(path).affine)
+    assert written.header.get_xyzt_units()[0] == unit
+
+
 @pytest.mark.parametrize("ending", ["nii", "nii.gz"])
 @pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
 @pytest.mark.parametrize("shape", [SHAPE, (*SHAPE, 1), (6, 7)])

@@ -13,6 +13,7 @@ from keras_meduda.data.checks import validate
 from keras_meduda.data.io import DataError, read_image, read_mask, write_picture
 from keras_meduda.data.roi import disc_box, paste, prepare_rois, roi_square
 from keras_meduda.data.spatial import crop_or_pad
+from keras_meduda.task import Task
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "prepare_rois.py"
 
@@ -79,6 +80,19 @@ def test_a_box_replaces_the_mask_and_no_label_is_read(tmp_path):
     assert by_box["mask"].tolist() == ["", ""]
 
 
+def test_of_several_boxes_the_surest_counts(tmp_path):
+    text = "case,x0,y0,x1,y1,score\nmiddle,50,20,70,40,0.9\nmiddle,1,2,5,6,0.2\n"
+    (tmp_path / "boxes.csv").write_text(text)
+    rois = prepare_rois(photographs(tmp_path)[:1], FUNDUS, tmp_path / "out", tmp_path / "boxes.csv")
+    assert rois.loc[0, ["x0", "y0"]].tolist() == ["44", "14"]
+
+
+def test_boxes_of_other_names_do_not_leave_the_cut_to_the_masks(tmp_path):
+    named = boxes(tmp_path, "middle.png,60,30,80,50\n")
+    with pytest.raises(DataError, match="boxes of 1 cases that the table lacks, such as 'middle.p"):
+        prepare_rois(photographs(tmp_path), FUNDUS, tmp_path / "out", named)
+
+
 def test_size_is_the_side_in_pixels(tmp_path):
     rois = prepare_rois(photographs(tmp_path), FUNDUS, tmp_path / "out", size=32)
     assert {read_image(path).array.shape for path in rois["image"]} == {(32, 32, 3)}
@@ -107,6 +121,16 @@ def test_a_corrected_file_is_cut_anew_and_no_other(tmp_path):
     assert set(np.unique(read_image(rois.loc[0, "mask"]).array)) == {0, 128}
     np.testing.assert_array_equal(read_image(rois.loc[0, "image"]).array, before)
     assert other.stat().st_mtime_ns == stamp
+
+
+def test_masks_of_other_values_are_cut_anew(tmp_path):
+    cases, values = photographs(tmp_path), {"cup": (128,), "disc": (128, 255)}
+    swapped = Task(FUNDUS.classes, overlapping=True, values=values)
+    prepare_rois(cases, swapped, tmp_path / "out")
+    rois = prepare_rois(cases, FUNDUS, tmp_path / "out")
+    alone = prepare_rois(cases, FUNDUS, tmp_path / "alone")
+    for mask, expected in zip(rois["mask"], alone["mask"], strict=True):
+        np.testing.assert_array_equal(read_image(mask).array, read_image(expected).array)
 
 
 def test_cases_that_would_share_a_file_are_refused(tmp_path):

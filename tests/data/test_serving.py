@@ -58,6 +58,16 @@ def test_served_z_scores_are_the_applied_ones(size, goal):
     assert not np.any(served[2:])  # blank images
 
 
+@IMAGES
+@INPUTS
+def test_served_z_scores_of_the_foreground_are_the_applied_ones(size, goal):
+    settings, images = Preprocessing(size=goal, normalise="zscore_foreground"), photographs(size)
+    images[:2, : size[0] // 3] = 0
+    served, applied = preprocess(images, settings), [settings.apply(image) for image in images]
+    np.testing.assert_allclose(served[:2], applied[:2], atol=1e-4)
+    assert np.any(served[:2]) and not np.any(served[2])  # a black image
+
+
 @pytest.mark.parametrize(
     "preprocessing",
     [

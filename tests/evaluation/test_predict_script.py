@@ -10,7 +10,8 @@ from PIL import Image
 
 import keras_meduda as km
 from keras_meduda.data.cases import write_cases
-from keras_meduda.data.io import DataError
+from keras_meduda.data.io import DataError, read_image
+from keras_meduda.data.roi import paste, prepare_rois
 from keras_meduda.evaluation import postprocess
 
 
@@ -73,3 +74,17 @@ def test_names_of_postprocessing(run):
     assert postprocess.named("beal", run.task) is postprocess.beal
     with pytest.raises(ValueError, match="received 'median', expected one of"):
         postprocess.named("median", run.task)
+
+
+def test_masks_of_regions_return_to_the_full_picture(run, phantoms, tmp_path):
+    cases = km.read_cases(phantoms)[:2]
+    regions = prepare_rois(cases, run.task, tmp_path / "rois", scale=1.2)
+    flags = predict.PredictFlags(
+        run=(run.path,), images=(tmp_path / "rois" / "cases.csv",), out=tmp_path / "masks"
+    )
+    predict.main(flags)
+    for case, region in zip(cases.itertuples(), regions.to_dict("records"), strict=True):
+        full = read_image(tmp_path / "masks" / f"{case.case}.png").array[..., 0]
+        assert full.shape == read_image(case.image).array.shape[:2]
+        inside = run.task.decode(run.task.masks(km.predict(run, region["image"])))
+        np.testing.assert_array_equal(full, paste(inside, region))

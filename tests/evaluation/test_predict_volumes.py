@@ -153,3 +153,14 @@ def test_cases_of_one_name_in_two_domains_keep_a_mask_each(run, cases, tmp_path)
 
 def test_a_run_of_volumes_is_loaded_with_its_settings(run):
     assert isinstance(run, Run) and run.preprocessing == SETTINGS and run.task == TASK
+
+
+def test_a_mask_that_lies_elsewhere_is_not_scored(run, tmp_path):
+    affine, voxels = np.diag([-1.0, -1.0, 1.0, 1.0]), np.arange(24**3, dtype="int16")
+    nib.save(nib.Nifti1Image(voxels.reshape(24, 24, 24), affine), tmp_path / "a.nii")
+    for name, place, size in (("turned", np.eye(4), 24), ("small", affine, 23)):
+        mask = tmp_path / f"{name}.nii"
+        nib.save(nib.Nifti1Image(np.ones((size, 24, 24), "uint8"), place), mask)
+        cases = case_table([{"case": "a", "image": str(tmp_path / "a.nii"), "mask": str(mask)}])
+        with pytest.raises(DataError, match="another position in|a mask of shape \\(23, 2"):
+            km.evaluate(run, cases)

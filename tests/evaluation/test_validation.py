@@ -1,7 +1,10 @@
+import shutil
+
 import numpy as np
 import pytest
 
 import keras_meduda as km
+from keras_meduda.data.io import write_picture
 from keras_meduda.evaluation.validation import mean_dice
 
 
@@ -22,6 +25,20 @@ def test_sees_the_weights_of_the_moment(run, phantoms):
     assert validation(network)["dice"] == 0
     network.set_weights(kept)
     assert validation(network) == first
+
+
+def test_a_corrected_mask_is_another_validation(run, phantoms, tmp_path):
+    """So a run whose weights it chooses cannot go on, or end, as if nothing had changed."""
+    folder = shutil.copytree(phantoms.parent, tmp_path / "data")
+    cases = km.read_cases(folder / "cases.csv")[:2]
+
+    def settings():
+        return mean_dice(cases, run.task, run.preprocessing).settings
+
+    before = settings()
+    assert settings() == before
+    write_picture(cases["mask"].iloc[1], np.zeros((64, 64), "uint8"))
+    assert settings() != before
 
 
 @pytest.mark.parametrize("masks", [0, 1])
