@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_meduda.data.io import replacing
+from keras_meduda.models.stages import set_precision
 
 FORMATS = {".onnx": "onnx", ".tflite": "litert"}
 
@@ -15,10 +16,11 @@ FORMATS = {".onnx": "onnx", ".tflite": "litert"}
 def export_network(run, path) -> Path:
     """Writes a network as an ONNX or LiteRT file, from its own input to class probabilities.
 
-    The preprocessing stays outside: the input is what `run.preprocessing` makes of an image,
-    float32 `(batch, *size, channels)`, and the output float32 `(batch, *size, classes)` on that
-    grid, background first where the classes exclude each other. Of a run that predicts by a sliding
-    window it is one window. `km.export` has preprocessing and windows inside.
+    It computes in float32, whatever the run was trained in. The preprocessing stays outside: the
+    input is what `run.preprocessing` makes of an image, float32 `(batch, *size, channels)`, and the
+    output float32 `(batch, *size, classes)` on that grid, background first where the classes
+    exclude each other. Of a run that predicts by a sliding window it is one window. `km.export` has
+    preprocessing and windows inside.
 
     Args:
         run: what `km.load` or `km.fit` returns.
@@ -28,7 +30,7 @@ def export_network(run, path) -> Path:
         The path.
 
     Raises:
-        ValueError: another ending.
+        ValueError: another ending, or a network that the file's runtime cannot load.
         ImportError: ONNX without the extra `export`.
     """
     path = Path(path)
@@ -36,15 +38,32 @@ def export_network(run, path) -> Path:
         raise ValueError(f"{path}: received the ending {path.suffix!r}, expected {list(FORMATS)}.")
     activation = "sigmoid" if run.task.overlapping else "softmax"
     probabilities = keras.layers.Activation(activation, dtype="float32", name="probabilities")
-    served = keras.Model(run.network.input, probabilities(run.network.output["logits"]))
-    image = keras.InputSpec("float32", run.network.input.shape, name="image")
+    network = keras.models.clone_model(run.network)  # whose precision may be changed
+    network.set_weights(run.network.get_weights())
+    set_precision(network, "float32")
+    served = keras.Model(network.input, probabilities(network.output["logits"]))
+    image = keras.InputSpec("float32", network.input.shape, name="image")
     try:
         with replacing(path) as unfinished, open(os.devnull, "w") as nowhere:
             with contextlib.redirect_stdout(nowhere):  # LiteRT lists its every operation
                 served.export(unfinished, FORMATS[path.suffix], False, [image])
+            _check_session(unfinished, path)
     except ImportError as error:
         raise ImportError(f"{path}: {error}; pip install 'keras-meduda[export]'.") from error
     return path
+
+
+def _check_session(unfinished, path):
+    """Refuses a file that its own runtime, where that is installed, cannot load."""
+    try:
+        _session(unfinished)
+    except ImportError:
+        return
+    except Exception as error:
+        raise ValueError(
+            f"{path}: the runtime of such files cannot load this network "
+            f"({str(error).strip()[:300]}); expected the other of {list(FORMATS)}, or km.export."
+        ) from error
 
 
 def parity(run, path, images: int = 2) -> float:
@@ -83,6 +102,8 @@ def _session(path):
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
         raise ImportError(f"{path}: {error}; pip install 'keras-meduda[export]'.") from error
-    runner = Interpreter(str(path)).get_signature_runner()
+    interpreter = Interpreter(str(path))
+    interpreter.allocate_tensors()  # says which operations are missing
+    runner = interpreter.get_signature_runner()
     (name,) = runner.get_input_details()
     return lambda x: next(iter(runner(**{name: x}).values()))

@@ -200,8 +200,9 @@ def fit(
     Raises:
         FloatingPointError: a term of the loss or a weight is NaN or infinite; the last good
             checkpoint stays.
-        ValueError: the folder holds a run with other settings, a setting does not fit the rest, or
-            the batch does not divide among the replicas.
+        ValueError: the folder holds a run with other settings, a setting does not fit the rest, the
+            method is of another task or has trained elsewhere, or the batch does not divide among
+            the replicas.
         ConnectionError: another worker was lost; started again, all go on from the last checkpoint.
         KeyboardInterrupt: Ctrl-C or SIGTERM, after a checkpoint was written; within a validation
             the last one stays, and the steps since are repeated.
@@ -214,11 +215,16 @@ def fit(
             f"fit: patience={patience} with keep={keep!r}; expected 1 or more validations, and "
             "keep='best:<name>' to say which value they wait for."
         )
+    if best_name and getattr(method.optimizer, "use_ema", False):
+        raise ValueError(f"fit: keep={keep!r} with use_ema=True, whose averages no step validates.")
     strategy = method.distribute_strategy
     chief = distribution.is_chief(strategy)
     distribution.check_batch(strategy, train_data)
+    _check_task(method, train_data.task)
+    _check_start(method, Path(run_dir), resume)
     run = RunFolder(Path(run_dir), resume, writes=chief)
     validate_every = validate_every or max(1, steps // 10)
+    method.start = method.start or _start(method.network)
     config = _config(method, train_data, steps, keep, patience, window)
     if best_name:  # what chooses the weights
         config["validate_every"] = validate_every
@@ -290,6 +296,8 @@ def fit(
                 print(f"\nStopped before step {steps}; the same command goes on.")
                 raise
         if not best_name:
+            with strategy.scope():  # an optimiser that averages weights (use_ema) deploys those
+                method.optimizer.finalize_variable_values(method.trained_variables)
             run.save_network(method.network, "network.keras")
         elif chief and (run.path / "best.keras").exists():  # else an earlier call has done so
             os.replace(run.path / "best.keras", run.path / "network.keras")
@@ -305,7 +313,7 @@ def _config(method, data, steps, keep, patience, window):
         "method": type(method).__name__,
         "settings": method.settings,
         "network": method.network.name,
-        "start": _start(method.network),
+        "start": method.start,
         "optimizer": _described(method.optimizer),
         "precision": method.dtype_policy.name,
         "steps": steps,
@@ -316,6 +324,28 @@ def _config(method, data, steps, keep, patience, window):
         "patience": patience,
         "window": dataclasses.asdict(window) if window else None,
     }
+
+
+def _check_task(method, task):
+    """Refuses a network and a method that are made for other channels than the masks have."""
+    channels = method.network.output["logits"].shape[-1]
+    overlapping = getattr(method, "overlapping", task.overlapping)
+    if (channels, overlapping) != (task.channels, task.overlapping):
+        raise ValueError(
+            f"fit: {type(method).__name__} has overlapping={overlapping} and a network of "
+            f"{channels} logits a pixel; the task of the classes {task.classes} expects "
+            f"{task.overlapping} and {task.channels}."
+        )
+
+
+def _check_start(method, run_dir, resume):
+    """Refuses to begin a run with a method whose schedules and weights are those of another."""
+    trained = int(method.step.numpy())
+    if trained and not (resume and any(run_dir.glob("checkpoints/step-*.npz"))):
+        raise ValueError(
+            f"fit: this method has trained {trained} steps and would begin a run in {run_dir}; "
+            "expected a new method, or the folder of its run with resume=True."
+        )
 
 
 def _start(network):

@@ -266,3 +266,42 @@ assert float(optimizer.dynamic_scale.numpy()) == 2.0**14
 def test_an_overflow_in_one_replica_skips_the_step_in_all():
     done = subprocess.run([sys.executable, "-c", OVERFLOW], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+SINGLE = """
+import keras, numpy as np, tensorflow as tf
+(cpu,) = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import keras_meduda as km
+from keras_meduda.models.blocks import batch_norm
+
+rng = np.random.default_rng(0)
+image = rng.normal(size=(2, 4, 4, 1)).astype("float32")
+mask = rng.integers(0, 2, (2, 4, 4, 2)).astype("float32")
+
+def weights(strategy):
+    with km.setup(strategy):
+        x = keras.Input((4, 4, 1))
+        y = keras.layers.Conv2D(4, 1)(keras.layers.GlobalAveragePooling2D(keepdims=True)(x))
+        y = keras.layers.Add()([keras.layers.Conv2D(4, 3, padding="same")(x), batch_norm()(y)])
+        network = keras.Model(x, {"logits": keras.layers.Conv2D(2, 1)(y), "features": y})
+        method = km.methods.Supervised(network, overlapping=True)
+        method.compile(keras.optimizers.SGD(0.1))
+        method.build()
+    strategy = method.distribute_strategy
+    data = tf.data.Dataset.from_tensor_slices({"source": {"image": image, "mask": mask}})
+    data = iter(strategy.experimental_distribute_dataset(data.repeat().batch(2, True)))
+    update = tf.function(lambda batch: strategy.run(method.train_step, args=(batch,)))
+    for _ in range(3):
+        update(next(data))
+    return network.get_weights()
+
+for one, two in zip(weights("none"), weights("mirrored"), strict=True):
+    np.testing.assert_allclose(two, one, atol=1e-5)
+"""
+
+
+@pytest.mark.slow
+def test_replicas_of_one_image_share_what_a_norm_of_single_pixels_learns():
+    done = subprocess.run([sys.executable, "-c", SINGLE], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]

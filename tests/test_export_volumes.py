@@ -16,6 +16,7 @@ SETTINGS = {
     "spacing": km.Preprocessing((16, 12, 8), (), "zscore_foreground", 1, "YXZ", (1.5, 1.0, 2.0),
                                 "crop_foreground"),
     "own spacing": km.Preprocessing((12, 12, 12), (), "zscore", 1, "XYZ", None, "crop"),
+    "window": km.Preprocessing((16, 12, 12), (), "zscore_foreground", 1, "XYZ", None, "crop"),
 }
 
 
@@ -23,8 +24,10 @@ SETTINGS = {
 def run(request, tmp_path):
     settings = SETTINGS[request.param]
     keras.utils.set_random_seed(0)
-    network = km.models.AERUNet((*settings.size, 1), channels=3, filters=(4, 8))
-    return Run(tmp_path, network, TASK, settings)
+    window = km.SlidingWindow((8, 8, 8), gaussian=True) if request.param == "window" else None
+    shape = window.size if window else settings.size
+    network = km.models.AERUNet((*shape, 1), channels=3, filters=(4, 8))
+    return Run(tmp_path, network, TASK, settings, window)
 
 
 def scan(path, shape, spacing):

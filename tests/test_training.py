@@ -283,6 +283,48 @@ def test_another_validation_does_not_choose_among_the_weights_of_the_first(batch
         train()
 
 
+def test_a_method_goes_on_with_its_own_run_and_begins_no_other(batches, tmp_path):
+    method = build()
+    km.fit(method, batches, steps=2, run_dir=tmp_path / "a")
+    run = km.fit(method, batches, steps=2, run_dir=tmp_path / "a")  # a notebook's cell, run again
+    for a, b in zip(weights(run), method.network.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for changes in ({"run_dir": tmp_path / "b"}, {"run_dir": tmp_path / "a", "resume": False}):
+        with pytest.raises(ValueError, match="has trained 2 steps and would begin a run in"):
+            km.fit(method, batches, steps=2, **changes)
+    assert (tmp_path / "a" / "network.keras").exists() and not (tmp_path / "b").exists()
+
+
+def test_an_averaging_optimiser_deploys_its_average_and_goes_on_without(batches, tmp_path):
+    def fit(folder, steps):
+        method = build()
+        method.compile(keras.optimizers.Adam(1e-2, use_ema=True, ema_momentum=0.5))
+        return method, km.fit(method, batches, steps=steps, run_dir=tmp_path / folder)
+
+    method, run = fit("a", 4)
+    averages = method.optimizer._model_variables_moving_average
+    deployed = run.network.trainable_weights
+    for average, weight in zip(averages, deployed, strict=True):
+        np.testing.assert_allclose(average, weight, atol=1e-7)
+    raw = np.load(sorted((tmp_path / "a" / "checkpoints").iterdir())[-1])
+    assert not any(np.array_equal(raw[name], deployed[0]) for name in raw if "method" in name)
+    again = fit("a", 4)[1]
+    for a, b in zip(weights(run), weights(again), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(("channels", "overlapping"), [(1, True), (2, False), (3, True)])
+def test_a_method_of_another_task(batches, tmp_path, channels, overlapping):
+    """Whose mask would be broadcast, or whose logits another activation would read."""
+    network = km.models.AERUNet((32, 32, 3), channels, filters=(4, 8))
+    method = km.methods.Supervised(network, overlapping)
+    method.compile(keras.optimizers.Adam(1e-3))
+    expected = f"overlapping={overlapping} and a network of {channels} logits.* expects True and 2"
+    with pytest.raises(ValueError, match=expected):
+        km.fit(method, batches, steps=1, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def fit_patiently(batches, run_dir, dice=(0.1, 0.9, 0.4, 0.9, 0.3, 1.0), **settings):
     """A training of six steps, checkpoints at 2 and 4; returns it and the weights of every step."""
     method, seen = build(), {}

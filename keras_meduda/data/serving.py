@@ -84,6 +84,7 @@ def preprocess_volume(volume, spacing, preprocessing: Preprocessing):
         x = _resize_volume((x - low) * tf.math.divide_no_nan(255.0, high - low), grid)
         x = tf.floor(tf.clip_by_value(x, 0.0, 255.0) + ROUNDING)
     x = _paste(x, -start, preprocessing.size, darkest)
+    x = tf.ensure_shape(x, (*preprocessing.size, volume.shape[-1]))  # windows are planned by it
     return preprocessing.normalised(x), place
 
 

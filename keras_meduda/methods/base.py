@@ -22,6 +22,7 @@ class Method(keras.Model):
             run keeps them.
         step: number of updates so far.
         total_steps: number of updates that schedules are fractions of; `km.fit` sets it.
+        start: what tells the first weights from others; `km.fit` sets it.
         discriminators: networks by name that are trained against `network`, by an optimiser of
             their own. Default none.
     """
@@ -39,7 +40,7 @@ class Method(keras.Model):
         super().__init__(**kwargs)
         self.network = network
         self.discriminators = {}
-        self.total_steps = None
+        self.total_steps = self.start = None
         self.step = self.add_weight(
             shape=(),
             dtype="int64",

@@ -97,6 +97,7 @@ class FoundationDistillation(Method):
             self.resize = ResizeTo()
             self.projection = layers.Dense(teacher_channels, name="projection")
             self.projection.build((None, network.output["features"].shape[-1]))
+        self.overlapping = True  # sigmoids, as the teacher's masks are
         if ulwr == "kendall":
             self.log_variances = self.add_weight(name="log_variances", **state)
         if ulwr == "dwa":

@@ -79,6 +79,11 @@ class KLDistillation(Method):
     def forward(self, batch, training):
         """Logits of the student on both domains, and of the teacher on the target."""
         source, target = batch["source"]["image"], batch["target"]
+        if self.mode == "style" and "style" not in target:
+            raise ValueError(
+                f"KLDistillation: the target holds {sorted(target)}, no style; make it with "
+                "add_styles(target, source, folder), or take mode='strong', which needs none."
+            )
         seen = target["strong" if self.mode in ("style", "strong") else "image"]
         both = self.network(ops.concatenate([source, seen]), training=training)["logits"]
         count = ops.shape(source)[0]

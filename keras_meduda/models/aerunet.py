@@ -17,7 +17,8 @@ def AERUNet(input_shape, channels, filters=(32, 64, 128, 256, 512), name="aerune
         input_shape: `(*spatial, image channels)`; spatial sizes may be `None` and need not divide
             the stride.
         channels: number of logit channels.
-        filters: width of each level. Default `(32, 64, 128, 256, 512)` (2D; 3D: 16…256).
+        filters: width of each level. Default `(32, 64, 128, 256, 512)`; the original has
+            `(16, 32, 64, 128, 256)` in 3D.
         name: name of the model.
 
     Returns:

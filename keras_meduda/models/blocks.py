@@ -25,8 +25,13 @@ def batch_norm(name=None):
     Synchronised statistics make two workers equal one at the same global batch; that argument
     exists on the TensorFlow backend only.
     """
-    kwargs = {"synchronized": True} if keras.backend.backend() == "tensorflow" else {}
-    return BatchNormalization(epsilon=1e-5, momentum=0.9, name=name, **kwargs)
+    return BatchNormalization(
+        epsilon=1e-5, momentum=0.9, name=name, synchronized=_synchronized()
+    )
+
+
+def _synchronized():
+    return keras.backend.backend() == "tensorflow"
 
 
 # Named as in Keras, because files of weights name their layers after the class.
@@ -39,9 +44,16 @@ class BatchNormalization(layers.BatchNormalization):
     the running statistics are used and kept.
     """
 
+    @classmethod
+    def from_config(cls, config):
+        """Synchronised or not as `batch_norm` makes it, on whichever backend it was saved."""
+        return super().from_config(config | {"synchronized": _synchronized()})
+
     def call(self, inputs, training=None, mask=None):
         """Normalises by the batch, or by the running statistics."""
-        single = all(n == 1 for n in inputs.shape[:-1])
+        strategy = getattr(self.moving_mean.value, "distribute_strategy", None)
+        replicas = strategy.num_replicas_in_sync if strategy else 1
+        single = replicas == 1 and all(n == 1 for n in inputs.shape[:-1])
         return super().call(inputs, training=training and not single, mask=mask)
 
 

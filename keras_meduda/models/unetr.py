@@ -66,10 +66,13 @@ def UNETR(input_shape, channels, feature_size=16, hidden=768, mlp=3072, heads=12
         mixed = ops.dot_product_attention(*(split(part) for part in ops.split(qkv, 3, axis=-1)))
         return layers.Dense(hidden, name=f"{key}.out_proj")(layers.Reshape((tokens, hidden))(mixed))
 
+    def gelu(x):  # through erf: TensorFlow's goes through erfc, which ONNX lacks
+        return 0.5 * x * (1.0 + ops.erf(x / math.sqrt(2.0)))
+
     def transformer_block(x, key):
         x = layers.Add()([x, attend(norm(x, f"{key}.norm1"), f"{key}.attn")])
         y = layers.Dense(mlp, name=f"{key}.mlp.linear1")(norm(x, f"{key}.norm2"))
-        y = layers.Dense(hidden, name=f"{key}.mlp.linear2")(ops.gelu(y, approximate=False))
+        y = layers.Dense(hidden, name=f"{key}.mlp.linear2")(gelu(y))
         return layers.Add()([x, y])
 
     def up(x, width, key):

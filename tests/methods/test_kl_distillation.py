@@ -82,3 +82,10 @@ def test_schedules_need_the_number_of_steps(batches):
     method.total_steps = None
     with pytest.raises(ValueError, match="method.total_steps"):
         method.train_step(next(iter(batches.from_step(0))))
+
+
+def test_a_target_without_twins_is_named(batches):
+    data = next(iter(batches.from_step(0)))
+    del data["target"]["style"]
+    with pytest.raises(ValueError, match="holds .'image', 'strong'., no style; make it with a"):
+        make().forward(data, training=True)

@@ -29,8 +29,7 @@ from keras_meduda.sliding import SlidingWindow, sliding_window_graph
 folder = Path(sys.argv[1])
 for name, (build, shape) in pickle.loads((folder / "networks.pickle").read_bytes()).items():
     network = build(shape, {CHANNELS})
-    with np.load(folder / (name + "-weights.npz")) as arrays:
-        network.set_weights([arrays[key] for key in arrays.files])
+    network.set_weights(keras.saving.load_model(folder / (name + ".keras")).get_weights())
     image = np.load(folder / (name + "-image.npy"))
     outputs = network.predict_on_batch(image)  # compiled whole; op by op takes minutes
     np.savez(folder / (name + "-jax.npz"), **outputs)
@@ -58,7 +57,7 @@ def on_tensorflow(fill, tmp_path_factory):
     for name, (build, shape) in NETWORKS.items():
         network = build(shape, CHANNELS)
         load_torch_weights(network, fill(expected_shapes(network)))
-        np.savez(folder / f"{name}-weights.npz", *network.get_weights())
+        network.save(folder / f"{name}.keras")
         image = np.random.default_rng(0).normal(size=(2, *shape)).astype("float32")
         np.save(folder / f"{name}-image.npy", image)
         with tf.GradientTape() as tape:
