@@ -39,6 +39,8 @@ def main(flags):
 
     cases = cases_at(flags.cases)
     if flags.split is not None:
+        if flags.split not in (splits := set(cases["split"])):
+            raise ValueError(f"{flags.cases}: no case of split {flags.split!r}, of {splits}.")
         cases = cases[cases["split"] == flags.split]
     task = Task(("tumour",), overlapping=True, values={"tumour": flags.values})
     boxes = boxes_from_masks(cases, task, flags.jitter, flags.seed)

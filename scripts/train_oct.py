@@ -323,7 +323,7 @@ def main(flags):
     if flags.initial_inference:
         network, name, tested = plan.network(), "initial", cases
         load_checkpoint(network, flags.init)
-        run = Run(flags.out, network, task, plan.preprocessing, plan.window)
+        run = Run(flags.out / name, network, task, plan.preprocessing, plan.window)
     else:
         tested, name = cases[cases["split"] == "test"], "test"
         run = train(
@@ -351,14 +351,14 @@ def main(flags):
     if flags.root and not flags.initial_inference:
         where = f"{where}, split {flags.split or 'published'}"
     page = write_report(
-        flags.out / "report.html",
+        run.path / "report.html",
         title=f"OCT fluid: {flags.preset}, {name}",
         parts={name: {flags.preset: frame}},
         runs={flags.preset: run},
         cases=tested,
         task=task,
         calibration={flags.preset: counts},
-        trainings={"training": flags.out},
+        trainings={} if flags.initial_inference else {"training": run.path},
         notes=(
             f"Totals, pixels counted over all B-scans together: mean Dice of background and fluid "
             f"{100 * totals['mdice']:.2f} %, mean IoU {100 * totals['miou']:.2f} %.",

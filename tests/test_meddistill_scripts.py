@@ -149,6 +149,17 @@ def test_without_masks_the_named_split_is_kept(table, boxes, tmp_path):
     assert "13 train, 5 test, 2 labelled" in out and "no test case has a mask" in out
 
 
+def test_only_masks_that_something_learns_from_are_needed(table, tmp_path):
+    cases = read_cases(table)
+    cases["mask"] = cases["mask"].where(cases["split"] == "labelled", "")
+    write_cases(cases, tmp_path / "cases.csv")
+    flags = train_meddistill.MedDistillFlags(
+        cases=tmp_path / "cases.csv", out=tmp_path / "out", teacher="network"
+    )
+    task = Task(("tumour",), overlapping=True, values={"tumour": flags.values})
+    assert len(train_meddistill.prepare_cases(flags, task)) == 20
+
+
 @pytest.mark.parametrize(
     ("masks", "counts"),
     [

@@ -1,9 +1,9 @@
 """Image and mask files to arrays and back: pictures through Pillow, volumes through nibabel.
 
 Every array of this package has its spatial axes first and channels last. A picture is `(H, W)` in
-the order of its file: EXIF orientation is ignored, because masks carry none and are drawn on the
-stored pixels. A volume is turned to the closest canonical (right, anterior, superior) orientation
-and turned back when a mask is written.
+the order of its file: EXIF orientation is ignored (of a TIFF refused), because masks carry none and
+are drawn on the stored pixels. A volume is turned to the closest canonical (right, anterior,
+superior) orientation and turned back when a mask is written.
 """
 
 import re
@@ -17,6 +17,7 @@ from keras_meduda.data.files import DataError, Image, Problem, check_shape, repl
 from keras_meduda.data.nifti import (
     is_volume,
     read_canonical_affine,
+    read_canonical_shape,
     read_volume,
     same_grid,
     voxel_sizes,
@@ -207,6 +208,32 @@ def read_spacing(cell, root=None) -> tuple[float, ...]:
     return (1.0, 1.0) if affine is None else voxel_sizes(affine)
 
 
+def read_shape(cell, root=None) -> tuple[int, ...]:
+    """The spatial shape of a cell's first file, as `read_image` gives it, from the header alone."""
+    file = _join(root, image_files(cell)[0])
+    if is_volume(file):
+        return read_canonical_shape(file)
+    with Pillow.open(file) as picture:
+        return picture.size[::-1]
+
+
+def check_mask_shape(labels, cell, image) -> None:
+    """Refuses a mask of another shape than its image.
+
+    Args:
+        labels: `(*spatial)`.
+        cell: the mask's, for the message.
+        image: the image's cell.
+
+    Raises:
+        DataError: the shapes differ.
+    """
+    if labels.shape != (shape := read_shape(image)):
+        raise DataError(
+            Problem(cell, f"a mask of shape {labels.shape}", f"{shape}, the shape of {image}")
+        )
+
+
 def stem(path) -> str:
     """A file's name without the ending of a known format: `scan` of `a/scan.nii.gz`."""
     name = Path(path).name
@@ -250,6 +277,9 @@ def _read_together(files, mask=False):
             problems.append(Problem(file, f"shape {shape}", f"{expected} as in {files[0]}"))
         elif not same_grid(shape, image.affine, affine):
             problems.append(Problem(file, "another position in space", f"that of {files[0]}"))
+        elif not mask and image.array.dtype != images[0].array.dtype:
+            types = image.array.dtype, images[0].array.dtype
+            problems.append(Problem(file, f"{types[0]} values", f"{types[1]} as in {files[0]}"))
     if problems:
         raise DataError(*problems)
     return images
@@ -358,6 +388,10 @@ def _read_picture(file, mask):
     with Pillow.open(file) as picture:
         if picture.format == "TIFF" and picture.n_frames > 1:
             raise DataError(Problem(file, f"{picture.n_frames} pages", "one page a file"))
+        if picture.format == "TIFF" and (turn := picture.getexif().get(274, 1)) != 1:
+            raise DataError(  # which Pillow would turn, but not the mask that lies on it
+                Problem(file, f"the orientation tag {turn}", "1: pixels stored as they are shown")
+            )
         deep = ";16" in str(picture.tile) and picture.mode in ("LA", "RGB", "RGBA")
         picture.load()  # before anything else: Pillow refuses truncated data, OpenCV does not
         if deep:  # 16-bit colour, which Pillow cuts to 8 bits

@@ -17,7 +17,7 @@ def in_three(cases) -> pd.DataFrame:
         A copy with a new `split` column.
 
     Raises:
-        ValueError: a part without a case.
+        ValueError: a part without a case, or a split for some of the cases alone.
 
     Example:
         >>> from keras_meduda.data.cases import case_table
@@ -26,6 +26,11 @@ def in_three(cases) -> pd.DataFrame:
         {'train': 7, 'test': 2, 'val': 1}
     """
     parts = set(cases["split"])
+    if "" in parts and len(parts) > 1:
+        raise ValueError(
+            f"{(cases['split'] == '').sum()} of {len(cases)} cases are of no split; expected one "
+            "for every case, or for none."
+        )
     if parts == {""}:
         cases = split_together(cases, {"train": 0.7, "val": 0.1, "test": 0.2})
     elif parts == {"train", "test"}:

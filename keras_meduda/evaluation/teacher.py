@@ -5,7 +5,7 @@ import pandas as pd
 
 from keras_meduda.data.io import read_mask
 from keras_meduda.evaluation.metrics import case_metrics
-from keras_meduda.teachers.targets import open_targets, read_target
+from keras_meduda.teachers.targets import open_targets, target_of
 
 
 def evaluate_teacher(targets, cases: pd.DataFrame, task) -> pd.DataFrame:
@@ -22,12 +22,13 @@ def evaluate_teacher(targets, cases: pd.DataFrame, task) -> pd.DataFrame:
         One row a case, as `km.evaluate` gives it, and `failed`.
 
     Raises:
-        DataError: a missing or damaged file or case.
+        DataError: a missing or damaged file or case, or one whose image is not that which the
+            teacher saw.
     """
     rows = []
     with open_targets(targets) as file:
         for case in cases.itertuples():
-            reference, target = read_mask(case.mask, task) > 0, read_target(file, case.case)
+            reference, target = read_mask(case.mask, task) > 0, target_of(file, case)
             found = np.zeros_like(reference) if target is None else target.probability > 0.5
             rows.append(
                 {

@@ -188,6 +188,24 @@ def read_target(file: h5py.File, case: str) -> Target | None:
     return Target(**{**values, "variance": float(values["variance"])})
 
 
+def target_of(file: h5py.File, case) -> Target | None:
+    """`read_target` of a row of a case table, whose image must be the one that the teacher saw.
+
+    Raises:
+        DataError: as there, or another image.
+    """
+    target = read_target(file, case.case)
+    if attributes_of(file[case.case])["image_sha256"] != _sha256(case.image):
+        raise DataError(
+            Problem(
+                file.filename,
+                f"a target of {case.case!r} made of another image than {case.image}",
+                "targets of these cases: run make_teacher_targets.py on their table",
+            )
+        )
+    return target
+
+
 def open_targets(path) -> h5py.File:
     """A file of targets, for reading.
 

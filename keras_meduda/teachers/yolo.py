@@ -87,9 +87,16 @@ def detect(
     Raises:
         ImportError: ultralytics is missing.
         FileNotFoundError: the weights are not there.
+        ValueError: they find several classes.
     """
     check_names(cases)
     detector, rows = load_ultralytics().YOLO(str(weights_file(weights))), []
+    if len(detector.names) > 1:
+        names = ", ".join(list(detector.names.values())[:5])
+        raise ValueError(
+            f"{weights}: a detector of {len(detector.names)} classes ({names}); expected one that "
+            "finds tumours alone, as detect_boxes.py trains it."
+        )
     for case in track(cases.itertuples(), len(cases), "detecting"):
         bgr = np.ascontiguousarray(as_rgb(read_image(case.image).array)[..., ::-1])
         found = detector.predict(bgr, imgsz=size, conf=confidence, device=device, verbose=False)

@@ -61,6 +61,12 @@ def test_a_second_mask_of_a_case_is_named(tmp_path):
         catalog.brats(tmp_path)
 
 
+def test_a_mask_of_a_name_of_its_own_among_several_cases_is_nobodys(tmp_path):
+    grow(tmp_path, "A_flair.nii", "A_seg.nii", "B_flair.nii", "B_segmentation.nii", "C_flair.nii")
+    with pytest.raises(DataError, match="B_segmentation.nii: found a mask of no case, expected <c"):
+        catalog.brats(tmp_path)
+
+
 @pytest.mark.parametrize("mask", ["scan_lesion.nii.gz", "scan_lesionIAM.nii.gz"])
 @pytest.mark.parametrize("above", ["", "Data/"])
 def test_rats_are_groups_over_all_times(tmp_path, mask, above):

@@ -109,6 +109,20 @@ def test_exif_orientation_does_not_turn_the_pixels(tmp_path):
     assert read_image(tmp_path / "a.jpg").array.shape == (4, 8, 3)
 
 
+def test_a_tiff_that_asks_to_be_turned_is_refused(tmp_path):
+    """Pillow would turn it, and not the mask that was drawn on its pixels."""
+    Pillow.new("L", (8, 4)).save(tmp_path / "a.tif", tiffinfo={274: 3})
+    with pytest.raises(DataError, match="a.tif: found the orientation tag 3, expected 1"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_channels_of_several_depths_are_refused(tmp_path):
+    for name, dtype in (("a", "uint8"), ("b", "uint16")):
+        write_picture(tmp_path / f"{name}.png", np.full((4, 6), 200, dtype))
+    with pytest.raises(DataError, match="b.png: found uint16 values, expected uint8 as in"):
+        read_image("a.png|b.png", root=tmp_path)
+
+
 def test_channel_files_are_stacked_in_order_below_the_root(tmp_path):
     for value, name in enumerate(("flair", "t2")):
         volume(tmp_path / f"{name}.nii", np.full((3, 3, 3), value, "int16"))

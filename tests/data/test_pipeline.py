@@ -374,3 +374,10 @@ ZSCORE = Preprocessing((16, 12), normalise="zscore")
 def test_batches_say_what_is_wrong_with_them(settings, error, message):
     with pytest.raises(error, match=f"^Batches.*{message}"):
         Batches(batch_size=2, **settings)
+
+
+def test_a_picture_and_its_mask_are_of_one_shape(tmp_path):
+    cases = write_cases(tmp_path)
+    write_picture(cases["mask"][3], np.zeros((18, 21), "uint8"))
+    with pytest.raises(DataError, match=r"3.png: found a mask of shape \(18, 21\), expected \(21"):
+        prepare(cases, FUNDUS, SMALL, tmp_path / "store", labels=True)

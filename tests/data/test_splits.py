@@ -18,6 +18,12 @@ def test_three_parts():
         in_three(cases[:2].assign(split="train"))
 
 
+def test_a_split_of_some_of_the_cases_is_refused():
+    cases = case_table([{"case": str(i), "image": "a.nii"} for i in range(5)])
+    with pytest.raises(ValueError, match="2 of 5 cases are of no split"):
+        in_three(cases.assign(split=["train", "val", "test", "", ""]))
+
+
 def test_contrasts_of_one_patient_stay_together():
     rows = [{"case": f"{i}", "domain": d, "image": "a.nii"} for i in range(20) for d in ("t2", "f")]
     parts = in_three(case_table(rows)).groupby("group")["split"].nunique()

@@ -101,6 +101,14 @@ def test_new_targets_replace_those_that_were_prepared(cases, tmp_path):
         np.testing.assert_allclose(taught["teacher"], 1 - taught["image"], atol=0.01)
 
 
+def test_targets_of_another_image_of_the_same_name_are_refused(cases, tmp_path):
+    teach(cases, tmp_path)
+    other = cases.assign(case=["c1", "c0", "c2", "c3"])
+    prepared = prepare(other, TASK, SMALL, tmp_path / "prepared", labels=False)
+    with pytest.raises(DataError, match="a target of 'c1' made of another image than .*0.png"):
+        add_teacher(prepared, other, tmp_path / "t.h5", tmp_path / "prepared")
+
+
 def test_a_teacher_that_always_failed_is_named(cases, tmp_path):
     def fail(image, boxes):
         raise Failure("nothing")

@@ -1,3 +1,4 @@
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -105,6 +106,18 @@ def test_jitter_moves_edges_by_at_most_so_much_and_repeats_with_its_seed(tmp_pat
     assert not boxes_from_masks(cases, TASK, 4, seed=1)[COLUMNS[1:5]].equals(moved)
     alone = boxes_from_masks(cases.iloc[7:8], TASK, 4)  # a case's draw depends on its name alone
     assert alone[COLUMNS[1:5]].to_numpy().tolist() == [moved.loc[7].tolist()]
+
+
+@pytest.mark.parametrize("shape", [(16, 32), (20, 16, 4)])
+def test_a_mask_that_does_not_lie_on_its_image_gives_no_box(tmp_path, shape):
+    image = write_picture(tmp_path / "a.png", np.zeros((32, 32), "uint8"))
+    if len(shape) == 2:
+        mask = write_picture(tmp_path / "mask.png", np.ones(shape, "uint8"))
+    else:
+        nib.save(nib.Nifti1Image(np.ones(shape, "uint8"), np.eye(4)), mask := tmp_path / "mask.nii")
+    cases = case_table([{"case": "a", "image": image, "mask": mask}])
+    with pytest.raises(DataError, match=r"expected \(32, 32\), the shape of|expected a picture"):
+        boxes_from_masks(cases, Task(("t",), overlapping=True))
 
 
 def test_a_table_comes_back_and_a_missing_score_is_one(tmp_path):

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -146,17 +147,26 @@ def blur(image, sigma, radius=4):
     kernel /= tf.reduce_sum(kernel)
     *size, channels = image.shape
     if len(size) == 3:  # along the first axis; the others are those of a batch of slices
-        first = tf.pad(image, [[radius, radius], [0, 0], [0, 0], [0, 0]], "SYMMETRIC")
+        first = _mirrored(image, 0, radius)
         weights = tf.reshape(kernel, [-1, 1, 1, 1])
         first = tf.reshape(first, (1, size[0] + 2 * radius, -1, 1))
         image = tf.reshape(tf.nn.conv2d(first, weights, 1, "VALID"), image.shape)
     slices = image if len(size) == 3 else image[None]
-    margins = [[0, 0], [radius, radius], [radius, radius], [0, 0]]
-    padded = tf.pad(slices, margins, "SYMMETRIC")
+    padded = _mirrored(_mirrored(slices, 1, radius), 2, radius)
     for shape in ([-1, 1, 1, 1], [1, -1, 1, 1]):
         weights = tf.tile(tf.reshape(kernel, shape), [1, 1, channels, 1])
         padded = tf.nn.depthwise_conv2d(padded, weights, [1, 1, 1, 1], "VALID")
     return padded if len(size) == 3 else padded[0]
+
+
+def _mirrored(x, axis, margin):
+    """A tensor that goes on as its mirror image at both ends of an axis, however short that is."""
+    n = x.shape[axis]
+    if n >= margin:
+        sides = [[margin * (a == axis)] * 2 for a in range(len(x.shape))]
+        return tf.pad(x, sides, "SYMMETRIC")
+    place = np.arange(-margin, n + margin) % (2 * n)
+    return tf.gather(x, np.minimum(place, 2 * n - 1 - place), axis=axis)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Volumes of the brain: tumours (BraTS), ischaemic lesions of rats and mice."""
 
 import re
+from collections import defaultdict
 
 import pandas as pd
 
@@ -31,23 +32,27 @@ def brats(root) -> tuple[pd.DataFrame, Task]:
         in some copies), are merged; for others pass a `Task` of your own to whatever reads masks.
 
     Raises:
-        DataError: no such files, or a case of two segmentations.
+        DataError: no such files, a case of two segmentations, or one of none of the cases.
 
     Source:
         U. Baid et al., The RSNA-ASNR-MICCAI BraTS 2021 Benchmark, arXiv:2107.02314.
     """
-    rows, masks, lone = [], {}, {}
+    rows, masks, lone = [], {}, defaultdict(list)
     for path in find_files(root, r"(?i)seg[^/]*\.nii(\.gz)?$"):
         if case := re.match(r"(?i)(.+)_seg\.nii", path.name):
             if case[1] in masks:
                 raise DataError(Problem(path, f"a second mask of {case[1]!r}", "one a case"))
             masks[case[1]] = path
         else:
-            lone[path.parent] = path  # 2020 has one of a name of its own beside its case
+            lone[path.parent].append(path)  # 2020 has one of a name of its own beside its case
+    here = defaultdict(set)  # the cases of each folder
     for path in find_files(root, rf"(?i)_({'|'.join(CONTRASTS)})\.nii(\.gz)?$"):
         case, contrast = re.match(r"(?i)(.+)_(\w+?)\.nii", path.name).groups()
-        mask = masks.get(case) or lone.get(path.parent, "")
+        here[path.parent].add(case)
+        mask = masks.get(case) or next(iter(lone[path.parent]), "")
         rows.append({"case": case, "domain": contrast.lower(), "image": path, "mask": mask})
+    if odd := [p for folder, cases in here.items() for p in lone[folder] if len(cases) > 1]:
+        raise DataError(*(Problem(p, "a mask of no case", "<case>_seg.nii.gz") for p in odd))
     cases = recognised(rows, root, "**/<case>_{flair,t1,t1ce,t2}.nii.gz and <case>_seg.nii.gz")
     patients = case_table({"case": sorted(set(cases["case"])), "image": "-"})
     patients = split_cases(patients, {"train": 0.8, "test": 0.2})

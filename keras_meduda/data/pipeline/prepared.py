@@ -19,6 +19,7 @@ from keras_meduda.data.intensity import match_histogram
 from keras_meduda.data.io import (
     DataError,
     Problem,
+    check_mask_shape,
     image_files,
     mask_files,
     read_affine,
@@ -30,7 +31,7 @@ from keras_meduda.data.io import (
 from keras_meduda.data.spatial import resize
 from keras_meduda.progress import track
 from keras_meduda.task import Preprocessing, Task, to_json
-from keras_meduda.teachers.targets import attributes_of, open_targets, read_target
+from keras_meduda.teachers.targets import attributes_of, open_targets, target_of
 
 VOXELS = 4096  # at most so many labelled voxels of a volume are kept to centre patches on
 THREADS = 4  # that prepare volumes: each takes six times a volume in float32 of memory
@@ -114,7 +115,7 @@ def prepare(
 
     Raises:
         DataError: a file that cannot be read, holds NaN or does not fit the preprocessing, a mask
-            on another grid than its volume, or a case without a mask where labels are asked for.
+            on another grid than its image, or a case without a mask where labels are asked for.
     """
     folder, volumes = Path(folder), len(preprocessing.size) == 3
     folder.mkdir(parents=True, exist_ok=True)
@@ -149,6 +150,7 @@ def prepare(
                     )
                 _write(_voxels(path), _some_voxels(labels))  # first: with the labels all is there
             else:
+                check_mask_shape(labels, row.mask, row.image)
                 labels = resize(labels, preprocessing.size, linear=False)
             _write(path, labels)
         return str(path)
@@ -228,14 +230,14 @@ def add_teacher(prepared: Prepared, cases: pd.DataFrame, targets, folder) -> Pre
         have the aspect of their image.
 
     Raises:
-        DataError: a missing or damaged file or case, embeddings of several widths, or no case that
-            succeeded.
+        DataError: a missing or damaged file or case, one whose image is not that which the teacher
+            saw, embeddings of several widths, or no case that succeeded.
     """
     folder, size = Path(folder), prepared.preprocessing.size
     images, masks, variances, entropies, features, shape = [], [], [], [], [], ()
     with open_targets(targets) as file:
-        for case, image in zip(cases["case"], prepared.images, strict=True):
-            target = read_target(file, case)
+        for row, image in zip(cases.itertuples(), prepared.images, strict=True):
+            case, target = row.case, target_of(file, row)
             if target is None:
                 continue
             name = f"{Path(image).stem}-{attributes_of(file[case])['checksum'][:24]}"
