@@ -20,6 +20,7 @@ from keras_meduda.data.roi import read_boxes
 from keras_meduda.teachers._ultralytics import weights_file
 from keras_meduda.teachers.boxes import boxes_by_case
 from keras_meduda.teachers.sam2 import predictor, teacher_of
+from keras_meduda.teachers.yolo import detect
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 SIZE = 256  # of the letter-boxed image; 1024 is the same with sixteen times the work
@@ -114,3 +115,13 @@ def test_yolo_learns_and_its_boxes_lie_in_the_images(tmp_path):
     boxes = read_boxes(tmp_path / "found.csv")
     assert len(boxes) and boxes["score"].between(0, 1).all()
     boxes_by_case(boxes, read_cases(table))
+
+
+def test_a_detector_of_several_classes_is_refused(tmp_path):
+    """Every one of them would prompt the teacher as a tumour."""
+    from ultralytics import YOLO
+
+    YOLO("yolo11n.yaml").save(tmp_path / "several.pt")
+    cases = read_cases(write_brain_slices(tmp_path / "phantoms", cases=2, size=64))
+    with pytest.raises(ValueError, match=r"several.pt: a detector of 80 classes \(0, 1, "):
+        detect(cases, tmp_path / "several.pt")
