@@ -13,6 +13,7 @@ from keras_meduda.data.io import (
     DataError,
     Image,
     Problem,
+    check_mask_shape,
     read_affine,
     read_image,
     read_mask,
@@ -135,9 +136,7 @@ def evaluate(
 
     def score(row, prediction, probabilities):
         labels = read_mask(row.mask, task)
-        if labels.shape != prediction.shape[:-1]:
-            expected = f"{prediction.shape[:-1]}, the shape of {row.image}"
-            raise DataError(Problem(row.mask, f"a mask of shape {labels.shape}", expected))
+        check_mask_shape(labels, row.mask, row.image)
         if not same_grid(labels.shape, read_affine(row.image), read_affine(row.mask)):
             raise DataError(Problem(row.mask, "another position in space", f"that of {row.image}"))
         spacing = read_spacing(row.image) if task.unit == "mm" else (1.0,) * labels.ndim
