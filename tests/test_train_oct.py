@@ -83,6 +83,8 @@ def test_train_then_fine_tune_then_evaluate_a_checkpoint(tmp_path, capsys):
     train_oct.main(flags(tmp_path / "c", initial_inference=True, **start))
     assert scored(tmp_path / "c" / "evaluation" / "initial") == set(cases["case"])
     assert not (tmp_path / "c" / "network.keras").exists()
+    assert {p.name for p in (tmp_path / "c").glob("**/report.html")} == {"report.html"}
+    assert not (tmp_path / "c" / "report.html").exists()  # which a training there would have left
 
 
 @pytest.mark.parametrize(

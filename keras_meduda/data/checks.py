@@ -14,6 +14,7 @@ from keras_meduda.data.io import (
     read_affine,
     read_image,
     read_mask,
+    read_shape,
     same_grid,
 )
 from keras_meduda.progress import track
@@ -83,6 +84,16 @@ def checked(cases, task, read_masks=None, channels=None) -> None:
         raise DataError(*errors)
 
 
+def check_grid(labels, mask_cell, image_cell) -> None:
+    """Refuses labels `(*spatial)` of another shape, or position in space, than their image.
+
+    Raises:
+        DataError: they differ.
+    """
+    if problems := _grid_problems(labels, mask_cell, image_cell):
+        raise DataError(*problems)
+
+
 def _table_problems(cases):
     """What the table shows without opening a file."""
     if cases.empty:
@@ -119,20 +130,19 @@ def _case_problems(image_cell, mask_cell, task, channels):
     except DataError as error:
         problems += error.problems
     if image is not None and labels is not None:
-        shape = image.array.shape[:-1]
-        if labels.shape != shape:
-            problems.append(
-                Problem(
-                    mask_cell,
-                    f"a mask of shape {labels.shape}",
-                    f"{shape}, the shape of {image_cell}",
-                )
-            )
-        elif not same_grid(shape, image.affine, read_affine(mask_cell)):
-            problems.append(
-                Problem(mask_cell, "another position in space", f"that of {image_cell}")
-            )
+        problems += _grid_problems(labels, mask_cell, image_cell)
     return problems
+
+
+def _grid_problems(labels, mask_cell, image_cell):
+    """Whether a mask lies where its image does, by the image's header."""
+    shape = read_shape(image_cell)
+    if labels.shape != shape:
+        expected = f"{shape}, the shape of {image_cell}"
+        return [Problem(mask_cell, f"a mask of shape {labels.shape}", expected)]
+    if not same_grid(shape, read_affine(image_cell), read_affine(mask_cell)):
+        return [Problem(mask_cell, "another position in space", f"that of {image_cell}")]
+    return []
 
 
 def _image_problems(cell, array, channels):

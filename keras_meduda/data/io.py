@@ -217,23 +217,6 @@ def read_shape(cell, root=None) -> tuple[int, ...]:
         return picture.size[::-1]
 
 
-def check_mask_shape(labels, cell, image) -> None:
-    """Refuses a mask of another shape than its image.
-
-    Args:
-        labels: `(*spatial)`.
-        cell: the mask's, for the message.
-        image: the image's cell.
-
-    Raises:
-        DataError: the shapes differ.
-    """
-    if labels.shape != (shape := read_shape(image)):
-        raise DataError(
-            Problem(cell, f"a mask of shape {labels.shape}", f"{shape}, the shape of {image}")
-        )
-
-
 def stem(path) -> str:
     """A file's name without the ending of a known format: `scan` of `a/scan.nii.gz`."""
     name = Path(path).name

@@ -9,17 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from keras_meduda.data.io import (
-    DataError,
-    Image,
-    Problem,
-    check_mask_shape,
-    read_affine,
-    read_image,
-    read_mask,
-    read_spacing,
-    same_grid,
-)
+from keras_meduda.data.checks import check_grid
+from keras_meduda.data.io import DataError, Image, Problem, read_image, read_mask, read_spacing
 from keras_meduda.evaluation.metrics import case_metrics, vertical_cup_to_disc_ratio
 from keras_meduda.progress import track
 
@@ -136,9 +127,7 @@ def evaluate(
 
     def score(row, prediction, probabilities):
         labels = read_mask(row.mask, task)
-        check_mask_shape(labels, row.mask, row.image)
-        if not same_grid(labels.shape, read_affine(row.image), read_affine(row.mask)):
-            raise DataError(Problem(row.mask, "another position in space", f"that of {row.image}"))
+        check_grid(labels, row.mask, row.image)
         spacing = read_spacing(row.image) if task.unit == "mm" else (1.0,) * labels.ndim
         reference = [
             (labels >> i & 1).astype(bool) if task.overlapping else labels == i + 1

@@ -13,15 +13,8 @@ import pandas as pd
 
 from keras_meduda.data._cv2 import cv2
 from keras_meduda.data.cases import split_together
-from keras_meduda.data.io import (
-    DataError,
-    Problem,
-    check_mask_shape,
-    read_image,
-    read_mask,
-    replacing,
-    write_picture,
-)
+from keras_meduda.data.checks import check_grid
+from keras_meduda.data.io import DataError, Problem, read_image, read_mask, replacing, write_picture
 from keras_meduda.progress import track
 
 CORNERS = ["x0", "y0", "x1", "y1"]
@@ -76,7 +69,7 @@ def boxes_from_masks(cases: pd.DataFrame, task, jitter: int = 0, seed: int = 0) 
         labels = read_mask(case.mask, task)
         if labels.ndim != 2:
             raise DataError(Problem(case.mask, f"shape {labels.shape}", "a picture (two axes)"))
-        check_mask_shape(labels, case.mask, case.image)
+        check_grid(labels, case.mask, case.image)
         rng = np.random.default_rng([seed, zlib.crc32(case.case.encode())])
         for box in boxes_of(labels):
             rows.append((case.case, *_jittered(box, labels.shape, jitter, rng), 1.0))

@@ -192,7 +192,7 @@ def test_what_does_not_fit_is_named(tmp_path):
         prepare(cases, LESION, SMALL, store, labels=True)
     mask = nib.Nifti1Image(np.ones((9, 12, 7), "int16"), np.diag([0.1, 0.1, 0.5, 1]))
     nib.save(mask, cases.loc[0, "mask"])
-    with pytest.raises(DataError, match=r"0_mask.nii.gz: found labels of shape \(9, 12, 7\)"):
+    with pytest.raises(DataError, match=r"0_mask.nii.gz: found a mask of shape \(9, 12, 7\)"):
         prepare(cases, LESION, SMALL, store, labels=True)
     assert len(list(store.glob("*.label"))) <= 2  # those of the two sound cases
 

@@ -14,19 +14,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from keras_meduda.data.checks import check_grid
 from keras_meduda.data.files import state_of
 from keras_meduda.data.intensity import match_histogram
 from keras_meduda.data.io import (
     DataError,
     Problem,
-    check_mask_shape,
     image_files,
     mask_files,
-    read_affine,
     read_image,
     read_mask,
     replacing,
-    same_grid,
 )
 from keras_meduda.data.spatial import resize
 from keras_meduda.progress import track
@@ -140,17 +138,13 @@ def prepare(
         path = folder / f"{_digest(files, row.mask, to_json(task), place)}.label"
         if not path.exists():
             labels = read_mask(row.mask, task)
+            check_grid(labels, row.mask, row.image)
             if volumes:
                 image = read_image(row.image)
                 arrays = labels, image.array, image.spacing
                 labels = _fitting(row.mask, preprocessing.stored_labels, *arrays)
-                if not same_grid(image.array.shape[:-1], image.affine, read_affine(row.mask)):
-                    raise DataError(
-                        Problem(row.mask, "another position in space", f"that of {row.image}")
-                    )
                 _write(_voxels(path), _some_voxels(labels))  # first: with the labels all is there
             else:
-                check_mask_shape(labels, row.mask, row.image)
                 labels = resize(labels, preprocessing.size, linear=False)
             _write(path, labels)
         return str(path)
