@@ -57,12 +57,17 @@ KL = {  # settings of KLDistillation
     },
     "kl_distillation_heavy": {"ema": 0.99, "weight": 5.0},
 }  # fmt: skip
+TERMS = ("alignment", "discriminative", "consistency")
+ABLATION = {
+    f"category_regularization_styled_continued_without_{term}": {term: 0.0} for term in TERMS
+}
 # The source as well: half of it in the target's histograms, or with other colours
 STYLED = (
     "kl_distillation_both_styles", "kl_distillation_strong_styled",
     "category_regularization_styled", "category_regularization_styled_balanced",
     "category_regularization_joint_styled", "category_regularization_styled_continued",
     "source_only_styled_continued", "beal_styled_continued", "mean_teacher_styled_continued",
+    *ABLATION,
 )  # fmt: skip
 RECOLOURED = (*STYLED[1:], "kl_distillation_recoloured", "kl_distillation_confident")
 JOINT = {"separate": False}
@@ -79,15 +84,14 @@ REGULARISATION = {  # settings of CategoryRegularization
     "beal_styled_continued": BEAL,
     "mean_teacher_styled_continued": MEAN_TEACHER,
     "category_regularization_styled_continued": {},
+    **ABLATION,
     "beal_joint": {**BEAL, **JOINT},
     "mean_teacher_joint": {**MEAN_TEACHER, **JOINT},
     "category_regularization_joint": JOINT,
     "category_regularization_joint_styled": JOINT,
     "category_regularization_joint_late": {"warm_up": 0.5, **JOINT},
     "category_regularization_joint_balanced": {"balanced": True, **JOINT},
-    "category_regularization_joint_without_alignment": {"alignment": 0.0, **JOINT},
-    "category_regularization_joint_without_discriminative": {"discriminative": 0.0, **JOINT},
-    "category_regularization_joint_without_consistency": {"consistency": 0.0, **JOINT},
+    **{f"category_regularization_joint_without_{term}": {term: 0.0, **JOINT} for term in TERMS},
 }
 MADE_FOR_OTHERS = (
     "category_regularization_balanced", "category_regularization_styled_balanced",
@@ -178,7 +182,7 @@ def deeplab(source, target, method, seed):
     """Every method from scratch and for as many steps, with the augmentation of UDA_CLR."""
     data = halves(source, target, method, km.Preprocessing(size=(128, 128)))
     data = {**augmentation(), **data, **source_changed(method, data, seed)}
-    continued = method.endswith("_continued")
+    continued = "_continued" in method
     start = deeplab(source, target, "source_only", seed)[0] if continued else None
     with km.setup(seed=seed):
         if continued:
