@@ -34,6 +34,21 @@ _NAMES = {
 __all__ = sorted({*_MODULES, *_ALIASES, *_NAMES})
 
 
+def modules_of(package):
+    """A `__getattr__` for a package, which loads a module of it when it is first used."""
+
+    def module(name):
+        full = f"{package}.{name}"
+        try:
+            return importlib.import_module(full)
+        except ModuleNotFoundError as error:
+            if error.name != full:  # what the module itself imports is missing
+                raise
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return module
+
+
 def __getattr__(name):
     if name in _NAMES:
         return getattr(importlib.import_module(_NAMES[name]), name)

@@ -53,11 +53,14 @@ class SGDWithL2(keras.optimizers.SGD):
 
 @keras.saving.register_keras_serializable("keras_meduda")
 class AdamWithL2(keras.optimizers.Adam):
-    """Adam on the gradient with L2: g ← g + l2 · p; ε = 1e-8, as in PyTorch.
+    """Adam on the gradient with L2: g ← g + l2 · p.
+
+    As in PyTorch but for gradients as small as ε: Keras adds it before the bias correction.
 
     Args:
         learning_rate: number or schedule. Default 1e-3.
         l2: factor of the weights in the gradient. Default 0.
+        epsilon: ε of Adam. Default 1e-8, PyTorch's.
 
     Source:
         `torch.optim.Adam(lr, weight_decay)`.

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import shutil
 import zipfile
 from dataclasses import dataclass
 
@@ -48,8 +49,11 @@ class RunFolder:
                 path / "config.json",
                 path / "network.keras",
                 path / "best.keras",
+                path / "comparison.json",  # and what else is said of the network
+                path / "report.html",
             ]:
                 old.unlink(missing_ok=True)
+            shutil.rmtree(path / "evaluation", ignore_errors=True)
 
     def check_config(self, config):
         """Writes the settings, or compares them with those of the run that is there."""

@@ -12,6 +12,7 @@ from keras_meduda.data.io import Image
 from keras_meduda.data.serving import invert_volume, preprocess, preprocess_volume, resize
 from keras_meduda.evaluation.predict import predict
 from keras_meduda.sliding import sliding_window_graph
+from keras_meduda.training import check_run
 
 
 def export(run, path, warm_up=()) -> Path:
@@ -42,7 +43,8 @@ def export(run, path, warm_up=()) -> Path:
 
     Raises:
         FileExistsError: there is something at `path` already.
-        ValueError: a size of `warm_up` of another rank than the network's.
+        ValueError: something else than a run, or a size of `warm_up` of another rank than the
+            network's.
         ImportError: `warm_up` without the extra `serving`.
 
     Example:
@@ -52,6 +54,7 @@ def export(run, path, warm_up=()) -> Path:
         >>> sorted(served(image=tf.zeros((1, 40, 50, 3), "uint8")))
         ['cup', 'disc']
     """
+    check_run("export", run)
     path, task, preprocessing = Path(path), run.task, run.preprocessing
     if path.exists():
         raise FileExistsError(f"{path} exists; choose another folder or remove it.")
@@ -92,7 +95,10 @@ def export(run, path, warm_up=()) -> Path:
     def predict_png(image_bytes):
         def one(encoded):
             # Takes PNG too; by its accurate transform a JPEG is what Pillow makes of it.
-            image = tf.io.decode_jpeg(encoded, channels, dct_method="INTEGER_ACCURATE")
+            image = tf.io.decode_jpeg(encoded, max(channels, 3), dct_method="INTEGER_ACCURATE")
+            if channels == 1:  # rounded as by `to_channels`, where the decoder cuts off
+                grey = tf.tensordot(tf.cast(image, "float32"), [0.299, 0.587, 0.114], 1)
+                image = tf.cast(tf.round(grey), "uint8")[..., None]
             return tf.io.encode_png(_mask(maps(image[None]), task)[0][..., None])
 
         return {"mask_bytes": tf.map_fn(one, image_bytes, fn_output_signature=tf.string)}

@@ -45,8 +45,8 @@ class SlidingWindow:
             )
         if any(step > side for step, side in zip(stride, size, strict=True)):
             raise ValueError(f"SlidingWindow: stride {stride} leaves gaps between windows {size}.")
-        object.__setattr__(self, "size", size)
-        object.__setattr__(self, "stride", stride)
+        object.__setattr__(self, "size", tuple(map(int, size)))  # NumPy's are no JSON
+        object.__setattr__(self, "stride", tuple(map(int, stride)))
 
     def starts(self, shape) -> list[list[int]]:
         """First pixel of every window along each axis of an image of the spatial `shape`."""

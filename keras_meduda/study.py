@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from keras_meduda.data import catalog
-from keras_meduda.data.cases import read_cases, split_or_given, without_masks
+from keras_meduda.data.cases import read_cases, split_or_given, split_together, without_masks
 from keras_meduda.data.checks import checked
 from keras_meduda.data.io import DataError, Problem, image_files, is_volume
 from keras_meduda.data.phantoms import drawn, write_fundus
@@ -58,8 +58,7 @@ class Study:
 def read_study(flags) -> Study:
     """Reads the case tables, looks at every file and prints what there is."""
     source, target, task, target_task = _read_domains(flags)
-    shares = {"train": 0.8, "test": 0.2}
-    source, target = (split_or_given(table, shares, flags.seed) for table in (source, target))
+    source, target = _split(source, target, flags.seed)
     oracle = target[target["split"] == "train"] if flags.oracle else target.iloc[:0]
     if (oracle["mask"] == "").any():
         raise ValueError(
@@ -83,6 +82,16 @@ def read_study(flags) -> Study:
     target = oracle if flags.oracle else study.target
     checked(pd.concat([target, study.target_test]), target_task, channels=channels)
     return study
+
+
+def _split(source, target, seed):
+    """Both in train and test; a group that both have, such as a patient, is in one part alone."""
+    shares = {"train": 0.8, "test": 0.2}
+    both = pd.concat([source, target])
+    if (both["split"] == "").all() and set(source["group"]) & set(target["group"]):
+        both = split_together(both, shares, seed)
+        return both[: len(source)], both[len(source) :]
+    return split_or_given(source, shares, seed), split_or_given(target, shares, seed)
 
 
 def _check_parts(study, source, target):

@@ -260,6 +260,11 @@ class Preprocessing:
             )
         if self.spacing is not None:
             object.__setattr__(self, "spacing", _spacing(self.spacing, len(size)))
+            if not volume:
+                raise ValueError(
+                    f"Preprocessing: spacing={self.spacing} with axes={self.axes!r}; pictures are "
+                    "not resampled, a spacing is of volumes."
+                )
             if self.fit == "resize":
                 raise ValueError("Preprocessing: fit='resize' with a spacing; expected fit='crop'.")
 

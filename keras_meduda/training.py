@@ -26,6 +26,7 @@ from keras_meduda.progress import StepBar
 from keras_meduda.run_folder import RunFolder
 from keras_meduda.sliding import SlidingWindow, sliding_window
 from keras_meduda.task import Preprocessing, Task, to_json
+from keras_meduda.training_checks import check_call, check_start
 
 POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
 
@@ -38,8 +39,9 @@ def setup(strategy: str = "none", precision: str = "float32", seed: int = 0):
         strategy: `"none"`, `"mirrored"` (all GPUs of this machine; without any, all logical CPUs)
             or `"multiworker"` (all machines of `TF_CONFIG`, see docs/scaling.md). The batch size is
             that of all replicas together, and the same batches make the same network.
-        precision: `"float32"`, `"mixed_bfloat16"` or `"mixed_float16"`.
-        seed: of weights, dropout and everything else that is random.
+        precision: `"float32"` (the default), `"mixed_bfloat16"` or `"mixed_float16"`.
+        seed: of weights, dropout and a method's noise. Order and augmentation have their own, that
+            of `Batches`. Default 0.
 
     Raises:
         ValueError: an unknown word, or a `TF_CONFIG` that is missing or makes no sense.
@@ -114,6 +116,16 @@ class Run:
         for i in range(y.shape[1]):  # in place, slice by slice: a volume is held once
             y[:, i] = losses.probabilities(y[:, i], self.task.overlapping)
         return y
+
+
+def check_run(caller, run):
+    """Refuses what is no run.
+
+    Raises:
+        ValueError: what was received.
+    """
+    if not isinstance(run, Run):
+        raise ValueError(f"{caller}: received {run!r} as run; expected what km.load(path) gives.")
 
 
 def load(run_dir, precision: str | None = None, xla: bool = False) -> Run:
@@ -207,21 +219,15 @@ def fit(
         KeyboardInterrupt: Ctrl-C or SIGTERM, after a checkpoint was written; within a validation
             the last one stays, and the steps since are repeated.
     """
-    best_name = keep.removeprefix("best:") if keep.startswith("best:") else None
-    if best_name and validation is None:
-        raise ValueError(f"fit: keep={keep!r} needs a validation function.")
-    if patience is not None and (best_name is None or patience < 1):
-        raise ValueError(
-            f"fit: patience={patience} with keep={keep!r}; expected 1 or more validations, and "
-            "keep='best:<name>' to say which value they wait for."
-        )
-    if best_name and getattr(method.optimizer, "use_ema", False):
-        raise ValueError(f"fit: keep={keep!r} with use_ema=True, whose averages no step validates.")
+    check_call(method, train_data, steps, keep, validation, patience, window)
+    for name, every in (("validate_every", validate_every), ("checkpoint_every", checkpoint_every)):
+        if every is not None and every < 1:
+            raise ValueError(f"fit: {name}={every}; expected 1 step or more.")
+    best_name = keep.removeprefix("best:") if keep != "last" else None
     strategy = method.distribute_strategy
-    chief = distribution.is_chief(strategy)
+    steps, chief = int(steps), distribution.is_chief(strategy)
     distribution.check_batch(strategy, train_data)
-    _check_task(method, train_data.task)
-    _check_start(method, Path(run_dir), resume)
+    check_start(method, Path(run_dir), resume)
     run = RunFolder(Path(run_dir), resume, writes=chief)
     validate_every = validate_every or max(1, steps // 10)
     method.start = method.start or _start(method.network)
@@ -244,7 +250,13 @@ def fit(
 
     def validate():
         """The validation's values, the best of which are remembered."""
-        values = dict(validation(method.network))
+        values = validation(method.network)
+        if not isinstance(values, dict) or values.keys() & {"step", "ended", *log.names}:
+            raise ValueError(
+                f"fit: the validation gives {values!r}; expected a dictionary of values, named "
+                f"unlike history.csv's other columns: step, ended, {', '.join(log.names)}."
+            )
+        values = dict(values)
         if best_name and best_name not in values:
             raise ValueError(f"fit: keep={keep!r}, but the validation gives {sorted(values)}.")
         if best_name and best.see(values[best_name]):
@@ -315,6 +327,11 @@ def _config(method, data, steps, keep, patience, window):
         "network": method.network.name,
         "start": method.start,
         "optimizer": _described(method.optimizer),
+        **(
+            {"discriminator_optimizer": _described(method.discriminator_optimizer)}
+            if method.discriminators
+            else {}
+        ),
         "precision": method.dtype_policy.name,
         "steps": steps,
         "batch_size": getattr(data, "batch_size", None),
@@ -324,28 +341,6 @@ def _config(method, data, steps, keep, patience, window):
         "patience": patience,
         "window": dataclasses.asdict(window) if window else None,
     }
-
-
-def _check_task(method, task):
-    """Refuses a network and a method that are made for other channels than the masks have."""
-    channels = method.network.output["logits"].shape[-1]
-    overlapping = getattr(method, "overlapping", task.overlapping)
-    if (channels, overlapping) != (task.channels, task.overlapping):
-        raise ValueError(
-            f"fit: {type(method).__name__} has overlapping={overlapping} and a network of "
-            f"{channels} logits a pixel; the task of the classes {task.classes} expects "
-            f"{task.overlapping} and {task.channels}."
-        )
-
-
-def _check_start(method, run_dir, resume):
-    """Refuses to begin a run with a method whose schedules and weights are those of another."""
-    trained = int(method.step.numpy())
-    if trained and not (resume and any(run_dir.glob("checkpoints/step-*.npz"))):
-        raise ValueError(
-            f"fit: this method has trained {trained} steps and would begin a run in {run_dir}; "
-            "expected a new method, or the folder of its run with resume=True."
-        )
 
 
 def _start(network):
@@ -368,6 +363,11 @@ class _Log:
 
     def __init__(self, run, bar):
         self.run, self.bar, self.pending = run, bar, []
+
+    @property
+    def names(self):
+        """Of the terms."""
+        return list(self.pending[-1]) if self.pending else []
 
     def add(self, terms):
         """The terms of one more step, on their device."""

@@ -48,7 +48,8 @@ def main(flags):
         masks = masks_of(next(predictions))
         values = run.task.decode(masks)
         if flags.full_field and hasattr(row, "full_width"):
-            write_picture(out / f"{row.case}.png", paste(values, row._asdict()))
+            full = paste(values, row._asdict(), run.task.background[0])
+            write_picture(out / f"{row.case}.png", full)
         else:
             write_mask(out / row.case, values, like=row.image)
         if flags.overlays:

@@ -40,6 +40,7 @@ ORDER = [  # a module imports only from what stands to its left
     "methods",
     "distribution",
     "run_folder",
+    "training_checks",
     "training",
     "evaluation",
     "saved_model",

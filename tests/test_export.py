@@ -94,9 +94,10 @@ def bright(folder, channels):
     return Run(folder, network, task, km.Preprocessing((64, 64), (), channels=channels))
 
 
+@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("ending", ["png", "jpg"])
-def test_a_file_is_decoded_as_prediction_reads_it(tmp_path, ending):
-    run, file = bright(tmp_path, 3), tmp_path / f"photograph.{ending}"
+def test_a_file_is_decoded_as_prediction_reads_it(tmp_path, ending, channels):
+    run, file = bright(tmp_path, channels), tmp_path / f"photograph.{ending}"
     Image.fromarray(images((1, 64, 64, 3))[0]).save(file)
     served = tf.saved_model.load(str(km.export(run, tmp_path / "1"))).signatures["predict_png"]
     mask = tf.io.decode_png(served(image_bytes=tf.io.read_file(str(file))[None])["mask_bytes"][0])

@@ -83,3 +83,9 @@ def test_dynamic_weights_follow_the_slower_term():
     expected = 3 * np.exp([0.25, 0.5, 0.75]) / np.exp([0.25, 0.5, 0.75]).sum()
     np.testing.assert_allclose(w, expected, rtol=1e-6)
     np.testing.assert_allclose(losses.dynamic_weights(np.zeros(3), np.zeros(3)), 1, rtol=1e-6)
+
+
+def test_distances_of_half_precision_are_taken_in_full():
+    z = np.full((1, 300, 300, 1), 20, "float16")  # whose squares add up to more than it can hold
+    found = (*losses.mask_distances(0 * z, z), losses.feature_distance(z, 0 * z, False))
+    assert all(d.dtype == "float32" and np.isfinite(d).all() for d in found)

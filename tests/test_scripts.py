@@ -208,6 +208,16 @@ def test_patients_that_train_and_are_tested_are_warned_of(phantoms, tmp_path, ca
     assert "target's test part: patient 7 (1 in all)" in capsys.readouterr().err
 
 
+def test_a_patient_seen_by_both_scanners_is_on_one_side_of_a_split_that_is_made(phantoms, tmp_path):
+    cases = km.read_cases(phantoms).assign(split="")
+    cases["group"] = cases.groupby("domain").cumcount().map("patient {}".format)
+    write_cases(cases, tmp_path / "cases.csv")
+    found = study.read_study(flags(tmp_path, cases=tmp_path / "cases.csv", **DOMAINS))
+    trains = {*found.source["group"], *found.target["group"]}
+    tested = {*found.source_test["group"], *found.target_test["group"]}
+    assert trains and tested and not trains & tested
+
+
 def test_target_cases_without_a_mask_are_left_out_of_the_scores(phantoms, tmp_path):
     cases = km.read_cases(phantoms)
     test = cases[(cases["domain"] == "camera_b") & (cases["split"] == "test")]

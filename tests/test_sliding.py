@@ -78,3 +78,10 @@ def test_windows_that_cannot_be(arguments, message):
 def test_a_window_of_another_rank():
     with pytest.raises(ValueError, match=r"size \(8, 8\) for an image of shape \(8, 8, 8\)"):
         SlidingWindow((8, 8)).starts((8, 8, 8))
+
+
+def test_a_window_weighs_as_a_gaussian_of_an_eighth_and_moves_by_half():
+    window = SlidingWindow((16, 5), gaussian=True)
+    expected = np.exp(-0.5 * ((np.arange(16) - 7.5) / 2) ** 2)
+    np.testing.assert_allclose(window.profile(16), np.maximum(expected, 1e-3), rtol=1e-5)
+    assert window.stride == (8, 3)

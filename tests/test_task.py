@@ -49,7 +49,7 @@ def test_one_hot_has_a_channel_a_logit(task):
     hot = task.one_hot(task.encode(file_values(task)))
     assert hot.dtype == "float32"
     assert hot.shape == (7, 9, task.channels)
-    assert task.channels == 2 if task.overlapping else 3
+    assert task.channels == (2 if task.overlapping else 3)
     if not task.overlapping:
         np.testing.assert_array_equal(hot.sum(axis=-1), 1)
 

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import ops
 
 from keras_meduda import losses
@@ -220,3 +221,11 @@ def test_the_ramp_ends_at_one():
 def test_half_precision_features_are_summed_in_full():
     ones = keras.ops.ones((1, 300, 300, 3), "float16")
     np.testing.assert_allclose(prototypes(ones, ops.ones((1, 300, 300, 2))), 1.0)
+
+
+def test_moments_of_passes_have_no_gradient():
+    passes = tf.Variable(wave(2, 1, 4, 4, 1))
+    with tf.GradientTape() as tape:
+        mean, deviation = losses.stochastic_moments(passes)
+        total = ops.sum(mean) + ops.sum(deviation)
+    assert tape.gradient(total, passes) is None

@@ -184,6 +184,20 @@ def states_of(cases) -> list:
     ]
 
 
+def require_masks(caller, cases) -> None:
+    """Refuses no cases, or one without a mask.
+
+    Raises:
+        ValueError: how many there are, and how many of them have none.
+    """
+    without = int((cases["mask"] == "").sum())
+    if without or not len(cases):
+        raise ValueError(
+            f"{caller}: {len(cases)} cases, {without} of them without a mask; expected one or "
+            "more, all with masks."
+        )
+
+
 def split_cases(cases, shares, seed=0) -> pd.DataFrame:
     """Split every domain by whole groups, at random and always alike.
 
@@ -270,13 +284,14 @@ def _with_paths(cases, function):
     def image(cell):
         return "|".join(function(file) for file in image_files(cell))
 
+    def parts(cell):
+        return [(name, function(file)) for name, file in mask_files(cell)] if cell else []
+
+    def apart(file):
+        """A path that does not look like `class=path`, such as `fold=1/a.png` would."""
+        return f"./{file}" if mask_files(file) != [("", file)] else file
+
     def mask(cell):
-        return (
-            "|".join(
-                (f"{name}=" if name else "") + function(file) for name, file in mask_files(cell)
-            )
-            if cell
-            else ""
-        )
+        return "|".join(f"{name}={file}" if name else apart(file) for name, file in parts(cell))
 
     return cases.assign(image=cases["image"].map(image), mask=cases["mask"].map(mask))

@@ -4,10 +4,11 @@ import numpy as np
 
 
 def to_channels(image, channels: int) -> np.ndarray:
-    """An image with as many channels: grey is repeated, a picture's alpha dropped, its colour grey.
+    """A picture with as many channels: grey is repeated, alpha dropped, colour made grey.
 
     Args:
-        image: `(*spatial, channels found)`; those of a volume are contrasts, of which none is lost.
+        image: `(*spatial, channels found)`; those of a volume are contrasts, of which none is lost
+            and none stands for another.
         channels: number wanted.
 
     Raises:
@@ -23,7 +24,7 @@ def to_channels(image, channels: int) -> np.ndarray:
     picture = image.ndim == 3
     if picture and found in (2, 4):  # grey or RGB with alpha
         return to_channels(image[..., :-1], channels)
-    if found == 1:
+    if picture and found == 1:
         return np.repeat(image, channels, axis=-1)
     if picture and found == 3 and channels == 1:
         grey = (image @ np.array([0.299, 0.587, 0.114], "float32"))[..., None]

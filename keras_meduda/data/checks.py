@@ -36,8 +36,8 @@ def validate(cases, task, read_masks=None, channels=None) -> list[Problem]:
         read_masks: a boolean a row; these rows need a mask, and only theirs are opened. Where
             labels must stay unseen, as in the target's training part, pass `False` or blank their
             cells with `without_masks`. Default: every row that has a mask.
-        channels: channels a network expects; a grey image may be repeated, of a picture in one file
-            alpha dropped and colour made grey. Default: any.
+        channels: channels a network expects; of a picture in one file alpha may be dropped, grey
+            repeated and colour made grey. Default: any.
 
     Returns:
         The problems, those of the table first, then in the order of rows.
@@ -148,7 +148,7 @@ def _grid_problems(labels, mask_cell, image_cell):
 def _image_problems(cell, array, channels):
     found, several = array.shape[-1], len(image_files(cell)) > 1
     colours = found - 1 if found in (2, 4) and found != channels else found  # without alpha
-    fits = colours in (1, channels) or (colours == 3 and channels == 1)
+    fits = array.ndim == 3 and (colours in (1, channels) or (colours == 3 and channels == 1))
     problems = []
     if channels and found != channels and (several or not fits):
         problems.append(Problem(cell, f"{found} channels", f"{channels}"))

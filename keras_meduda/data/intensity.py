@@ -223,10 +223,15 @@ def zscore(volume, mask=None):
         [-1.0, 1.0]
     """
     volume = np.asarray(volume)
-    mask = np.ones(volume.shape, bool) if mask is None else np.asarray(mask, bool)
     standard = np.zeros(volume.shape, "float32")
-    values = volume[mask].astype("float64")
+    values = volume if mask is None else volume[np.asarray(mask, bool)]
     # Not `std() > 0`: rounding gives equal values a deviation of some 1e-17.
-    if values.size and values.min() < values.max():
-        standard[mask] = (values - values.mean()) / values.std()
+    if not values.size or values.min() == values.max():
+        return standard
+    mean, deviation = values.mean(dtype="float64"), values.std(dtype="float64")
+    if mask is not None:
+        standard[np.asarray(mask, bool)] = (values.astype("float64") - mean) / deviation
+        return standard
+    for i, plane in enumerate(volume):  # one after the other, in double precision
+        standard[i] = (plane.astype("float64") - mean) / deviation
     return standard

@@ -28,14 +28,13 @@ FORMATS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".nii.gz", ".nii")
 _LOSSLESS = (".png", ".bmp", ".tif", ".tiff")
 
 
-def read_image(cell, root=None) -> Image:
+def read_image(cell) -> Image:
     """The image of a case: one file, or one file a channel.
 
     A palette picture gives its RGB colours, a 1-bit one 0 and 255.
 
     Args:
         cell: a path, or several joined by `|`, stacked in this order.
-        root: folder of relative paths. Default: the working directory.
 
     Returns:
         An `Image`; 16-bit pictures stay 16-bit.
@@ -50,15 +49,14 @@ def read_image(cell, root=None) -> Image:
         >>> read_image(f"{path}|{path}").array.shape
         (4, 6, 2)
     """
-    files = [_join(root, part) for part in image_files(cell)]
-    images = _read_together(files)
+    images = _read_together([Path(part) for part in image_files(cell)])
     if len(images) == 1:
         return images[0]
     array = np.concatenate([image.array for image in images], axis=-1)
     return Image(array, images[0].spacing, images[0].affine)
 
 
-def read_mask(cell, task, root=None) -> np.ndarray:
+def read_mask(cell, task) -> np.ndarray:
     """The labels of a case: one file of values, or one binary file a class.
 
     The values of a single file go through `task.encode`. Those of a picture are its grey values,
@@ -69,7 +67,6 @@ def read_mask(cell, task, root=None) -> np.ndarray:
     Args:
         cell: a path, or `name=path` for every class, joined by `|`: `cup=c.png|disc=d.png`.
         task: the `Task` that declares classes and values.
-        root: folder of relative paths. Default: the working directory.
 
     Returns:
         uint8 labels `(*spatial)`, as `task.encode` gives them: the class index, or a bit a class
@@ -87,7 +84,7 @@ def read_mask(cell, task, root=None) -> np.ndarray:
         >>> read_mask(path, Task(classes=("lesion",), values={"lesion": (255,)})).tolist()
         [[0, 1]]
     """
-    files = [(name, _join(root, part)) for name, part in mask_files(cell)]
+    files = [(name, Path(part)) for name, part in mask_files(cell)]
     if files[0][0] or len(files) > 1:
         return _read_class_files(cell, files, task)
     file = files[0][1]
@@ -180,37 +177,35 @@ def write_picture(path, array) -> Path:
     return path
 
 
-def read_affine(cell, root=None) -> np.ndarray | None:
+def read_affine(cell) -> np.ndarray | None:
     """The affine of a cell's first file, as `read_image` gives it, from the header alone.
 
     Args:
         cell: an image or mask cell.
-        root: folder of relative paths. Default: the working directory.
 
     Returns:
         `(4, 4)` array, `None` for pictures.
     """
-    file = _join(root, mask_files(cell)[0][1])
+    file = Path(mask_files(cell)[0][1])
     return read_canonical_affine(file) if is_volume(file) else None
 
 
-def read_spacing(cell, root=None) -> tuple[float, ...]:
+def read_spacing(cell) -> tuple[float, ...]:
     """The spacing of a cell's first file, as `read_image` gives it, from the header alone.
 
     Args:
         cell: an image or mask cell.
-        root: folder of relative paths. Default: the working directory.
 
     Returns:
         mm along each axis of a volume, 1 px along those of a picture.
     """
-    affine = read_affine(cell, root)
+    affine = read_affine(cell)
     return (1.0, 1.0) if affine is None else voxel_sizes(affine)
 
 
-def read_shape(cell, root=None) -> tuple[int, ...]:
+def read_shape(cell) -> tuple[int, ...]:
     """The spatial shape of a cell's first file, as `read_image` gives it, from the header alone."""
-    file = _join(root, image_files(cell)[0])
+    file = Path(image_files(cell)[0])
     if is_volume(file):
         return read_canonical_shape(file)
     with Pillow.open(file) as picture:
@@ -233,10 +228,6 @@ def mask_files(cell) -> list[tuple[str, str]]:
     """The `(class, path)` pairs of a mask cell `cup=a.png|disc=b.png`; no class is `""`."""
     parts = [re.fullmatch(r"(?:([\w -]+)=)?(.*)", part, re.DOTALL) for part in image_files(cell)]
     return [(part[1] or "", part[2]) for part in parts]
-
-
-def _join(root, path):
-    return Path(root or "", path)
 
 
 def _few(values):

@@ -301,7 +301,12 @@ def _cut(task, case, square, target):
         return spatial.crop_or_pad(array, (y0, x0), (side, side))
 
     if not Path(target.image).exists():
-        write_picture(target.image, region(read_image(case.image).array, case.image))
+        picture = read_image(case.image).array
+        if picture.dtype.kind == "f":
+            raise DataError(Problem(case.image, f"{picture.dtype} values", "8 or 16 bits"))
+        if picture.shape[-1] == 2:  # grey with alpha, which few programs read
+            picture = picture[..., :1]
+        write_picture(target.image, region(picture, case.image))
     if target.mask and not Path(target.mask).exists():
         labels = region(read_mask(case.mask, task), case.mask)
         write_picture(target.mask, FUNDUS.decode(FUNDUS.one_hot(labels)))

@@ -26,7 +26,7 @@ class Placement:
     start: tuple[int, ...]
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=16)  # of a photograph some 5 MB each
 def interpolation_matrix(
     size_in: int, size_out: int, align_corners: bool = False, antialias: bool = False
 ) -> np.ndarray:
@@ -104,7 +104,7 @@ def resize(image, size, linear: bool = True) -> np.ndarray:
     return np.ascontiguousarray(image, "float32" if linear else None)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=16)  # of a photograph some 5 MB each
 def _sparse_matrix(size_in, size_out):
     """The antialiased matrix without its zeros: some 2·in/out + 1 weights a row."""
     return csr_matrix(interpolation_matrix(size_in, size_out, antialias=True))

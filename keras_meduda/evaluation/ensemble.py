@@ -37,7 +37,7 @@ def flips(run, axes) -> Run:
     known = run.preprocessing.axes
     if not set(axes) <= set(known) or len(set(axes)) < len(axes):
         raise ValueError(f"flips: received axes {axes!r}, expected distinct ones out of {known!r}.")
-    return _Flipped(**_parts(run), axes=tuple(1 + known.index(axis) for axis in axes))
+    return _Flipped(**_parts(run), run=run, axes=tuple(1 + known.index(axis) for axis in axes))
 
 
 def vote(runs, smallest: int = 20) -> Run:
@@ -95,10 +95,16 @@ def load_together(paths, axes="", **how) -> Run:
 
 @dataclass(frozen=True)
 class _Flipped(Run):
+    run: Run | None = None
     axes: tuple[int, ...] = ()
 
+    @cached_property
+    def straight(self):
+        """The run as it is, which may be flipped or vote itself, in this run's window."""
+        return replace(self.run, window=self.window)
+
     def probabilities(self, x):
-        straight, k = super().probabilities, len(self.axes)
+        straight, k = self.straight.probabilities, len(self.axes)
         ways = [way for n in range(k + 1) for way in itertools.combinations(self.axes, n)]
         return sum(np.flip(straight(np.flip(x, way)), way) for way in ways) / len(ways)
 

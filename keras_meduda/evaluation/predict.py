@@ -9,10 +9,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from keras_meduda.data.cases import case_table, require_masks
 from keras_meduda.data.checks import check_grid
-from keras_meduda.data.io import DataError, Image, Problem, read_image, read_mask, read_spacing
+from keras_meduda.data.io import (
+    DataError,
+    Image,
+    Problem,
+    is_volume,
+    read_image,
+    read_mask,
+    read_spacing,
+)
 from keras_meduda.evaluation.metrics import case_metrics, vertical_cup_to_disc_ratio
 from keras_meduda.progress import track
+from keras_meduda.sliding import SlidingWindow
+from keras_meduda.training import check_run
 
 BATCH = 8  # pictures that go through the network together; volumes go alone
 MEDPY_BOX = 2**20  # pixels up to which MedPy itself makes the reported distances
@@ -24,7 +35,8 @@ def predict(run, image, window=None) -> np.ndarray:
     Args:
         run: what `km.load` or `km.fit` returns.
         image: a path, what `km.data.io.read_image` gives, or its array `(*spatial, channels)`, of
-            whose voxels nothing is known but that they are as wide as deep: 1 mm.
+            whose voxels nothing is known but that they are as wide as deep: 1 mm. Of a network of
+            pictures, what is not uint8 is scaled from its own range to 0…255, as 16-bit files are.
         window: `km.SlidingWindow` instead of the run's own, for this call (it is compiled anew).
 
     Returns:
@@ -57,7 +69,11 @@ def predict_all(run, images, window=None):
 
     Raises:
         DataError: an image that cannot be read, does not fit the run, or holds NaN.
+        ValueError: something else in place of the run or the window.
     """
+    check_run("predict", run)
+    if not isinstance(window, SlidingWindow | None):
+        raise ValueError(f"predict: window={window!r}; expected km.SlidingWindow(size) or None.")
     run = replace(run, window=window) if window else run
     batch = _batch(run)
     invert = partial(run.preprocessing.invert, background=run.task.one_hot(0))
@@ -66,8 +82,11 @@ def predict_all(run, images, window=None):
         name = image if isinstance(image, str | Path) else "image"
         if isinstance(image, str | Path):
             image = read_image(image)
-        if not isinstance(image, Image):
+        if isinstance(image, np.ndarray):
             image = Image(image, None)
+        if not isinstance(image, Image):
+            kind = type(image).__name__
+            raise DataError(Problem(name, f"a {kind}", "a path, an array or what read_image gives"))
         if not np.isfinite(image.array).all():
             raise DataError(Problem(name, "NaN or infinite values", "finite numbers"))
         try:
@@ -114,15 +133,26 @@ def evaluate(
         vcdr_reference, vcdr_error` where the task has a cup and a disc.
 
     Raises:
-        ValueError: a task whose classes, or their order, are not the run's.
-        DataError: a mask of another shape, or position in space, than its image.
+        ValueError: no run, no cases, one without a mask, or a task whose classes, or their order,
+            are not the run's.
+        DataError: a mask of another shape, or position in space, than its image; pictures, whose
+            voxels have no size, with a task in mm.
     """
+    check_run("evaluate", run)
+    if not isinstance(cases, pd.DataFrame):
+        raise ValueError(f"evaluate: received {cases!r}; expected what km.read_cases(path) gives.")
+    cases = case_table(cases)
+    require_masks("evaluate", cases)
     task, own = task or run.task, run.task
     if (task.classes, task.overlapping) != (own.classes, own.overlapping):
         raise ValueError(
             f"evaluate: received a task of the classes {task.classes} "
             f"(overlapping={task.overlapping}), expected the run's: {own.classes} "
             f"(overlapping={own.overlapping})."
+        )
+    if task.unit == "mm" and (flat := [cell for cell in cases["image"] if not is_volume(cell)]):
+        raise DataError(
+            *(Problem(cell, "a picture, in px", "a volume, or unit='px'") for cell in flat)
         )
 
     def score(row, prediction, probabilities):

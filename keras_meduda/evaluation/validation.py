@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_meduda.data.cases import states_of
+from keras_meduda.data.cases import require_masks, states_of
+from keras_meduda.data.checks import check_grid
 from keras_meduda.data.io import read_mask
 from keras_meduda.evaluation.predict import predict_all
 from keras_meduda.task import to_json
@@ -28,6 +29,7 @@ def mean_dice(cases, task, preprocessing, window=None):
 
     Raises:
         ValueError: no cases, or one without a mask.
+        DataError: once called, a mask of another shape, or position in space, than its image.
 
     Example:
         >>> import keras_meduda as km
@@ -36,18 +38,17 @@ def mean_dice(cases, task, preprocessing, window=None):
         >>> 0 <= validation(run.network)["dice"] <= 1
         True
     """
-    if not len(cases) or (cases["mask"] == "").any():
-        raise ValueError(
-            f"mean_dice: {len(cases)} cases, {int((cases['mask'] == '').sum())} of them without a "
-            "mask; expected one or more, all with masks."
-        )
+    require_masks("mean_dice", cases)
     runs = {}  # of one network, so that it is compiled once
 
     def validation(network):
         run = runs.setdefault(id(network), Run(Path(), network, task, preprocessing, window))
         scores = []
-        for mask, p in zip(cases["mask"], predict_all(run, list(cases["image"])), strict=True):
-            reference = task.one_hot(read_mask(mask, task))[..., -len(task.classes) :] > 0
+        predictions = predict_all(run, list(cases["image"]))
+        for image, mask, p in zip(cases["image"], cases["mask"], predictions, strict=True):
+            labels = read_mask(mask, task)
+            check_grid(labels, mask, image)
+            reference = task.one_hot(labels)[..., -len(task.classes) :] > 0
             prediction, axes = task.masks(p), tuple(range(reference.ndim - 1))
             both = 2.0 * np.count_nonzero(prediction & reference, axis=axes)
             total = np.count_nonzero(prediction, axis=axes) + np.count_nonzero(reference, axis=axes)

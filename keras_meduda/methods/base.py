@@ -1,8 +1,10 @@
 """Method: the gradient step, its scaling and reductions, nothing else."""
 
 import inspect
+from functools import partial
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
@@ -61,7 +63,20 @@ class Method(keras.Model):
                 "compile(optimizer, discriminator_optimizer=...) needs both optimisers."
             )
         super().compile(optimizer=optimizer, **kwargs)
-        self.discriminator_optimizer = discriminator_optimizer
+        self.discriminator_optimizer = keras.optimizers.get(discriminator_optimizer)
+
+    def require(self, batch, *views):
+        """Refuses a batch without a view, such as `"target/style"`, that the method learns from.
+
+        Raises:
+            ValueError: what is missing and what there is.
+        """
+        there = {f"{half}/{view}" for half in batch for view in batch[half]}
+        if missing := [view for view in views if view not in there]:
+            raise ValueError(
+                f"{type(self).__name__}: the batch has no {', '.join(missing)}; there are "
+                f"{', '.join(sorted(there))}."
+            )
 
     def call(self, x, training=None):
         """Logits of images."""
@@ -175,8 +190,14 @@ def _plain(value):
     """A setting as JSON can hold it; a function by its name."""
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, (str, int, float, list, tuple, type(None))):
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (str, int, float, type(None))):
         return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, partial):
+        return [_plain(part) for part in (value.func, value.args, value.keywords)]
     return getattr(value, "__name__", type(value).__name__)
 
 

@@ -59,8 +59,8 @@ class CategoryRegularization(Method):
         separate: whether each view passes batch norm on its own. Default `True`, as published.
 
     Raises:
-        ValueError: a network without the outputs or parts that the terms need, fewer than two
-            passes, a share outside 0…1, or a deviation that is not positive.
+        ValueError: a network without the outputs or parts that the terms need, a negative weight,
+            fewer than two passes, a share outside 0…1, or a deviation that is not positive.
 
     Source:
         UDA_CLR (arXiv 2207.03684), BEAL (arXiv 1906.11143), mean teacher (arXiv 1703.01780). The
@@ -111,6 +111,10 @@ class CategoryRegularization(Method):
                 "its terms need. DeepLabV3Plus(boundary=True) has them; a term whose weight is 0 "
                 "needs none."
             )
+        weights = boundary, adversarial_entropy, adversarial_boundary, alignment
+        weights += discriminative, consistency, mean_teacher
+        if min(weights) < 0:
+            raise ValueError(f"CategoryRegularization: weights {weights}; expected 0 or more.")
         if passes < 2:
             raise ValueError(f"CategoryRegularization: passes={passes}; expected 2 or more.")
         if not (0 <= warm_up <= 1 and 0 <= ramp <= 1 and certainty > 0):

@@ -47,8 +47,9 @@ class FoundationDistillation(Method):
             `train_meddistill.py` has 1.
 
     Raises:
-        ValueError: an unknown form of weights or of the feature loss, or a share α outside 0…1;
-            in the first step, a network with another number of logits than the mask has channels.
+        ValueError: an unknown form of weights or of the feature loss, a share outside 0…1, or a
+            negative weight; in the first step, a batch without what the teacher said, or a network
+            with another number of logits than the mask has channels.
 
     Source:
         MedDistill (BUCT-IUSRC), with the feature term as we define it: there, the logits are
@@ -88,8 +89,11 @@ class FoundationDistillation(Method):
                 f"FoundationDistillation: feature_loss={feature_loss!r}; expected 'normalised' or "
                 "'mse'."
             )
-        if not 0 <= refine <= 1:
-            raise ValueError(f"FoundationDistillation: refine={refine}; expected 0 to 1.")
+        if not (0 <= refine <= 1 and 0 <= ema <= 1 and dice >= 0):
+            raise ValueError(
+                f"FoundationDistillation: refine={refine}, ema={ema}, dice={dice}; expected two "
+                "shares of 0 to 1 and a weight of 0 or more."
+            )
         self.ulwr, self.feature_loss, self.refine, self.ema = ulwr, feature_loss, refine, ema
         self.dice = dice
         state = {"shape": (len(self.terms),), "initializer": "zeros", "dtype": "float32"}
@@ -122,6 +126,10 @@ class FoundationDistillation(Method):
 
     def forward(self, batch, training):
         """Distances to the teacher, `(batch, terms)`, and the heads' logits of labelled images."""
+        needs = ["image", "teacher", "teacher_variance"]
+        needs += ["teacher_entropy"] if self.ulwr == "entropy" else []
+        needs += ["teacher_features"] if "feature" in self.terms else []
+        self.require(batch, *(f"target/{name}" for name in needs))
         target, image = batch["target"], batch["target"]["image"]
         count = ops.shape(image)[0]
         if "source" in batch:

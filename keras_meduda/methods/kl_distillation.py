@@ -35,7 +35,8 @@ class KLDistillation(Method):
             count. Default 0, all count.
 
     Raises:
-        ValueError: an unknown mode, a temperature that is not positive, or a share outside 0…1.
+        ValueError: an unknown mode, a temperature that is not positive, a negative weight, or a
+            share outside 0…1.
 
     Source:
         KD-UDA with AERUNet (thesis, Ashraf Ul Alam); the asymmetry of the inputs is our reading.
@@ -65,10 +66,11 @@ class KLDistillation(Method):
                 f"KLDistillation: mode={mode!r}; expected 'style', 'strong', 'marginal' or 'plain'."
             )
         shares = {"ramp": ramp, "ema": ema or 0.0, "confidence": confidence}
-        if temperature <= 0 or not all(0 <= share <= 1 for share in shares.values()):
+        fits = temperature > 0 and weight >= 0 and all(0 <= share <= 1 for share in shares.values())
+        if not fits:
             raise ValueError(
-                f"KLDistillation: temperature={temperature}, {shares}; expected a temperature "
-                "above 0 and shares of 0 to 1."
+                f"KLDistillation: temperature={temperature}, weight={weight}, {shares}; expected a "
+                "temperature above 0, a weight of 0 or more, and shares of 0 to 1."
             )
         self.overlapping, self.mode, self.temperature = overlapping, mode, temperature
         self.weight, self.ramp, self.ema, self.confidence = weight, ramp, ema, confidence
@@ -78,6 +80,7 @@ class KLDistillation(Method):
 
     def forward(self, batch, training):
         """Logits of the student on both domains, and of the teacher on the target."""
+        self.require(batch, "source/image", "source/mask", "target/image")
         source, target = batch["source"]["image"], batch["target"]
         if self.mode == "style" and "style" not in target:
             raise ValueError(

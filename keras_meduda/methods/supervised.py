@@ -43,6 +43,7 @@ class Supervised(Method):
 
     def forward(self, batch, training):
         """What the network gives for the source images."""
+        self.require(batch, "source/image", "source/mask")
         return self.network(batch["source"]["image"], training=training)
 
     def losses(self, batch, outputs):

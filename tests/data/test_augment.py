@@ -221,3 +221,10 @@ def test_blur_is_the_gaussian():
         spread, np.outer(spread[10], spread[:, 10]) / spread[10, 10], atol=1e-6
     )
     np.testing.assert_array_equal(blur(point, 0.0), point)
+
+
+def test_a_picture_is_blurred():
+    still = Photometry(probability=0.0).sample((1, 2))
+    image = np.random.default_rng(0).uniform(50, 200, (24, 31, 3)).astype("float32")
+    found = recolour(image, {**still, "blur": 1.2})
+    np.testing.assert_allclose(found, blur(image, 1.2), atol=1e-2)

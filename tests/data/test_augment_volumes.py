@@ -273,3 +273,12 @@ def test_a_patch_that_is_none(size):
 def test_a_share_that_is_none():
     with pytest.raises(ValueError, match="RandomPatch: foreground=1.5; expected 0 to 1"):
         RandomPatch((8, 8, 8), foreground=1.5)
+
+
+def test_a_volume_is_blurred_and_its_background_is_not_in_its_mean():
+    still, x = Intensity(probability=0.0).sample((1, 2)), volume() + 5
+    np.testing.assert_allclose(rescan(x, {**still, "blur": 1.2}), blur(x, 1.2), atol=1e-4)
+    x[:4] = 0
+    mean = x[x != 0].mean()
+    expected = np.where(x != 0, mean + 1.5 * (x - mean), 0)
+    np.testing.assert_allclose(rescan(x, {**still, "contrast": 1.5}), expected, atol=1e-4)

@@ -53,6 +53,13 @@ def test_reading_undoes_writing_wherever_the_table_stands(tmp_path):
     assert str(tmp_path) not in (tmp_path / "deep" / "down" / "cases.csv").read_text()
 
 
+def test_a_folder_that_looks_like_a_class_is_a_folder(tmp_path):
+    """Folders such as `fold=1` are common where tables are partitioned."""
+    mask = f"{tmp_path}/fold=1/m.png"
+    write_cases(case_table([{"case": "a", "image": "a.png", "mask": mask}]), tmp_path / "cases.csv")
+    assert read_cases(tmp_path / "cases.csv").loc[0, "mask"] == mask
+
+
 def many(domains=("a", "b"), groups=20):
     """Groups of one to three cases."""
     return case_table([

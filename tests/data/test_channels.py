@@ -17,10 +17,19 @@ def test_no_contrast_of_a_volume_vanishes(found, channels):
         to_channels(np.zeros((4, 5, 6, found), "float32"), channels)
 
 
-@pytest.mark.parametrize(("files", "found"), [(1, []), (2, ["2 channels"]), (4, ["4 channels"])])
-def test_a_table_of_more_contrasts_than_channels_is_refused(tmp_path, files, found):
+def test_no_contrast_of_a_volume_stands_for_others():
+    assert to_channels(np.zeros((5, 6, 1), "uint8"), 3).shape == (5, 6, 3)
+    with pytest.raises(ValueError, match="has 1 channels, .* expects 4"):
+        to_channels(np.zeros((4, 5, 6, 1), "float32"), 4)
+
+
+@pytest.mark.parametrize(
+    ("files", "channels", "found"),
+    [(1, 1, []), (2, 1, ["2 channels"]), (4, 1, ["4 channels"]), (1, 4, ["1 channels"])],
+)
+def test_a_table_of_other_contrasts_than_channels_is_refused(tmp_path, files, channels, found):
     scan = nib.Nifti1Image(np.arange(120, dtype="int16").reshape(4, 5, 6), np.eye(4))
     nib.save(scan, tmp_path / "scan.nii")
     cases = case_table([{"case": "a", "image": "|".join([f"{tmp_path}/scan.nii"] * files)}])
-    problems = validate(cases, Task(("lesion",)), channels=1)
+    problems = validate(cases, Task(("lesion",)), channels=channels)
     assert [problem.found for problem in problems] == found

@@ -120,13 +120,13 @@ def test_channels_of_several_depths_are_refused(tmp_path):
     for name, dtype in (("a", "uint8"), ("b", "uint16")):
         write_picture(tmp_path / f"{name}.png", np.full((4, 6), 200, dtype))
     with pytest.raises(DataError, match="b.png: found uint16 values, expected uint8 as in"):
-        read_image("a.png|b.png", root=tmp_path)
+        read_image(f"{tmp_path}/a.png|{tmp_path}/b.png")
 
 
-def test_channel_files_are_stacked_in_order_below_the_root(tmp_path):
+def test_channel_files_are_stacked_in_order(tmp_path):
     for value, name in enumerate(("flair", "t2")):
         volume(tmp_path / f"{name}.nii", np.full((3, 3, 3), value, "int16"))
-    array = read_image("flair.nii|t2.nii", root=tmp_path).array
+    array = read_image(f"{tmp_path}/flair.nii|{tmp_path}/t2.nii").array
     assert array.shape == (3, 3, 3, 2) and (array[..., 1] == 1).all() and not array[..., 0].any()
 
 
@@ -160,7 +160,7 @@ def test_mask_values_of_every_kind_of_picture(tmp_path, make, labels):
 def test_a_class_file_is_cut_at_half_its_range(tmp_path, dtype, values, inside):
     picture(tmp_path / "cup.png", np.array([values], dtype))
     picture(tmp_path / "disc.png", np.array([[255, 255, 0]], "uint8"))
-    labels = read_mask("cup=cup.png|disc=disc.png", FUNDUS, root=tmp_path)
+    labels = read_mask(f"cup={tmp_path}/cup.png|disc={tmp_path}/disc.png", FUNDUS)
     assert (labels & 1).tolist() == [inside]
     assert (labels >> 1).tolist() == [[1, 1, 0]]
 
@@ -168,7 +168,8 @@ def test_a_class_file_is_cut_at_half_its_range(tmp_path, dtype, values, inside):
 def test_class_files_of_exclusive_classes_give_the_class_index(tmp_path):
     picture(tmp_path / "a.png", np.array([[255, 0, 0]], "uint8"))
     picture(tmp_path / "b.png", np.array([[0, 255, 0]], "uint8"))
-    assert read_mask("spleen=a.png|liver=b.png", ORGANS, root=tmp_path).tolist() == [[2, 1, 0]]
+    cell = f"spleen={tmp_path}/a.png|liver={tmp_path}/b.png"
+    assert read_mask(cell, ORGANS).tolist() == [[2, 1, 0]]
 
 
 def test_tolerance_gives_interpolated_values_to_the_nearest_class(tmp_path):
@@ -323,12 +324,12 @@ def test_channels_that_lie_in_different_places_are_not_stacked(tmp_path):
     volume(tmp_path / "a.nii", noise(4, 5, 6))
     nib.save(nib.Nifti1Image(noise(4, 5, 6), np.eye(4)), tmp_path / "b.nii")
     with pytest.raises(DataError, match="another position in space, expected that of .*a.nii"):
-        read_image("a.nii|b.nii", root=tmp_path)
+        read_image(f"{tmp_path}/a.nii|{tmp_path}/b.nii")
 
 
 def test_all_files_of_a_cell_are_reported_together(tmp_path):
     with pytest.raises(DataError) as caught:
-        read_mask("liver=a.png|spleen=b.png", ORGANS, root=tmp_path)
+        read_mask(f"liver={tmp_path}/a.png|spleen={tmp_path}/b.png", ORGANS)
     assert [problem.file.name for problem in caught.value.problems] == ["a.png", "b.png"]
     first, second = str(caught.value).splitlines()
     assert first.startswith(f"error: {tmp_path}/a.png: found no such file, expected an image file")

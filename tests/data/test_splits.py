@@ -34,3 +34,10 @@ def test_nothing_left_to_test_is_an_error():
     cases = case_table([{"case": "a", "domain": "flair", "image": "a.nii"}])
     with pytest.raises(ValueError, match="flair: 1 cases with a mask, none of a group that does"):
         unseen(cases, cases)
+
+
+def test_a_patient_who_trains_is_not_tested_under_another_name():
+    rows = [{"case": f"{d}{i}", "domain": d, "group": i, "image": "a.nii"}
+            for d in "ft" for i in range(3)]  # fmt: skip
+    cases = case_table(rows)
+    assert unseen(cases[cases["domain"] == "t"], cases[:2])["case"].tolist() == ["t2"]

@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras_meduda.data.augment import Geometry, on_grid, warp
 from keras_meduda.data.cases import case_table
 from keras_meduda.data.io import DataError, read_image, write_picture
-from keras_meduda.data.pipeline import Batches, add_teacher, prepare
+from keras_meduda.data.pipeline import Batches, add_styles, add_teacher, prepare
 from keras_meduda.data.spatial import resize
 from keras_meduda.task import Preprocessing, Task
 from keras_meduda.teachers.targets import Failure, Target, Teacher, make_targets
@@ -56,6 +56,17 @@ def test_a_case_in_which_the_teacher_failed_is_left_out(cases, tmp_path):
     assert sorted({float(t["teacher_variance"][0]) for t in take(target, 6)}) == pytest.approx(
         sorted(read_image(f).array[0, 0, 0] / 255 / 4 for f in cases["image"].drop(2))
     )
+
+
+def test_twins_stay_with_their_image_where_another_case_failed(cases, tmp_path):
+    folder = tmp_path / "prepared"
+    make_targets(tmp_path / "t.h5", cases, Teacher("looks", "1", looks, prompted=False))
+    styled = prepare(cases, TASK, SMALL, folder, labels=False)
+    styled = add_styles(styled, styled, folder, variants=1)
+    target = add_teacher(styled, cases, tmp_path / "t.h5", folder)
+    assert [(i, s) for i, s in zip(target.images, target.styles, strict=True)] == [
+        (i, s) for i, s in zip(styled.images, styled.styles, strict=True) if i != styled.images[2]
+    ]
 
 
 @pytest.mark.parametrize("geometry", [STILL, Geometry(rotation=40, scale=0.4, shift=0.2)])
@@ -152,3 +163,9 @@ def test_a_shift_by_whole_cells_moves_the_grid_by_whole_cells():
     shift = tf.constant([1, 0, 8.0, 0, 1, -4.0, 0, 0])  # two cells of 4 px right, one up
     moved = warp(tf.constant(grid), on_grid(shift, (32, 24), (8, 6))).numpy()
     np.testing.assert_allclose(moved[1:, :-2], grid[:-1, 2:], atol=1e-6)
+
+
+def test_entropies_are_the_targets_own(cases, tmp_path):
+    found = {float(t["teacher_entropy"][0]) for t in take(teach(cases, tmp_path), 6)}
+    expected = (looks(read_image(file).array, None).entropy for file in cases["image"].drop(2))
+    assert sorted(found) == pytest.approx(sorted(expected), abs=0.01)

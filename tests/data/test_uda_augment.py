@@ -167,3 +167,24 @@ def test_hue_turns_colours_and_grey_takes_them():
     np.testing.assert_allclose(turned.min(axis=-1), saturation, atol=0.01)
     assert np.abs(turned - image).max() > 5
     assert np.ptp(recolour(image, greying.sample((1, 2))), axis=-1).max() < 1e-3
+
+
+MANY = np.stack([np.full(200, 7), np.arange(200)], axis=-1).astype("int64")
+
+
+def test_stretches_and_turns_are_made_apart_and_what_is_cut_off_varies():
+    moves = tf.function(lambda s: Deformation(flips=False, elastic=0).sample(s, 40, 40))
+    a, b, offset, *_ = np.array([moves(seed)["transform"] for seed in tf.constant(MANY)]).T
+    stretched = np.abs(np.maximum(np.abs(a), np.abs(b)) - 1) > 1e-3
+    turned = (np.abs(b) > 1e-3) | (a < 0)
+    assert 0.1 < (turned & ~stretched).mean() < 0.4 and 0.1 < (stretched & ~turned).mean() < 0.4
+    grown = (a > 0) & (a < 0.95) & (np.abs(b) < 1e-3)
+    assert np.ptp((offset - 19.5 * (1 - a))[grown]) > 4  # px from where the middle stays
+
+
+def test_hue_turns_both_ways_and_grey_is_as_rare_as_named():
+    draw = tf.function(lambda s: Photometry(hue=0.1, grey=0.3, probability=1.0).sample(s))
+    draws = [draw(seed) for seed in tf.constant(MANY)]
+    hue = np.array([d["hue"] for d in draws])
+    assert hue.min() < -0.08 and hue.max() > 0.08
+    assert np.mean([d["saturation"] == 0 for d in draws]) == pytest.approx(0.3, abs=0.1)

@@ -96,3 +96,7 @@ def test_resampling_keeps_the_field_of_view(spacing):
     for array, points in ((blob, grid), (moved, places)):
         centre = (array * points).sum(axis=(0, 1, 2)) / array.sum()
         np.testing.assert_allclose(centre, (9, 14, 7), atol=0.1)
+
+
+def test_ties_of_a_window_go_up():
+    assert window_start((20,), (5,), (4.5 - 1e-9,)) == window_start((20,), (5,), (4.5,)) == (2,)

@@ -41,6 +41,18 @@ def test_flips_are_the_mean_of_probabilities(volume_run, volume):
     np.testing.assert_allclose(p, (plain + mirrored) / 2, atol=1e-6)
 
 
+def test_flips_of_flips_and_of_votes_are_those_of_the_whole(volume_run, volume):
+    both = km.predict(flips(volume_run, "XY"), volume)
+    nested = flips(flips(volume_run, "X"), "Y")
+    np.testing.assert_allclose(km.predict(nested, volume), both, atol=1e-6)
+    other = replace(volume_run, network=km.models.UNet((None,) * 3 + (1,), 2, filters=(4, 8)))
+    voted = vote([volume_run, other, other], smallest=1)
+    plain = km.predict(voted, volume)
+    mirrored = km.predict(voted, volume[:, ::-1])[:, ::-1]
+    p = km.predict(flips(voted, "Y"), volume)
+    np.testing.assert_allclose(p, (plain + mirrored) / 2, atol=1e-6)
+
+
 def test_a_window_for_one_call_reaches_the_network(volume_run, volume):
     window = km.SlidingWindow((8, 8, 8))
     p = km.predict(flips(volume_run, ""), volume, window)

@@ -1,10 +1,12 @@
 """Predictions come back in the image's own grid, and evaluation scores them there."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import keras_meduda as km
-from keras_meduda.data.io import read_image, write_picture
+from keras_meduda.data.io import DataError, read_image, write_picture
 from keras_meduda.evaluation.predict import predict_all
 
 
@@ -96,3 +98,30 @@ def test_other_mask_values_need_the_other_task(run, cases, tmp_path):
     for metric in ("dice", "hd95"):
         a = km.evaluate(run, cases.iloc[[0]])[metric]
         np.testing.assert_array_equal(km.evaluate(run, row, other)[metric], a)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"cases": "cases.csv"}, "received 'cases.csv'; expected what km.read_cases"),
+        ({"mask": ""}, "6 cases, 6 of them without a mask"),
+        ({"run": "runs/a"}, "received 'runs/a' as run; expected what km.load"),
+        ({"window": (16, 16)}, r"window=\(16, 16\); expected km.SlidingWindow"),
+    ],
+)
+def test_what_cannot_be_evaluated(run, cases, changed, message):
+    cases = cases.assign(mask=changed["mask"]) if "mask" in changed else cases
+    call = {"run": run, "cases": cases, "task": run.task, **changed}
+    call.pop("mask", None)
+    with pytest.raises(ValueError, match=message):
+        km.evaluate(**call)
+
+
+def test_pixels_are_no_millimetres(run, cases):
+    with pytest.raises(DataError, match="found a picture, in px, expected a volume, or unit='px'"):
+        km.evaluate(run, cases, replace(run.task, unit="mm"))
+
+
+def test_what_is_no_image(run):
+    with pytest.raises(DataError, match="found a list, expected a path, an array or what"):
+        km.predict(run, ["a.png"])

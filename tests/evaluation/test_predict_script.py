@@ -1,5 +1,6 @@
 """What scripts/predict.py reads, and that it writes over none of it."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -88,3 +89,20 @@ def test_masks_of_regions_return_to_the_full_picture(run, phantoms, tmp_path):
         assert full.shape == read_image(case.image).array.shape[:2]
         inside = run.task.decode(run.task.masks(km.predict(run, region["image"])))
         np.testing.assert_array_equal(full, paste(inside, region))
+
+
+def test_what_lies_outside_a_region_is_background_whatever_its_value(run, phantoms, tmp_path):
+    """In REFUGE's masks 0 is the cup."""
+    shutil.copytree(run.path, tmp_path / "dark")
+    config = json.loads((run.path / "config.json").read_text())
+    config["task"] |= {"values": {"cup": [0], "disc": [0, 128]}, "background": [255]}
+    (tmp_path / "dark" / "config.json").write_text(json.dumps(config))
+    cases = km.read_cases(phantoms)[:1]
+    row = prepare_rois(cases, run.task, tmp_path / "rois", scale=1.2).iloc[0]
+    flags = predict.PredictFlags(
+        run=(tmp_path / "dark",), images=(tmp_path / "rois" / "cases.csv",), out=tmp_path / "masks"
+    )
+    predict.main(flags)
+    full = read_image(tmp_path / "masks" / f"{row.case}.png").array[..., 0]
+    outside = paste(np.zeros(read_image(row.image).array.shape[:2], bool), row, background=True)
+    assert outside.any() and (full[outside] == 255).all()

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from scipy.stats import wilcoxon
 
+from keras_meduda.evaluation.report import compare
 from keras_meduda.evaluation.report.tables import mean_over_classes
 from keras_meduda.evaluation.statistics import bootstrap_ci, gap_closed, paired_test, summarise
 
@@ -219,3 +220,22 @@ def test_gap_closed_is_a_fraction_of_the_way():
 @pytest.mark.parametrize("oracle", [0.6, 0.5, np.nan])
 def test_gap_closed_is_nan_where_there_was_no_gap(oracle):
     assert np.isnan(gap_closed(0.6, 0.7, oracle))
+
+
+def scores(dice):
+    return pd.DataFrame([
+        {"case": case, "group": case, "class": name, "dice": dice, "hd95": 1.0,
+         "prediction_empty": name == "cup", "reference_empty": False}
+        for case in "abcdefg" for name in ("cup", "disc")
+    ])  # fmt: skip
+
+
+def test_a_comparison_says_who_is_better_and_by_how_much(tmp_path):
+    runs = {"source_only": scores(0.5), "adapted": scores(0.6), "oracle": scores(0.9)}
+    found = compare(tmp_path, runs)["cup"]
+    assert found["gap_closed"] == pytest.approx(0.25)
+    assert found["adapted_vs_source_only"]["difference"] == pytest.approx(0.1)
+
+
+def test_a_case_of_which_one_class_is_empty_is_counted_among_the_empty():
+    assert mean_over_classes(scores(0.5))["prediction_empty"].all()

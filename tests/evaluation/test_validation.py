@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import keras_meduda as km
-from keras_meduda.data.io import write_picture
+from keras_meduda.data.io import DataError, write_picture
 from keras_meduda.evaluation.validation import mean_dice
 
 
@@ -39,6 +39,13 @@ def test_a_corrected_mask_is_another_validation(run, phantoms, tmp_path):
     assert settings() == before
     write_picture(cases["mask"].iloc[1], np.zeros((64, 64), "uint8"))
     assert settings() != before
+
+
+def test_a_mask_of_another_grid_is_named(run, phantoms, tmp_path):
+    cases = km.read_cases(phantoms)[:1].copy()
+    cases["mask"] = str(write_picture(tmp_path / "small.png", np.zeros((1, 1), "uint8")))
+    with pytest.raises(DataError, match=r"small.png: found a mask of shape \(1, 1\)"):
+        mean_dice(cases, run.task, run.preprocessing)(run.network)
 
 
 @pytest.mark.parametrize("masks", [0, 1])

@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import keras
 import pytest
 from keras import layers
 
+import keras_meduda as km
 from keras_meduda.models.blocks import ResizeTo, batch_norm, conv
 
 
@@ -39,3 +42,25 @@ def two_parts(dropout=0.1, channels=2, width=6):
 def two_part_network():
     """Builder of `two_parts`."""
     return two_parts
+
+
+@pytest.fixture(scope="module")
+def data(batches):
+    """A batch with boundaries."""
+    return next(iter(replace(batches, boundary=True).from_step(0)))
+
+
+@pytest.fixture
+def make(two_part_network):
+    """Builder of a `CategoryRegularization` of 100 steps."""
+
+    def make(dropout=0.1, seed=0, **settings):
+        with km.setup(seed=seed):
+            network = two_part_network(dropout)
+            settings = {"passes": 2, **settings}
+            method = km.methods.CategoryRegularization(network, True, **settings)
+            method.compile(keras.optimizers.Adam(1e-3), keras.optimizers.SGD(1e-2, momentum=0.9))
+        method.total_steps = 100
+        return method
+
+    return make

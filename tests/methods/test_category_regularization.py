@@ -19,25 +19,6 @@ from keras_meduda.methods.category_regularization import (
 REGULARISED = ("alignment", "discriminative", "consistency")
 
 
-@pytest.fixture(scope="module")
-def data(batches):
-    return next(iter(replace(batches, boundary=True).from_step(0)))
-
-
-@pytest.fixture
-def make(two_part_network):
-    def make(dropout=0.1, seed=0, **settings):
-        with km.setup(seed=seed):
-            network = two_part_network(dropout)
-            settings = {"passes": 2, **settings}
-            method = km.methods.CategoryRegularization(network, True, **settings)
-            method.compile(keras.optimizers.Adam(1e-3), keras.optimizers.SGD(1e-2, momentum=0.9))
-        method.total_steps = 100
-        return method
-
-    return make
-
-
 def values(method, data):
     terms = method.losses(data, method.forward(data, training=False))
     return {name: float(value) for name, value in terms.items()}
@@ -257,10 +238,21 @@ def test_resumes_bit_for_bit(make, batches, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+def test_another_rate_of_the_discriminators_is_another_run(make, batches, tmp_path):
+    batches, judged = replace(batches, boundary=True), make(**BEAL)
+    km.fit(judged, batches, steps=1, run_dir=tmp_path)
+    harder = make(**BEAL)
+    harder.compile(harder.optimizer, keras.optimizers.SGD(0.5, momentum=0.9))
+    with pytest.raises(ValueError, match="discriminator_optimizer.learning_rate: .*0.5 now"):
+        km.fit(harder, batches, steps=1, run_dir=tmp_path)
+
+
 def test_discriminators_need_an_optimiser(two_part_network):
     method = km.methods.CategoryRegularization(two_part_network(), True)
     with pytest.raises(ValueError, match="discriminator_optimizer=.*needs both"):
         method.compile(keras.optimizers.Adam(1e-3))
+    method.compile("adam", "sgd")  # Keras' own words
+    assert isinstance(method.discriminator_optimizer, keras.optimizers.SGD)
 
 
 def test_prototypes_are_kept_from_step_to_step_and_evaluation_leaves_them(make, data):
@@ -333,6 +325,7 @@ def test_trains_deeplab(data):
         ({}, r"'plain' lacks \['boundary', 'logits_low', 'encoder', 'head'\]"),
         ({**BEAL}, r"lacks \['boundary'\]"),
         ({"passes": 1}, "passes=1; expected 2 or more"),
+        ({"passes": 2, "alignment": -1.0}, r"weights \(.*-1.0.*\); expected 0 or more"),
     ],
 )
 def test_what_a_network_lacks_is_named(settings, message, two_part_network):

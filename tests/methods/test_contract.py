@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import json
+from functools import partial
 
 import keras
 import numpy as np
@@ -102,6 +103,14 @@ def test_what_is_trainable_is_the_network_or_trained_beside_it(make, batches):
     assert {id(w) for w in method.network.trainable_weights} <= trained
     trained |= {id(w) for w in method.discriminator_variables}
     assert {id(w) for w in method.trainable_weights} == trained
+
+
+def test_a_setting_is_noted_by_its_value_whatever_its_type():
+    network = km.models.AERUNet((16, 16, 3), channels=2, filters=(4, 8))
+    loss = partial(km.losses.focal_loss, gamma=np.float32(1.5))
+    method = km.methods.Supervised(network, np.bool_(True), loss=loss)
+    assert method.settings["overlapping"] is True
+    assert method.settings["loss"] == ["focal_loss", [], {"gamma": 1.5}]
 
 
 def test_settings_hold_every_argument(make):

@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
 import keras_meduda as km
 from keras_meduda import losses, run_folder
@@ -197,7 +198,9 @@ def test_everything_that_is_trained_is_in_a_checkpoint():
         ({"ulwr": (1, 1)}, r"ulwr=\(1, 1\); expected one of .* three fixed weights"),
         ({"ulwr": (0, 0, 1), "teacher_channels": None}, "not all 0"),
         ({"feature_loss": "l1"}, "feature_loss='l1'; expected 'normalised' or 'mse'"),
-        ({"refine": 2}, "refine=2; expected 0 to 1"),
+        ({"refine": 2}, "refine=2, ema=0.99, dice=0.0; expected two shares"),
+        ({"ema": 7}, "ema=7, dice=0.0; expected two shares"),
+        ({"dice": -3}, "dice=-3; .* a weight of 0 or more"),
     ],
 )
 def test_a_setting_that_is_not_known_is_refused(settings, message):
@@ -210,3 +213,31 @@ def test_dynamic_weights_need_the_number_of_steps(batch):
     method.total_steps = None
     with pytest.raises(ValueError, match="method.total_steps"):
         method.train_step(batch)
+
+
+def test_refining_and_averaging_go_as_far_as_they_are_told(batch):
+    method, target = make(refine=0.5, ema=0.9), batch["target"]
+    method.step.assign(100)
+    own = method.network(target["image"])["logits"]
+    expected = 0.5 * target["teacher"] + 0.5 * np.array(ops.sigmoid(own))
+    np.testing.assert_allclose(method._refined(target), expected, atol=1e-5)
+    before = method.average.get_weights()
+    method.train_step(batch)
+    after = method.average.get_weights(), method.network.get_weights()
+    for b, a, w in zip(before, *after, strict=True):
+        np.testing.assert_allclose(a, 0.9 * b + 0.1 * w, atol=1e-6)
+
+
+def test_the_plain_feature_distance_is_one_of_values(batch):
+    target = dict(batch["target"])
+    target["teacher_features"] = np.repeat(target["teacher"], 6, axis=-1)  # on the student's grid
+    method = make(feature_loss="mse")
+    features = method.projection(method.network(target["image"], training=False)["features"])
+    expected = losses.feature_distance(features, target["teacher_features"], False)
+    np.testing.assert_allclose(distances(method, {"target": target})[:, 2], expected, rtol=1e-4)
+
+
+def test_what_a_batch_lacks_is_named(batch):
+    target = {name: x for name, x in batch["target"].items() if name != "teacher_features"}
+    with pytest.raises(ValueError, match="has no target/teacher_features; there are target/image"):
+        make().forward({"target": target}, training=False)

@@ -3,6 +3,11 @@ import numpy as np
 import pytest
 
 import keras_meduda as km
+from keras_meduda import losses
+
+
+def sigmoid(z):
+    return 1 / (1 + np.exp(-np.array(z)))
 
 
 def make(**settings):
@@ -89,3 +94,46 @@ def test_a_target_without_twins_is_named(batches):
     del data["target"]["style"]
     with pytest.raises(ValueError, match="holds .'image', 'strong'., no style; make it with a"):
         make().forward(data, training=True)
+
+
+def test_the_teacher_sees_the_style_and_the_student_the_strong_view(batches):
+    method, data = make(), next(iter(batches.from_step(0)))
+    outputs = method.forward(data, training=False)
+    views = {"teacher": (method.teacher, "style"), "target": (method.network, "strong")}
+    for name, (network, view) in views.items():
+        seen = network(data["target"][view])["logits"]
+        np.testing.assert_allclose(outputs[name], seen, atol=1e-5)
+
+
+def test_the_divergence_has_the_temperature_and_counts_pixels_sure_of_every_class(batches):
+    method, data = make(temperature=3.0, confidence=0.7, ramp=0.0), next(iter(batches.from_step(0)))
+    rng, names = np.random.default_rng(0), ("source", "target", "teacher")
+    outputs = {name: rng.normal(0, 2, (2, 32, 32, 2)).astype("float32") for name in names}
+    p = sigmoid(outputs["teacher"])
+    sure = (np.maximum(p, 1 - p) >= 0.7).all(axis=-1).astype("float32")
+    expected = losses.kl_divergence(outputs["teacher"], outputs["target"], True, 3.0, sure)
+    assert float(method.losses(data, outputs)["kl"]) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_the_marginal_form_compares_the_source_with_the_target(batches):
+    method, data = make(mode="marginal", ramp=0.0), next(iter(batches.from_step(0)))
+    outputs = method.forward(data, training=False)
+    means = (sigmoid(outputs[name]).mean(axis=(0, 1, 2)) for name in ("source", "target"))
+    expected = float(losses.marginal_kl(*means, True))
+    found = float(method.losses(data, outputs)["kl"])
+    assert found == pytest.approx(expected, rel=1e-3) and expected > 0
+
+
+def test_an_averaging_teacher_moves_by_its_decay(batches):
+    method = make(ema=0.9)
+    before = method.teacher.get_weights()
+    method.train_step(next(iter(batches.from_step(0))))
+    after = method.teacher.get_weights(), method.network.get_weights()
+    for b, a, w in zip(before, *after, strict=True):
+        np.testing.assert_allclose(a, 0.9 * b + 0.1 * w, atol=1e-6)
+
+
+def test_what_a_batch_lacks_is_named(batches):
+    source = {"source": next(iter(batches.from_step(0)))["source"]}
+    with pytest.raises(ValueError, match="KLDistillation: the batch has no target/image; there"):
+        make().forward(source, training=False)

@@ -180,3 +180,15 @@ def test_pictures_are_stretched_to_three_8_bit_channels(channels):
 def test_a_volume_is_no_picture():
     with pytest.raises(ValueError, match=r"shape \(4, 4, 4, 1\), expected \(H, W, channels\)"):
         as_rgb(np.zeros((4, 4, 4, 1)))
+
+
+def test_a_fifth_of_the_groups_validates(tmp_path):
+    cases = write_cases(tmp_path, [block(1, 1, 5 + i, 9) for i in range(20)])
+    folder = write_yolo(cases, TASK, tmp_path / "yolo").parent
+    assert [len(list(folder.glob(f"images/{part}/*"))) for part in ("train", "val")] == [16, 4]
+
+
+def test_jitter_leaves_a_small_box(tmp_path):
+    cases = write_cases(tmp_path, [block(20, 20, 21, 21)] * 20)
+    boxes = boxes_from_masks(cases, TASK, jitter=4)
+    assert (boxes["x1"] > boxes["x0"]).all() and (boxes["y1"] > boxes["y0"]).all()

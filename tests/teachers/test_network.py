@@ -28,3 +28,11 @@ def test_the_network_of_a_run_with_a_window_is_smaller_than_its_images(run):
     run = dataclasses.replace(run, network=small, window=km.SlidingWindow((16, 16)))
     image = np.random.default_rng(0).integers(0, 256, (50, 40, 3)).astype("uint8")
     assert network(run).teach(image, None).probability.shape == (50, 40)
+
+
+def test_the_foreground_of_a_network_is_any_class(run):
+    three = km.models.AERUNet((32, 32, 3), channels=3, filters=(4, 8))
+    run = dataclasses.replace(run, network=three, task=km.Task(("a", "b")))
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype("uint8")
+    expected = 1 - km.predict(run, image)[..., 0]
+    np.testing.assert_allclose(network(run).teach(image, None).probability, expected, atol=1e-5)

@@ -1,9 +1,11 @@
 """One file of targets: nothing is done twice, nothing damaged is believed."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import types
 
 import h5py
 import numpy as np
@@ -294,3 +296,14 @@ def test_a_missing_case_is_named(cases, tmp_path):
     with open_targets(tmp_path / "t.h5") as file:
         with pytest.raises(DataError, match="no case 'c9'.*run make_teacher_targets.py again"):
             read_target(file, "c9")
+
+
+def test_too_little_room_is_refused(cases, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: types.SimpleNamespace(free=10))
+    with pytest.raises(OSError, match="needs .* GB, 0.00 GB are free"):
+        make_targets(tmp_path / "t.h5", cases, teacher(Counting()), BOXES)
+
+
+def test_a_mask_agrees_with_itself_as_far_as_it_is_sure():
+    assert self_agreement(np.array([1.0, 0.0])) == 1 == self_agreement(np.zeros(3))
+    assert self_agreement(np.array([0.75, 0.25])) == pytest.approx(0.75 / 1.25)

@@ -91,7 +91,7 @@ class Intensity:
         gamma: largest exponent (and its inverse) is 1 + gamma, of intensities between the least
             and the greatest. Default 0.5.
         blur: largest standard deviation of a Gaussian, in pixels; it is cut at 4. Default 1.
-        noise: largest standard deviation of Gaussian noise, in those of the image. Default 0.1.
+        noise: largest standard deviation of Gaussian noise, in the units of z-scores. Default 0.1.
         probability: of each change. Default 0.8.
 
     Example:

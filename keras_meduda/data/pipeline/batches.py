@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, fields
+from numbers import Integral
 
 import numpy as np
 import tensorflow as tf
@@ -69,8 +70,10 @@ class Batches:
     patch: RandomPatch | None = None
 
     def __post_init__(self):
-        if self.batch_size < 1:
+        if not (isinstance(self.batch_size, Integral) and self.batch_size >= 1):
             raise ValueError(f"Batches: batch_size={self.batch_size}; expected 1 or more.")
+        object.__setattr__(self, "batch_size", int(self.batch_size))  # NumPy's are no JSON
+        object.__setattr__(self, "seed", int(self.seed))
         halves = [half for half in (self.source, self.target) if half is not None]
         if not halves or not all(half.images for half in halves):
             raise ValueError(
@@ -109,7 +112,7 @@ class Batches:
             raise ValueError(
                 f"Batches: {name} {cut.size} is larger than the prepared images {size}."
             )
-        if self.boundary and min(shown := cut.size if cut else size) < RADIUS:
+        if self.boundary and min(shown := self.shape[:-1]) < RADIUS:
             raise ValueError(
                 f"Batches: boundary of images of {shown}; expected {RADIUS} pixels or more on "
                 "either side, the reach of its blur."
@@ -140,6 +143,13 @@ class Batches:
     def preprocessing(self):
         """The preprocessing of the cases."""
         return (self.source or self.target).preprocessing
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of an image of a batch, `(*size, channels)`."""
+        cut = self.crop or self.patch
+        size = cut.size if cut else self.preprocessing.size
+        return (*size, self.preprocessing.channels)
 
     @property
     def settings(self) -> dict:
@@ -202,7 +212,7 @@ class Batches:
 
     def _target_sample(self, number):
         data = self.target
-        seeds = tf.random.split(tf.stack([tf.cast(self.seed, "int64"), 2 * number + 1]), 3)
+        seeds = tf.random.split(tf.stack([tf.cast(self.seed, "int64"), 2 * number + 1]), 4)
         index = _position(number, len(data.images), self.seed + 1)
         part = self._part(seeds[0])
 
@@ -212,7 +222,7 @@ class Batches:
         image = view(tf.gather(data.images, index))
         move = self._move(seeds[0], image)
         image = self.geometry.apply(image, move)
-        image = _recoloured(image, self.target_photometry, tf.random.fold_in(seeds[1], 1))
+        image = _recoloured(image, self.target_photometry, seeds[3])
         views = {"image": image, "strong": _recoloured(image, self.photometry, seeds[1])}
         if data.styles:
             views["style"] = self.geometry.apply(view(_random_style(data, index, seeds[2])), move)

@@ -79,6 +79,11 @@ class Prepared:
         """Shape of a prepared image, `(*size, channels)`."""
         return (*self.preprocessing.size, self.preprocessing.channels)
 
+    def only(self, kept):
+        """The images of these numbers, with their labels and twins."""
+        lists = {name: getattr(self, name) for name in ("images", "labels", "styles", "voxels")}
+        return replace(self, **{k: tuple(v[i] for i in kept) for k, v in lists.items() if v})
+
 
 def prepared_bytes(cases: pd.DataFrame, preprocessing: Preprocessing, styles: int = 0) -> int:
     """Disk space that `prepare` and `add_styles` will take, in bytes; one a pixel for labels.
@@ -228,9 +233,10 @@ def add_teacher(prepared: Prepared, cases: pd.DataFrame, targets, folder) -> Pre
             saw, embeddings of several widths, or no case that succeeded.
     """
     folder, size = Path(folder), prepared.preprocessing.size
-    images, masks, variances, entropies, features, shape = [], [], [], [], [], ()
+    kept, masks, variances, entropies, features, shape = [], [], [], [], [], ()
     with open_targets(targets) as file:
-        for row, image in zip(cases.itertuples(), prepared.images, strict=True):
+        of_case = zip(cases.itertuples(), prepared.images, strict=True)
+        for number, (row, image) in enumerate(of_case):
             case, target = row.case, target_of(file, row)
             if target is None:
                 continue
@@ -254,16 +260,16 @@ def add_teacher(prepared: Prepared, cases: pd.DataFrame, targets, folder) -> Pre
                 if not feature.exists():
                     fitting = resize(embedding.astype("float32"), shape[:-1])
                     _write(feature, fitting.astype("float16"))
-            images.append(image)
+            kept.append(number)
             masks.append(str(mask))
             variances.append(target.variance)
             entropies.append(target.entropy)
-    if not images:
+    if not kept:
         raise DataError(Problem(targets, "no case that succeeded", "cases with a soft mask"))
     taught = Taught(tuple(masks), tuple(variances), tuple(entropies))
-    if len(features) == len(images):
+    if len(features) == len(kept):
         taught = replace(taught, features=tuple(features), feature_shape=shape)
-    return replace(prepared, images=tuple(images), teacher=taught)
+    return replace(prepared.only(kept), teacher=taught)
 
 
 def _read(path, data):
