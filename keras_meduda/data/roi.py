@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 from pathlib import Path
 
@@ -173,6 +174,7 @@ def prepare_rois(cases, task, out, boxes=None, scale=1.6, size=None) -> pd.DataF
             )
         )
     _refuse_other_regions(out / "cases.csv", table)
+    _refuse_files_of_others(out / "made_from.json", cases, table)
     write_cases(table, out / "cases.csv")
     _remove_outdated(out / "made_from.json", task, cases, table)
 
@@ -206,13 +208,14 @@ def read_boxes(path) -> pd.DataFrame:
     table["score"] = table.get("score", "1")
     boxes = table[["case"]].join(table[[*names, "score"]].apply(pd.to_numeric, errors="coerce"))
     good = (boxes["x1"] > boxes["x0"]) & (boxes["y1"] > boxes["y0"]) & boxes["score"].notna()
+    good &= np.isfinite(boxes[names]).all(axis=1)
     if not good.all():
         raise DataError(
             *(
                 Problem(
                     path,
                     f"the box {' '.join(row[names])} of {row['case']!r}",
-                    "numbers x0 < x1, y0 < y1 (and a score, where there is that column)",
+                    "finite numbers x0 < x1, y0 < y1 (and a score, where there is that column)",
                 )
                 for _, row in table[~good].iterrows()
             )
@@ -249,6 +252,9 @@ def _square(case, task, box, scale, size):
         raise DataError(Problem(case.image, f"shape {shape}", "a picture (two axes)"))
     if box is None:
         raise DataError(Problem(case.image, "no box and no disc in a mask", "either"))
+    if not (box[0] < shape[1] and box[1] < shape[0] and box[2] > 0 and box[3] > 0):
+        found = f"a box at {tuple(round(float(edge), 1) for edge in box)}"
+        raise DataError(Problem(case.image, found, f"one within the image of {shape[::-1]} px"))
     x0, y0, side = roi_square(box, scale, size)
     place = dict(zip(PLACE, map(str, (x0, y0, shape[1], shape[0])), strict=True))
     return (x0, y0, side), place
@@ -259,6 +265,9 @@ def _refuse_other_regions(path, table):
     if not path.exists():
         return
     names = ["domain", "case", *PLACE]
+    if not set(names) <= set(read_cases(path).columns):
+        found = "a case table that prepare_rois.py has not written"
+        raise DataError(Problem(path, found, "another folder for the regions"))
     both = pd.concat([read_cases(path)[names], table[names]]).drop_duplicates()
     if both.duplicated(["domain", "case"]).any():
         raise DataError(
@@ -266,6 +275,24 @@ def _refuse_other_regions(path, table):
                 path, "the same cases cut in another way", "the same settings, or an empty folder"
             )
         )
+
+
+def _refuse_files_of_others(record, cases, table):
+    """A region takes the place of an earlier region alone: of no input, and of no other file."""
+    known = json.loads(record.read_text()) if record.exists() else {}
+    cells = [image_files(cell) for cell in cases["image"]]
+    cells += [[file for _, file in mask_files(cell)] for cell in cases["mask"]]
+    inputs = {os.path.realpath(file) for files in cells for file in files if file}
+    problems = []
+    for target in table.itertuples():
+        own = Path(target.image).relative_to(record.parent).as_posix() in known
+        for path in filter(None, (target.image, target.mask)):
+            if os.path.realpath(path) in inputs:
+                problems.append(Problem(path, "an input in place of its region", "another --out"))
+            elif os.path.exists(path) and not own:
+                problems.append(Problem(path, "a file that is no region", "another --out"))
+    if problems:
+        raise DataError(*problems)
 
 
 def _remove_outdated(record, task, cases, table):

@@ -1,5 +1,6 @@
 """Laws of disc regions: a crop is undone by paste, and the disc is in the middle of it."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -182,3 +183,22 @@ def test_the_script_cuts_a_case_table(tmp_path):
 def test_the_script_names_a_mistake_without_a_traceback(tmp_path, flags, message):
     done = run(*flags, "--out", tmp_path)
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_no_photograph_is_taken_for_an_earlier_region(phantoms, tmp_path):
+    """Where the photographs lie as regions would, in DOMAIN/images/CASE.png."""
+    rows = []
+    for row in read_cases(phantoms)[:2].itertuples():
+        folder, name = tmp_path / row.domain, f"{row.case}.png"
+        image, mask = folder / "images" / name, folder / "masks" / name
+        for file, source in ((image, row.image), (mask, row.mask)):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, file)
+        rows.append({"case": row.case, "domain": row.domain, "image": image, "mask": mask})
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*.png")}
+    with pytest.raises(DataError, match="an input in place of its region, expected another --out"):
+        prepare_rois(case_table(rows), FUNDUS, tmp_path)
+    with pytest.raises(DataError, match="a file that is no region, expected another --out"):
+        prepare_rois(read_cases(phantoms)[:2], FUNDUS, tmp_path)
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*.png")} == before
+    assert not (tmp_path / "cases.csv").exists()
