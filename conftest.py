@@ -73,3 +73,29 @@ def run(batches, tmp_path_factory):
         method = km.methods.Supervised(network, overlapping=True)
         method.compile(keras.optimizers.Adam(1e-3))
     return km.fit(method, batches, steps=4, run_dir=tmp_path_factory.mktemp("run"))
+
+
+class StopAt:
+    """Batches that interrupt the process as Ctrl-C does, before the given step is taken."""
+
+    def __init__(self, batches, step, error=KeyboardInterrupt):
+        self.batches, self.step, self.error = batches, step, error
+        self.task, self.preprocessing = batches.task, batches.preprocessing
+        self.batch_size, self.seed = batches.batch_size, batches.seed
+        self.settings = batches.settings
+
+    def from_step(self, first):
+        """The batches from a step on."""
+        def generate():
+            for step, batch in enumerate(self.batches.from_step(first), first + 1):
+                if step == self.step:
+                    raise self.error
+                yield batch
+
+        return generate()
+
+
+@pytest.fixture(scope="session")
+def stop_at():
+    """`StopAt`."""
+    return StopAt

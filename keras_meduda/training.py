@@ -26,7 +26,7 @@ from keras_meduda.progress import StepBar
 from keras_meduda.run_folder import RunFolder
 from keras_meduda.sliding import SlidingWindow, sliding_window
 from keras_meduda.task import Preprocessing, Task, to_json
-from keras_meduda.training_checks import check_call, check_start
+from keras_meduda.training_checks import check_call, check_keep, check_start, check_steps
 
 POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
 
@@ -219,10 +219,9 @@ def fit(
         KeyboardInterrupt: Ctrl-C or SIGTERM, after a checkpoint was written; within a validation
             the last one stays, and the steps since are repeated.
     """
-    check_call(method, train_data, steps, keep, validation, patience, window)
-    for name, every in (("validate_every", validate_every), ("checkpoint_every", checkpoint_every)):
-        if every is not None and every < 1:
-            raise ValueError(f"fit: {name}={every}; expected 1 step or more.")
+    check_call(method, train_data, window)
+    check_steps(steps=steps, validate_every=validate_every, checkpoint_every=checkpoint_every)
+    check_keep(method, keep, validation, patience)
     best_name = keep.removeprefix("best:") if keep != "last" else None
     strategy = method.distribute_strategy
     steps, chief = int(steps), distribution.is_chief(strategy)
@@ -327,11 +326,7 @@ def _config(method, data, steps, keep, patience, window):
         "network": method.network.name,
         "start": method.start,
         "optimizer": _described(method.optimizer),
-        **(
-            {"discriminator_optimizer": _described(method.discriminator_optimizer)}
-            if method.discriminators
-            else {}
-        ),
+        "discriminator_optimizer": _described(method.discriminator_optimizer),
         "precision": method.dtype_policy.name,
         "steps": steps,
         "batch_size": getattr(data, "batch_size", None),
@@ -352,6 +347,8 @@ def _start(network):
 
 def _described(optimizer):
     """Class and arguments of an optimiser, as JSON holds them; its names are counted up."""
+    if optimizer is None:
+        return None
     config = keras.optimizers.serialize(optimizer)
     inner = config["config"].get("inner_optimizer", config)  # of one that scales the loss
     kept = {k: v for k, v in inner["config"].items() if k != "name"}
@@ -366,7 +363,7 @@ class _Log:
 
     @property
     def names(self):
-        """Of the terms."""
+        """Names of the terms."""
         return list(self.pending[-1]) if self.pending else []
 
     def add(self, terms):

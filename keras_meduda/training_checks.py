@@ -9,8 +9,8 @@ from keras_meduda.models.stages import leaves
 from keras_meduda.sliding import SlidingWindow
 
 
-def check_call(method, data, steps, keep, validation, patience, window):
-    """Refuses arguments of `fit` that do not fit each other, or are something else.
+def check_call(method, data, window):
+    """Refuses a method, batches or a window that do not fit each other, or are something else.
 
     Raises:
         ValueError: what was received and what was expected.
@@ -23,11 +23,8 @@ def check_call(method, data, steps, keep, validation, patience, window):
     if not all(hasattr(data, name) for name in ("from_step", "task", "preprocessing")):
         expected = "km.data.pipeline.Batches, or what has its from_step, task and preprocessing"
         raise ValueError(f"fit: train_data is a {type(data).__name__}; expected {expected}.")
-    if not isinstance(steps, Integral) or steps < 1:
-        raise ValueError(f"fit: steps={steps!r}; expected a whole number of 1 or more.")
     if not isinstance(window, SlidingWindow | None):
         raise ValueError(f"fit: window={window!r}; expected km.SlidingWindow(size) or None.")
-    _check_keep(method, keep, validation, patience)
     _check_task(method, data.task)
     _check_network(method, data)
 
@@ -46,7 +43,23 @@ def check_start(method, run_dir, resume):
         )
 
 
-def _check_keep(method, keep, validation, patience):
+def check_steps(**counts):
+    """Refuses numbers of steps, by argument, that are not whole or below 1; `None` is a default.
+
+    Raises:
+        ValueError: the argument and what was received.
+    """
+    for name, count in counts.items():
+        if count is not None and not (isinstance(count, Integral) and count >= 1):
+            raise ValueError(f"fit: {name}={count!r}; expected a whole number of 1 or more.")
+
+
+def check_keep(method, keep, validation, patience):
+    """Refuses a choice of weights without what it chooses by.
+
+    Raises:
+        ValueError: an unknown word, no validation, or a patience that cannot be.
+    """
     best = isinstance(keep, str) and keep.startswith("best:") and keep != "best:"
     if keep != "last" and not best:
         raise ValueError(f"fit: keep={keep!r}; expected 'last' or 'best:<name of a value>'.")

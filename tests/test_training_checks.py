@@ -36,8 +36,8 @@ BEST = {"keep": "best:dice", "validation": lambda network: {"dice": 0.5}}
     [
         ({"steps": 0}, "steps=0; expected a whole number"),
         ({"steps": 2.0}, "steps=2.0; expected a whole number"),
-        ({"checkpoint_every": 0}, "checkpoint_every=0; expected 1 step or more"),
-        ({"validate_every": -1}, "validate_every=-1; expected 1 step or more"),
+        ({"checkpoint_every": 0}, "checkpoint_every=0; expected a whole number"),
+        ({"validate_every": -1}, "validate_every=-1; expected a whole number"),
         ({"window": (16, 16)}, r"window=\(16, 16\); expected km.SlidingWindow"),
         ({"keep": "best"}, "keep='best'; expected 'last' or 'best:<name of a value>'"),
         ({**BEST, "keep": "bset:dice"}, "keep='bset:dice'; expected 'last' or"),
@@ -45,15 +45,16 @@ BEST = {"keep": "best:dice", "validation": lambda network: {"dice": 0.5}}
         ({"patience": 2}, "patience=2 with keep='last'; expected 1 or more"),
         ({**BEST, "patience": 0}, "patience=0 with keep='best:dice'; expected 1 or more"),
         ({"method": "AERUNet"}, "received a str; expected a method of km.methods"),
-        ({"method": supervised(compiled=False)}, r"call Supervised.compile\(optimizer\) first"),
-        ({"method": supervised(size=16)}, r"takes images of \(16, 16, 3\), .* \(32, 32, 3\)"),
-        ({"method": supervised(precision="mixed_float16")}, "does not scale its loss"),
+        ({"method": {"compiled": False}}, r"call Supervised.compile\(optimizer\) first"),
+        ({"method": {"size": 16}}, r"takes images of \(16, 16, 3\), .* \(32, 32, 3\)"),
+        ({"method": {"precision": "mixed_float16"}}, "does not scale its loss"),
         ({"train_data": [1, 2]}, "train_data is a list; expected km.data.pipeline.Batches"),
     ],
-    ids=str,
 )
 def test_a_call_that_cannot_be(batches, tmp_path, settings, message):
-    call = {"method": supervised(), "train_data": batches, "steps": 2, **settings}
+    method = settings.get("method", {})
+    method = supervised(**method) if isinstance(method, dict) else method
+    call = {"train_data": batches, "steps": 2, **settings, "method": method}
     with pytest.raises(ValueError, match=message):
         km.fit(**call, run_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()

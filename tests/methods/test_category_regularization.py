@@ -209,28 +209,13 @@ def test_half_precision_leaves_the_discriminators_alone(two_part_network, data):
         assert 1e-8 < moved < 1e-1
 
 
-class Interrupted:
-    """Batches whose third ends the run as Ctrl-C does."""
-
-    def __init__(self, batches):
-        self.batches, self.task, self.preprocessing = batches, batches.task, batches.preprocessing
-        self.batch_size, self.seed = batches.batch_size, batches.seed
-        self.settings = batches.settings
-
-    def from_step(self, first):
-        yield from (
-            batch for batch, _ in zip(self.batches.from_step(first), range(2), strict=False)
-        )
-        raise KeyboardInterrupt
-
-
-def test_resumes_bit_for_bit(make, batches, tmp_path):
+def test_resumes_bit_for_bit(make, batches, tmp_path, stop_at):
     """Both optimisers, the prototypes and the seeds of dropout are where they were."""
     batches = replace(batches, boundary=True)
     whole, cut, again = make(), make(), make()
     km.fit(whole, batches, steps=4, run_dir=tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        km.fit(cut, Interrupted(batches), steps=4, run_dir=tmp_path / "cut")
+        km.fit(cut, stop_at(batches, 3), steps=4, run_dir=tmp_path / "cut")
     km.fit(again, batches, steps=4, run_dir=tmp_path / "cut")
     assert equal(weights(whole), weights(again))
     for a, b in zip(whole.discriminator_optimizer.variables,
