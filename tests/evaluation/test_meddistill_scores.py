@@ -1,8 +1,6 @@
-import types
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from scipy.spatial.distance import cdist
 
 from keras_meduda.data.cases import case_table
@@ -11,6 +9,7 @@ from keras_meduda.evaluation.legacy import evaluate_meddistill, hausdorff
 from keras_meduda.evaluation.teacher import evaluate_teacher
 from keras_meduda.task import Preprocessing, Task
 from keras_meduda.teachers.targets import Failure, Target, Teacher, make_targets
+from keras_meduda.training import Run
 
 TASK = Task(("tumour",), overlapping=True, values={"tumour": (255,)})
 
@@ -37,13 +36,17 @@ def grey(image):
     return image[..., 0] / 255.0
 
 
-def test_the_originals_scores(cases):
-    """A run whose probability is the grey value: 0.6225, not ½, is where its foreground begins."""
-    run = types.SimpleNamespace(
-        task=TASK,
-        preprocessing=Preprocessing(size=(10, 12), normalise="zero_one", channels=1),
-        probabilities=tf.convert_to_tensor,
-    )
+class Grey(Run):
+    """A run whose probability is the grey value."""
+
+    def probabilities(self, x):
+        return np.asarray(x)
+
+
+def test_the_originals_scores(cases, tmp_path):
+    """0.6225, not ½, is where foreground begins."""
+    preprocessing = Preprocessing(size=(10, 12), normalise="zero_one", channels=1)
+    run = Grey(tmp_path, None, TASK, preprocessing)
     frame = evaluate_meddistill(run, cases)
     for row, image in zip(frame.itertuples(), cases["image"], strict=True):
         a = grey(read_image(image).array) > 1 / (1 + np.exp(-0.5))
