@@ -59,7 +59,7 @@ KL = {  # settings of KLDistillation
 }  # fmt: skip
 TERMS = ("alignment", "discriminative", "consistency")
 ABLATION = {
-    f"category_regularization_styled_continued_without_{term}": {term: 0.0} for term in TERMS
+    f"category_regularization_styled_without_{term}": {term: 0.0} for term in TERMS
 }
 # The source as well: half of it in the target's histograms, or with other colours
 STYLED = (

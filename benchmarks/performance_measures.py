@@ -100,6 +100,31 @@ def memory(what):
     return [own(more, "MB", goal)]
 
 
+STOCHASTIC = """
+import tensorflow as tf
+import keras_meduda as km
+from keras_meduda.progress import peak_memory
+
+network = km.models.DeepLabV3Plus((192, 192, 3), channels=2)
+method = km.methods.CategoryRegularization(network, overlapping=True, passes=PASSES)
+moments = tf.function(method._stochastic_moments)
+images = tf.random.normal((8, 192, 192, 3))
+moments.get_concrete_function(images)
+before = peak_memory()
+for _ in range(3):
+    moments(images)
+print((peak_memory() - before) / 1e6)
+"""
+
+
+def stochastic_memory():
+    """What eight stochastic passes of UDA_CLR take, for 8 images at 192 × 192, and two beside."""
+    many, few = (
+        float(child(["-c", STOCHASTIC.replace("PASSES", str(n))]).split()[-1]) for n in (8, 2)
+    )
+    return [own(many, "MB"), {**own(few, "MB"), "peer": "two passes"}]
+
+
 SOAK = """
 import os, tempfile
 from pathlib import Path
@@ -180,6 +205,7 @@ MEASURES = {
     "import": import_package,
     "prediction_memory_3d": functools.partial(memory, "prediction"),
     "evaluation_memory_3d": functools.partial(memory, "evaluation"),
+    "stochastic_passes_memory": stochastic_memory,
     "soak_2000_steps": soak,
     "two_workers_step": two_workers,
 }

@@ -104,6 +104,7 @@ def run_study(
     compile_method=compile_with_adam,
     batches: dict | None = None,
     window=None,
+    supervised=Supervised,
 ):
     """Trains source only, adapts, trains the oracle on request, evaluates, and prints one table.
 
@@ -118,6 +119,8 @@ def run_study(
             the method its optimisers. Default Adam with a cosine.
         batches: settings of `Batches` for every stage, such as the augmentation. Default its own.
         window: `km.SlidingWindow` in which a network that trains on patches predicts.
+        supervised: function from a network, and whether classes overlap, to the method that trains
+            source only and the oracle. Default `Supervised`.
 
     Returns:
         The adapted run.
@@ -143,8 +146,8 @@ def run_study(
         data = Batches(flags.batch_size, flags.seed, **{**(batches or {}), **halves})
         return fit(method, data, steps=steps, run_dir=folder, resume=flags.resume, window=window)
 
-    def supervised():
-        return Supervised(build_network(), study.task.overlapping)
+    def labelled_only():
+        return supervised(build_network(), study.task.overlapping)
 
     def adapting():
         precision = flags.precision if flags.init else None  # what was trained here has it
@@ -152,7 +155,7 @@ def run_study(
 
     if not flags.init:
         folder = flags.out / "source_only"
-        runs["source_only"] = train("source only", folder, supervised, rate, source=source)
+        runs["source_only"] = train("source only", folder, labelled_only, rate, source=source)
     target = prepare(study.target, study.target_task, preprocessing, store, labels=False)
     halves = {"source": source, "target": target}
     if styles:
@@ -163,7 +166,7 @@ def run_study(
     runs["adapted"] = train("adapted", flags.out, adapting, flags.adapt_learning_rate, **halves)
     if flags.oracle:
         labelled = prepare(study.oracle, study.target_task, preprocessing, store, labels=True)
-        runs["oracle"] = train("oracle", flags.out / "oracle", supervised, rate, source=labelled)
+        runs["oracle"] = train("oracle", flags.out / "oracle", labelled_only, rate, source=labelled)
     if not is_chief(strategy(flags.strategy)):
         return runs["adapted"]  # one worker evaluates and writes
     if len(study.scored):

@@ -150,6 +150,13 @@ def test_shared_encoding_equals_whole_passes_on_average(two_part_network, data):
     assert (np.abs(a.mean(axis=0) - b.mean(axis=0)) < 5 * error + 1e-6).mean() > 0.999
 
 
+def test_a_head_without_dropout_has_no_passes(two_part_network):
+    head = two_part_network().get_layer("head")
+    sure = keras.Model(head.input, {"logits": head.input["pyramid"]}, name="sure")
+    with pytest.raises(ValueError, match="'sure' has no Dropout"):
+        stochastic(sure)
+
+
 def test_the_networks_own_head_is_not_changed(two_part_network, data, tmp_path):
     network, image = two_part_network(dropout=0.5), data["target"]["image"]
     before = network(image)["logits"]

@@ -62,6 +62,16 @@ def test_outputs_of_uda_clr(network, filled_outputs, parity_input):
         np.testing.assert_allclose(outputs[key].ravel()[:3], values, atol=1e-5, err_msg=key)
 
 
+def test_resolutions_at_512():
+    network = DeepLabV3Plus((512, 512, 3), channels=2)
+    parts = network.get_layer("encoder").output
+    assert {key: parts[key].shape[1:] for key in ("pyramid", "low_level")} == {
+        "pyramid": (32, 32, 256), "low_level": (128, 128, 24)}
+    assert network.output["features"].shape[1:] == (128, 128, 305)
+    assert network.output["logits"].shape[1:] == (512, 512, 2)
+    assert network.output["boundary"].shape[1:] == (512, 512, 1)
+
+
 def test_padding_ahead_of_the_expansion(filled_outputs):
     image = keras.Input((6, 6, 8))
     block = keras.Model(image, {"y": inverted_residual(image, 8, 6, 1, 1, "conv")})
