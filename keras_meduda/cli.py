@@ -3,10 +3,11 @@
 Nothing heavy is imported before the flags are parsed, so that `--help` answers at once.
 """
 
+import math
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,13 @@ from keras_meduda.progress import peak_memory
 DATASETS = Literal[
     "refuge", "drishti_gs", "rim_one_dl", "rim_one_r3", "fundus_rois", "brats", "folders"
 ]
+
+COUNTS = (
+    "steps", "epochs", "detector_epochs", "batch_size", "batch", "size", "crop", "patch", "filters",
+    "warm_up", "rounds", "train_size", "channels", "image_channels",
+)  # fmt: skip
+AT_LEAST = {**dict.fromkeys(COUNTS, 1), "seed": 0, "jitter": 0, "patience": 0, "l2": 0, "dice": 0}
+ABOVE_0 = ("learning_rate", "adapt_learning_rate", "spacing", "scale", "temperature")
 
 
 @dataclass
@@ -106,6 +114,7 @@ def run_script(script: Callable, flags_type: type, keras: bool = True) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     try:
+        _check_values(flags)
         if keras:
             _import_quietly()
         if getattr(flags, "strategy", "none") == "multiworker":
@@ -126,6 +135,22 @@ def run_script(script: Callable, flags_type: type, keras: bool = True) -> None:
                 f"or mixed_bfloat16, or a GPU. {str(error)[:300]}"
             )
         raise
+
+
+def _check_values(flags):
+    """Refuses numbers that mean nothing, whichever script has them, and lists without an entry."""
+    for field in fields(flags):
+        name, value = field.name, getattr(flags, field.name)
+        if value == () and field.default:
+            raise ValueError(f"--{name.replace('_', '-')}: expected one value or more.")
+        for n in value if isinstance(value, tuple) else (value,):
+            if not isinstance(n, int | float):
+                continue
+            least, above = AT_LEAST.get(name, -math.inf), name in ABOVE_0
+            if math.isnan(n) or n < least or (above and not 0 < n < math.inf):
+                expected = "a number above 0" if above else f"{AT_LEAST.get(name, 'a number')}"
+                expected += " or more" if name in AT_LEAST else ""
+                raise ValueError(f"--{name.replace('_', '-')} {n}: expected {expected}.")
 
 
 def _end(message):

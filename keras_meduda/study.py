@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from keras_meduda.cli import Flags
 from keras_meduda.data import catalog
 from keras_meduda.data.cases import read_cases, split_or_given, split_together, without_masks
 from keras_meduda.data.checks import checked
@@ -77,10 +78,15 @@ def read_study(flags) -> Study:
     )
     _check_parts(study, source, target)
     labelled = pd.concat([study.source, study.source_test])
-    channels = 1 if is_volume(source["image"].iloc[0]) else 3
-    checked(labelled, task, read_masks=[True] * len(labelled), channels=channels)
-    target = oracle if flags.oracle else study.target
-    checked(pd.concat([target, study.target_test]), target_task, channels=channels)
+    others = pd.concat([oracle if flags.oracle else study.target, study.target_test])
+    channels, problems = 1 if is_volume(source["image"].iloc[0]) else 3, []
+    for cases, of, masks in (labelled, task, [True] * len(labelled)), (others, target_task, None):
+        try:
+            checked(cases, of, masks, channels)
+        except DataError as error:
+            problems += error.problems
+    if problems:
+        raise DataError(*problems)
     return study
 
 
@@ -137,9 +143,10 @@ def _read_domains(flags):
     """Source cases, target cases and the task of each, from whichever flags name them."""
     check_data_flags(flags)
     if flags.source_dataset:
-        source, task = _dataset(flags.source_dataset, flags.source_root, flags.source_domain)
-        other = flags.target_dataset or flags.source_dataset, flags.target_root or flags.source_root
-        target, target_task = _dataset(*other, flags.target_domain)
+        own = flags.source_dataset, flags.source_root
+        other = flags.target_dataset or own[0], flags.target_root or own[1]
+        source, task = _dataset(*own, flags.source_domain, flags.classes)
+        target, target_task = _dataset(*other, flags.target_domain, flags.classes)
         there, here = ((t.classes, t.overlapping) for t in (task, target_task))
         if there != here:
             raise ValueError(
@@ -152,8 +159,9 @@ def _read_domains(flags):
         table = drawn(write_fundus, flags.out, count, 256, flags.seed)
         names = ("camera_a", "camera_b")
     cases = read_cases(table)
-    task = _task(flags.classes, "mm" if is_volume(cases["image"].iloc[0]) else "px")
-    return *(_domain(cases, name, table) for name in names), task, task
+    source, target = (_domain(cases, name, table) for name in names)
+    task = _task(flags.classes, source)
+    return source, target, task, task
 
 
 def check_data_flags(flags):
@@ -181,7 +189,8 @@ def check_data_flags(flags):
         raise ValueError("--cases needs --source-domain and --target-domain.")
 
 
-def _task(classes, unit):
+def _task(classes, cases):
+    """The task of --classes, in the unit of the images."""
     values = {}
     for text in classes:
         name, _, numbers = text.partition("=")
@@ -193,6 +202,7 @@ def _task(classes, unit):
             ) from None
     counts = [v for numbers in values.values() for v in numbers]
     overlapping = len(set(counts)) < len(counts)
+    unit = "mm" if is_volume(cases["image"].iloc[0]) else "px"
     return Task(classes=tuple(values), overlapping=overlapping, values=values, unit=unit)
 
 
@@ -205,6 +215,11 @@ def _domain(cases, name, where):
     return found
 
 
-def _dataset(name, root, domain):
+def _dataset(name, root, domain, classes):
+    """Cases and task of a data set; --classes, where it was given, is that of plain folders."""
     cases, task = getattr(catalog, name)(root)
+    if classes != Flags.classes:
+        if name != "folders":
+            raise ValueError(f"--classes is for --cases and folders; {name} has {task.classes}.")
+        task = _task(classes, cases)
     return (_domain(cases, domain, root) if domain else cases), task

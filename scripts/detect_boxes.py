@@ -51,6 +51,8 @@ class Predict:
     """Side of the network's input, in pixels."""
     device: str | None = None
     """Such as cpu or 0; by default a GPU where there is one."""
+    overwrite: bool = False
+    """Replace an earlier table."""
 
 
 def main(flags):
@@ -62,6 +64,8 @@ def main(flags):
     if isinstance(flags, Train):
         print(yolo.train(**vars(flags)))
         return
+    if flags.out.exists() and not flags.overwrite:
+        raise ValueError(f"--out {flags.out} is there; expected another name, or --overwrite.")
     cases = cases_at(flags.cases)
     boxes = yolo.detect(cases, flags.weights, flags.confidence, flags.size, flags.device)
     write_boxes(boxes, flags.out)

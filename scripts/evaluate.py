@@ -43,6 +43,8 @@ def main(flags):
     )
 
     began = time.perf_counter()
+    if flags.name in ("", "..") or Path(flags.name).name != flags.name:
+        raise ValueError(f"--name {flags.name!r}: expected the plain name of a folder.")
     run, masks = flags.load()
     cases = read_cases(flags.cases)
     for column, wanted in (("domain", flags.domain), ("split", flags.split)):
@@ -64,6 +66,7 @@ def main(flags):
     summary = write_evaluation(folder, flags.name, frame)
     which = ", ".join(part for part in (flags.domain, flags.split) if part) or "all cases"
     method = " + ".join(path.resolve().name for path in flags.run)
+    several = f"{len(flags.run)} runs, each rid of small islands and holes first"
     page = write_report(
         folder / "evaluation" / flags.name / "report.html",
         title=f"Evaluation of {method}: {flags.cases.name}, {which}",
@@ -76,6 +79,7 @@ def main(flags):
         masks=masks,
         facts={
             "Data": f"{flags.cases}, {which}",
+            **({"Votes": several} if len(flags.run) > 1 else {}),
             "Postprocessing": flags.postprocess,
             "Flips": flags.flips or "none",
         }

@@ -42,6 +42,8 @@ def main(flags):
     from keras_meduda.teachers.boxes import boxes_by_case
     from keras_meduda.teachers.targets import make_targets
 
+    if flags.out.suffix not in (".h5", ".hdf5") or flags.out.is_dir():
+        raise ValueError(f"--out {flags.out}: expected the name of a file that ends in .h5.")
     cases, boxes = cases_at(flags.cases), None
     if cases.empty:
         raise ValueError(f"{flags.cases}: received 0 cases, expected at least one.")

@@ -1,6 +1,6 @@
 """Masks of images: in the input's own size and format, from a trained run.
 
-python scripts/predict.py --run runs/latest --images scan.png folder/ --out masks
+python scripts/predict.py --run runs/latest --images scan.png folder/ --out predictions
 python scripts/predict.py --run runs/a runs/b runs/c --flips X --images scan.nii.gz   (they vote)
 """
 
@@ -23,6 +23,8 @@ class PredictFlags(PredictionFlags):
     """Also write pictures with the outlines drawn on the image, of a volume on three slices."""
     full_field: bool = True
     """Put masks of regions of interest (a table of prepare_rois.py) back into the full picture."""
+    overwrite: bool = False
+    """Replace what an earlier call has written; inputs are replaced in no case."""
 
 
 def main(flags):
@@ -42,7 +44,7 @@ def main(flags):
     written = [folder / row.case for row, folder in zip(rows, folders, strict=True)]
     if flags.overlays:
         written += [path.parent / "overlays" / path.name for path in written]
-    refuse_to_overwrite(rows, written)
+    check_outputs(rows, written, flags)
     predictions = predict_all(run, [row.image for row in rows])
     for row, out in track(zip(rows, folders, strict=True), len(rows), "predicting"):
         masks = masks_of(next(predictions))
@@ -88,13 +90,26 @@ def cases_of(paths):
     )
 
 
-def refuse_to_overwrite(rows, written):
-    """Masks are named like the images: they must not take the place of an image or a reference."""
+def check_outputs(rows, written, flags):
+    """Masks are named like the cases: none may take another file's place, or leave the folder."""
+    from collections import Counter
+
     from keras_meduda.data.io import image_files, mask_files, stem
 
     def place(path):  # whatever the ending
         return Path(path).parent.resolve() / stem(path)
 
+    places = Counter(map(place, written))
+    if outside := [p for p in places if flags.out.resolve() not in p.parents]:
+        raise ValueError(
+            f"--out {flags.out}: {len(outside)} cases have names that lead out of it, such as to "
+            f"{outside[0]}; expected names without '..' or a leading '/'."
+        )
+    if alike := [p for p, count in places.items() if count > 1]:
+        raise ValueError(
+            f"{len(alike)} names of cases differ in their ending alone, such as {alike[0].name}; "
+            "expected one mask a name."
+        )
     read = {}
     for row in rows:
         files = image_files(row.image) + [file for _, file in mask_files(row.mask)]
@@ -103,6 +118,13 @@ def refuse_to_overwrite(rows, written):
         raise ValueError(
             f"--out: {len(twice)} files would be written beside or over an input of the same name, "
             f"such as {twice[0]}; expected another folder."
+        )
+    folders = {p.parent for p in places if p.parent.is_dir()}
+    there = [file for f in folders for file in sorted(f.iterdir()) if place(file) in places]
+    if there and not flags.overwrite:
+        raise ValueError(
+            f"--out {flags.out}: {len(there)} files of these names are there, such as {there[0]}; "
+            "expected another folder, or --overwrite."
         )
 
 

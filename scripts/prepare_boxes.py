@@ -29,6 +29,8 @@ class PrepareBoxesFlags:
     """Pixels by which edges of the table's boxes are moved at random, as a detector does."""
     seed: int = 0
     """Of the jitter, and of the detector's validation part."""
+    overwrite: bool = False
+    """Replace an earlier boxes.csv."""
 
 
 def main(flags):
@@ -37,6 +39,8 @@ def main(flags):
     from keras_meduda.task import Task
     from keras_meduda.teachers.boxes import boxes_from_masks, write_boxes, write_yolo
 
+    if (flags.out / "boxes.csv").exists() and not flags.overwrite:
+        raise ValueError(f"{flags.out}/boxes.csv is there; expected another --out, or --overwrite.")
     cases = cases_at(flags.cases)
     if flags.split is not None:
         if flags.split not in (splits := set(cases["split"])):
@@ -44,10 +48,10 @@ def main(flags):
         cases = cases[cases["split"] == flags.split]
     task = Task(("tumour",), overlapping=True, values={"tumour": flags.values})
     boxes = boxes_from_masks(cases, task, flags.jitter, flags.seed)
-    write_boxes(boxes, flags.out / "boxes.csv")
+    print(f"YOLO data: {write_yolo(cases, task, flags.out / 'yolo', seed=flags.seed)}")
+    write_boxes(boxes, flags.out / "boxes.csv")  # last: there is a table where all went well
     without = len(cases) - boxes["case"].nunique()
     print(f"{len(boxes)} boxes in {flags.out}/boxes.csv; {without} of {len(cases)} cases without")
-    print(f"YOLO data: {write_yolo(cases, task, flags.out / 'yolo', seed=flags.seed)}")
 
 
 if __name__ == "__main__":

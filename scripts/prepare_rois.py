@@ -9,12 +9,11 @@ OUT/cases.csv, whose columns x0, y0, full_width and full_height lead back to the
 to go on after an interruption.
 """
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import tyro
+from keras_meduda.cli import run_script
 
 
 @dataclass
@@ -47,34 +46,27 @@ class Flags:
 
 def main(flags):
     """Read the table, cut, and say what was done."""
+    if bool(flags.cases) == bool(flags.dataset and flags.root):
+        raise ValueError("received neither or both, expected --cases, or --dataset with --root")
+
     from keras_meduda.data import catalog
     from keras_meduda.data.cases import read_cases
     from keras_meduda.data.roi import prepare_rois
     from keras_meduda.task import Task
 
-    try:
-        if flags.cases:
-            cases = read_cases(flags.cases)
-            task = Task(
-                catalog.FUNDUS.classes,
-                overlapping=True,
-                background=flags.background,
-                values={"cup": flags.cup, "disc": flags.disc},
-            )
-        else:
-            cases, task = getattr(catalog, flags.dataset)(flags.root)
-        table = prepare_rois(cases, task, flags.out, flags.boxes, flags.scale, flags.size)
-    except ValueError as error:  # DataError, or a setting that does not fit
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    if flags.cases:
+        cases = read_cases(flags.cases)
+        task = Task(
+            catalog.FUNDUS.classes,
+            overlapping=True,
+            background=flags.background,
+            values={"cup": flags.cup, "disc": flags.disc},
+        )
+    else:
+        cases, task = getattr(catalog, flags.dataset)(flags.root)
+    table = prepare_rois(cases, task, flags.out, flags.boxes, flags.scale, flags.size)
     print(f"{len(table)} regions, {(table['mask'] != '').sum()} with masks: {flags.out}/cases.csv")
 
 
 if __name__ == "__main__":
-    flags = tyro.cli(Flags, description=__doc__)
-    if bool(flags.cases) == bool(flags.dataset and flags.root):
-        print(
-            "received neither or both, expected --cases, or --dataset with --root", file=sys.stderr
-        )
-        sys.exit(2)
-    main(flags)
+    run_script(main, Flags, keras=False)

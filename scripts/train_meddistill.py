@@ -23,6 +23,8 @@ from typing import Literal
 
 from keras_meduda.cli import run_script
 
+MADE = ("cases.csv", "detector", "boxes.csv", "teacher", "targets.h5", "checkpoints")  # in a run
+
 
 @dataclass
 class MedDistillFlags:
@@ -107,7 +109,7 @@ def main(flags):
         check(flags)
         check_settings(flags)
         cases = prepare_cases(flags, task)
-        keep_settings(flags)
+        keep(flags, cases)
         boxes = find_boxes(flags, cases, task)
     wait()
     cases, stage = read_cases(flags.out / "cases.csv"), Stage(flags, task, preprocessing)
@@ -164,7 +166,14 @@ def check_settings(flags):
 
     free = ("out", "resume", "oracle", "legacy")
     file, now = flags.out / "flags.json", {k: str(v) for k, v in vars(flags).items()}
-    old = json.loads(file.read_text()) if flags.resume and file.exists() else now
+    made = [flags.out / name for name in MADE if (flags.out / name).exists()]
+    if made and not file.exists():
+        raise ValueError(
+            f"{made[0]} is there and was not made by this script, which would replace it; expected "
+            "another --out."
+        )
+    begun = any(path.name != "cases.csv" for path in made)  # else a start that failed at once
+    old = json.loads(file.read_text()) if flags.resume and begun else now
     if other := [k for k in now if k not in free and old.get(k) != now[k]]:
         changes = "; ".join(f"{k}: {old.get(k)} there, {now[k]} now" for k in other)
         raise ValueError(
@@ -173,19 +182,20 @@ def check_settings(flags):
         )
 
 
-def keep_settings(flags):
-    """From here on the run folder holds what depends on them."""
+def keep(flags, cases):
+    """The settings and the case table, of which everything that follows is made."""
     import json
 
+    from keras_meduda.data.cases import write_cases
     from keras_meduda.data.io import replacing
 
     with replacing(flags.out / "flags.json") as unfinished:
         unfinished.write_text(json.dumps({k: str(v) for k, v in vars(flags).items()}, indent=1))
+    write_cases(cases, flags.out / "cases.csv")
 
 
 def prepare_cases(flags, task):
-    """The case table with its splits, checked, and written to the run folder."""
-    from keras_meduda.data.cases import write_cases
+    """The case table with its splits, checked."""
     from keras_meduda.data.catalog import cases_at
     from keras_meduda.data.checks import checked
     from keras_meduda.data.phantoms import drawn, write_brain_slices
@@ -218,7 +228,6 @@ def prepare_cases(flags, task):
     trained = cases["split"] == "train"  # whose masks only boxes or an oracle may see
     seen = (cases["mask"] != "") & (~trained | (flags.oracle or not boxed))
     checked(cases, task, seen | (masks & (cases["split"] == "labelled")), channels=3)
-    write_cases(cases, flags.out / "cases.csv")
     counts = ", ".join(f"{n} {split}" for split, n in cases["split"].value_counts().items())
     print(f"{len(cases)} cases: {counts}")
     return cases
@@ -269,6 +278,7 @@ def find_boxes(flags, cases, task):
         once(flags, weights, states_of(labelled), train)
 
     def predict():
+        path.unlink(missing_ok=True)  # of other weights or cases
         table = flags.out / "cases.csv"
         call("detect_boxes.py", "predict", weights=weights, cases=table, out=path)
 

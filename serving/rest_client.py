@@ -34,13 +34,13 @@ def predict(files, url, model):
 
 
 def outputs(files, folder):
-    """Where the mask of each file goes; ends where it would replace an image or another mask."""
+    """Where the mask of each file goes; ends where it would replace another file, or a mask."""
     paths = [folder / f"{Path(file).stem}.png" for file in files]
     taken = {Path(file).resolve() for file in files}
     for file, path in zip(files, paths, strict=True):
-        if path.resolve() in taken:
+        if path.exists() or path.resolve() in taken:
             sys.exit(
-                f"{file}: its mask {path} would replace an image or the mask of another; "
+                f"{file}: its mask {path} would replace a file or the mask of another; "
                 "expected another --out, or files of different names."
             )
         taken.add(path.resolve())

@@ -79,6 +79,8 @@ def test_boxes_lead_to_targets_that_a_second_start_keeps(table, boxes, tmp_path)
             "none.csv: received 0 cases, expected at least one",
         ),
         ("prepare_boxes", ["--cases", "{folder}"], "found an empty folder, expected image files"),
+        ("prepare_boxes", ["--cases", "{table}", "--out", "{drawn}"], "boxes.csv is there"),
+        ("make_teacher_targets", ["--cases", "{table}", "--out", "{bad}"], "that ends in .h5"),
         (
             "detect_boxes",
             ["predict", "--cases", "{table}", "--weights", "none.pt"],
@@ -91,9 +93,14 @@ def test_a_mistake_is_named_without_a_traceback(table, tmp_path, name, flags, me
     bad = tmp_path / "bad.csv"
     bad.write_text(f"case,x0,y0,x1,y1\n{pd.read_csv(table)['case'][0]},1,1,900,9\n")
     (none := tmp_path / "none.csv").write_text("case,image\n")
-    places = {"table": table, "bad": bad, "none": none, "folder": tmp_path / "empty"}
-    out = ["--out", str(tmp_path / "out")]
+    (drawn := tmp_path / "drawn").mkdir()
+    (drawn / "boxes.csv").write_text("by hand")
+    places = {"table": table, "bad": bad, "none": none, "drawn": drawn}
+    places["folder"] = tmp_path / "empty"
+    out = ["--out", str(tmp_path / "out.h5")]
+    out = [] if "--out" in flags else out
     done = call(name, *(flag.format(**places) for flag in flags), *out)
+    assert (drawn / "boxes.csv").read_text() == "by hand" and bad.exists()
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert any(part in done.stderr for part in message.split("|")), done.stderr
 
@@ -138,6 +145,25 @@ def test_a_mistake_leaves_no_settings_that_its_correction_does_not_fit(
     done = call("train_meddistill", *flags, "--out", tmp_path / "out")
     assert done.returncode == 2 and message in done.stderr, done.stderr
     assert not (tmp_path / "out" / "flags.json").exists()
+
+
+@pytest.mark.parametrize("name", ["cases.csv", "boxes.csv", "targets.h5"])
+def test_files_that_no_run_has_made_are_not_replaced(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    flags = train_meddistill.MedDistillFlags(out=tmp_path, resume=False)
+    with pytest.raises(ValueError, match=f"{name} is there and was not made by this script"):
+        train_meddistill.check_settings(flags)
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_settings_are_free_until_something_was_made_of_them(table, tmp_path):
+    flags = train_meddistill.MedDistillFlags(out=tmp_path, cases=table)
+    train_meddistill.keep(flags, read_cases(table))
+    flags.detector = "corrected.pt"
+    train_meddistill.check_settings(flags)
+    (tmp_path / "boxes.csv").write_text("case,x0,y0,x1,y1\n")
+    with pytest.raises(ValueError, match="detector: None there, corrected.pt now"):
+        train_meddistill.check_settings(flags)
 
 
 @pytest.mark.slow

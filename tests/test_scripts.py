@@ -98,11 +98,15 @@ def test_smoke_run_ends_in_one_table(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["category_regularization", "mean_teacher"])
-def test_uda_clr_adapts_in_a_smoke_run(tmp_path, method):
-    done = call("train_uda_clr", "--smoke", "--method", method, "--out", tmp_path / "run")
+@pytest.mark.parametrize(
+    "method, start", [("category_regularization", ()), ("mean_teacher", ("--from-source-only",))]
+)
+def test_uda_clr_adapts_in_a_smoke_run(tmp_path, method, start):
+    done = call("train_uda_clr", "--smoke", "--method", method, *start, "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr[-3000:]
     config = json.loads((tmp_path / "run" / "config.json").read_text())
+    source_only = json.loads((tmp_path / "run/source_only/config.json").read_text())
+    assert (config["start"] == source_only["start"]) == (not start), "as published, or trained"
     assert config["method"] == "CategoryRegularization" and config["settings"]["separate"]
     assert (config["settings"]["mean_teacher"] > 0) == (method == "mean_teacher")
     summary = json.loads((tmp_path / "run/evaluation/adapted/summary.json").read_text())
@@ -143,9 +147,10 @@ def test_labels_of_the_targets_training_part_are_never_read(phantoms, tmp_path):
         Path(path).write_bytes(b"not an image")
     run = adapt(flags(tmp_path, cases=folder / "cases.csv", **DOMAINS))
     assert (run.path / "comparison.json").exists()
+    Path(cases["mask"][cases["domain"] == "camera_a"].iloc[0]).write_bytes(b"not an image")
     with pytest.raises(DataError) as error:
         study.read_study(flags(tmp_path, cases=folder / "cases.csv", oracle=True, **DOMAINS))
-    assert len(error.value.problems) == len(hidden)
+    assert len(error.value.problems) == 1 + len(hidden), "of both domains at once"
 
 
 @pytest.mark.parametrize(
@@ -192,6 +197,30 @@ def test_data_sets_of_other_tasks_are_refused(tmp_path, monkeypatch):
     )  # fmt: skip
     with pytest.raises(ValueError, match=r"overlapping\) .* True\), target .* False\)"):
         study.read_study(settings)
+
+
+def test_classes_are_those_of_plain_folders_and_of_no_data_set(phantoms, tmp_path, monkeypatch):
+    cases = km.read_cases(phantoms)
+    for row in cases.itertuples():
+        for kind, file in (("images", row.image), ("masks", row.mask)):
+            (folder := tmp_path / row.domain / kind).mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, folder / f"{row.case}{Path(file).suffix}")
+    data = {"source_dataset": "folders", "source_root": tmp_path, **DOMAINS}
+    with pytest.raises(DataError, match="128"):
+        study.read_study(flags(tmp_path, **data))
+    found = study.read_study(flags(tmp_path, **data, classes=("disc=128,255",)))
+    assert found.task.classes == ("disc",) and len(found.source)
+    monkeypatch.setattr(study.catalog, "refuge", study.catalog.folders)
+    with pytest.raises(ValueError, match="--classes is for --cases and folders; refuge has"):
+        study.read_study(
+            flags(tmp_path, **{**data, "source_dataset": "refuge"}, classes=("disc=128,255",))
+        )
+
+
+def test_a_table_without_rows_has_no_domain(tmp_path):
+    (tmp_path / "cases.csv").write_text("case,image,domain\n")
+    with pytest.raises(ValueError, match="no case of domain 'camera_a'; there are \\[\\]"):
+        study.read_study(flags(tmp_path, cases=tmp_path / "cases.csv", **DOMAINS))
 
 
 def test_patients_that_train_and_are_tested_are_warned_of(phantoms, tmp_path, capsys):
@@ -379,6 +408,11 @@ MISTAKES = {  # what the user typed, and what the message says
         ],
         "expected a run folder with config.json",
     ),
+    "no update": (["--steps", "0"], "--steps 0: expected 1 or more"),
+    "no seed": (["--seed", "-1"], "--seed -1: expected 0 or more"),
+    "no rate": (["--learning-rate", "nan"], "--learning-rate nan: expected a number above 0"),
+    "no side": (["--size", "96", "0"], "--size 0: expected 1 or more"),
+    "no width": (["--filters"], "--filters: expected one value or more"),
     "an oracle without labels": (
         [
             "--cases",
@@ -420,6 +454,7 @@ def test_a_mistake_shows_no_traceback(tmp_path):
         ("predict", ["--run", "{run}", "--images", "{tmp}/empty"], "no image files found"),
         ("predict", ["--run", "{run}", "--images", "{tmp}", "--flips", "Z"], "expected distinct"),
         ("evaluate", ["--run", "{run}", "--cases", "{unlabelled}"], "no mask to compare with"),
+        ("evaluate", ["--run", "{run}", "--cases", "{cases}", "--name", "a/b"], "the plain name"),
         (
             "evaluate",
             ["--run", "{run}", "--cases", "{cases}", "--split", "val"],

@@ -158,7 +158,8 @@ def test_a_mistake_ends_in_one_message(name, rest, rpc, files, tmp_path, monkeyp
     for typed, message in [
         ([str(files[0]), "--model", "liver"], "answered (404|NOT_FOUND)"),
         ([str(tmp_path / "nothing.jpg")], "No such file .*nothing.jpg"),
-        ([str(mine)], "mine.png would replace an image"),
+        ([str(mine)], "mine.png would replace a file"),
+        ([str(twin)], "mine.jpg: its mask .*mine.png would replace a file"),
         ([str(mine), str(twin), "--out", str(tmp_path / "o")], "mine.jpg: its mask .*o/mine.png"),
     ]:
         monkeypatch.setattr(sys, "argv", [name, *where, *out, *typed])

@@ -70,8 +70,8 @@ def read_cases(path) -> pd.DataFrame:
     r"""The case table of a CSV file.
 
     Args:
-        path: a UTF-8 file, with or without a byte order mark, separated by `,` or `;`. Relative
-            paths in it count from its own folder.
+        path: a UTF-8 file, with or without a byte order mark, separated by `,`, `;` or tabs; empty
+            columns at its end are left out. Relative paths in it count from its own folder.
 
     Returns:
         The frame, with absolute paths.
@@ -134,7 +134,7 @@ def read_table(path, required) -> pd.DataFrame:
     except UnicodeDecodeError as error:
         raise DataError(Problem(path, "bytes that are not UTF-8 text", expected)) from error
     header = text.partition("\n")[0]
-    separator = ";" if header.count(";") > header.count(",") else ","
+    separator = max(",;\t", key=header.count)
     try:
         lines = [
             [cell.strip() for cell in line]
@@ -143,6 +143,8 @@ def read_table(path, required) -> pd.DataFrame:
         ]
     except csv.Error as error:
         raise DataError(Problem(path, f"text that is no table ({error})", expected)) from error
+    width = max((i for line in lines for i, cell in enumerate(line, 1) if cell), default=0)
+    lines = [line[:width] for line in lines]  # spreadsheets leave empty columns at the end
     columns = lines[0] if lines else []
     if not set(required) <= set(columns) or len(set(columns)) < len(columns):
         names = ", ".join(columns)[:200] or "(none)"

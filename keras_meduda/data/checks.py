@@ -28,7 +28,8 @@ def validate(cases, task, read_masks=None, channels=None) -> list[Problem]:
     a mask of another shape or position than its image, with undeclared values, or *inverted*: it
     covers more than 90 % of the image or of its border, which in practice is a background declared
     as a class, and would train without complaint.
-    Warnings: a constant image; a class outside the one that contains it (a cup outside its disc).
+    Warnings: a constant image; a class outside the one that contains it (a cup outside its disc); a
+    class that no mask holds.
 
     Args:
         cases: the frame.
@@ -61,13 +62,16 @@ def validate(cases, task, read_masks=None, channels=None) -> list[Problem]:
                 "a mask in each of them",
             )
         )
+    held = []  # the labels of every mask
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         found = pool.map(
-            lambda image, mask: _case_problems(image, mask, task, channels), cases["image"], masks
+            lambda image, mask: _case_problems(image, mask, task, channels, held),
+            cases["image"],
+            masks,
         )
         for of_case in track(found, len(cases), "checking files"):
             problems += of_case
-    return problems
+    return problems + _absent_classes(task, held)
 
 
 def checked(cases, task, read_masks=None, channels=None) -> None:
@@ -115,8 +119,19 @@ def _table_problems(cases):
     return problems
 
 
-def _case_problems(image_cell, mask_cell, task, channels):
-    """What the files of one case show."""
+def _absent_classes(task, held):
+    """Classes in no mask at all, which would be learnt as never there."""
+    labels = np.concatenate([[0], *held]).astype("uint8")
+    there = task.one_hot(labels).any(axis=0)[0 if task.overlapping else 1 :]
+    return [
+        Problem("case table", f"{name} in none of {len(held)} masks", "it in some", "warning")
+        for name, any_of_it in zip(task.classes, there, strict=True)
+        if held and not any_of_it
+    ]
+
+
+def _case_problems(image_cell, mask_cell, task, channels, held):
+    """What the files of one case show; its labels are added to those that masks hold."""
     problems, image, labels = [], None, None
     try:
         image = read_image(image_cell)
@@ -127,6 +142,7 @@ def _case_problems(image_cell, mask_cell, task, channels):
         if mask_cell:
             labels = read_mask(mask_cell, task)
             problems += _mask_problems(mask_cell, labels, task)
+            held.append(np.flatnonzero(np.bincount(labels.ravel())))
     except DataError as error:
         problems += error.problems
     if image is not None and labels is not None:

@@ -75,17 +75,23 @@ def suspicious(frame: pd.DataFrame, source_shares: dict | None = None) -> list[s
             before = rows[column].median()
             if before > 0 and not 0.5 <= area / before <= 2:
                 run = column.removeprefix("area_share_").replace("_", " ")
-                found.append(f"{name}: the median area is {area / before:.2g} times that of {run}.")
+                times = _short(area / before)
+                found.append(f"{name}: the median area is {times} times that of {run}.")
         if source_shares:
             low, high = np.percentile(source_shares[name], [5, 95])
             if not low <= area <= high:
                 found.append(
-                    f"{name}: the median area is {100 * area:.2g} % of the image; nine of ten "
-                    f"masks of the source have {100 * low:.2g} to {100 * high:.2g} %."
+                    f"{name}: the median area is {_short(100 * area)} % of the image; nine of ten "
+                    f"masks of the source have {_short(100 * low)} to {_short(100 * high)} %."
                 )
         if (empty := rows["prediction_empty"].sum()) > 0.1 * len(rows):
             found.append(f"{name}: found nowhere in {empty} of {len(rows)} cases.")
     return found
+
+
+def _short(number):
+    """Two digits, but never as a power of ten."""
+    return f"{float(f'{number:.2g}'):g}"
 
 
 def reference_shares(cases: pd.DataFrame, task) -> dict[str, np.ndarray]:

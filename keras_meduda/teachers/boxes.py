@@ -20,6 +20,7 @@ from keras_meduda.progress import track
 CORNERS = ["x0", "y0", "x1", "y1"]
 COLUMNS = ["case", *CORNERS, "score"]
 SPECK = 9  # pixels; a smaller piece of a mask gets no box beside a larger one
+WRITTEN = "# written by keras_meduda, which replaces this folder\n"
 
 
 def boxes_of(mask, speck: int = SPECK) -> np.ndarray:
@@ -181,7 +182,7 @@ def write_yolo(cases: pd.DataFrame, task, folder, name: str = "tumour", seed: in
     Args:
         cases: a case table with masks.
         task: declares the values of the mask files.
-        folder: where to; one that is missing, empty, or holds an earlier data set.
+        folder: where to; one that is missing, empty, or holds what this function wrote.
         name: of the one class. Default `"tumour"`.
         seed: of the split. Default 0.
 
@@ -195,10 +196,12 @@ def write_yolo(cases: pd.DataFrame, task, folder, name: str = "tumour", seed: in
     """
     check_names(cases)
     folder = Path(folder).absolute()
-    if folder.exists() and any(folder.iterdir()) and not (folder / "data.yaml").is_file():
+    mark = folder / "data.yaml"
+    ours = mark.is_file() and mark.read_bytes().startswith(WRITTEN.encode())
+    if folder.exists() and not ours and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(
-            f"{folder}: received a folder that holds other files; expected one that is missing, "
-            "empty, or holds an earlier YOLO data set, which is replaced."
+            f"{folder}: received something that this library has not written; expected a folder "
+            "that is missing, empty, or holds a YOLO data set of its own, which is replaced."
         )
     if unlabelled := cases["case"][cases["mask"] == ""].tolist():
         raise DataError(
@@ -229,7 +232,7 @@ def write_yolo(cases: pd.DataFrame, task, folder, name: str = "tumour", seed: in
         label.parent.mkdir(parents=True, exist_ok=True)
         label.write_text(yolo_label(boxes_of(labels), labels.shape))
     (fresh / "data.yaml").write_text(
-        f"path: {folder}\ntrain: images/train\nval: images/val\nnames:\n  0: {name}\n"
+        f"{WRITTEN}path: {folder}\ntrain: images/train\nval: images/val\nnames:\n  0: {name}\n"
     )
     if folder.exists():
         shutil.rmtree(folder)

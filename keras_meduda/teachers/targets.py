@@ -23,6 +23,7 @@ from keras_meduda.teachers.boxes import check_names
 
 NO_BOXES = np.zeros((0, 4), "float32")
 COMPRESSED = ("probability", "embedding")
+CONTENT = {"boxes", "probability", "variance", "quality", "embedding"}
 
 
 class Failure(ValueError):
@@ -128,8 +129,8 @@ def make_targets(path, cases: pd.DataFrame, teacher: Teacher, boxes=None) -> pd.
         training.
 
     Raises:
-        DataError: an image that cannot be read, names that two domains share, or a file that
-            another process has open for writing.
+        DataError: an image that cannot be read, names that two domains share, a file that another
+            process has open for writing, or one that holds something else.
         OSError: too little room on the disk.
     """
     check_names(cases)
@@ -313,11 +314,14 @@ def _stored(path):
     """Attributes and boxes of every case in a file whose data are sound."""
     if not path.exists():
         return {}
-    found, damaged = {}, []
+    found, damaged, foreign = {}, [], []
     try:
         with open_targets(path) as file:
             for case in list(file):
                 try:
+                    if _is_foreign(file[case]):
+                        foreign.append(case)
+                        continue
                     values, attributes = _read(file[case])
                     found[case] = {**attributes, "boxes": values["boxes"]}
                 except Exception:  # damaged bytes make h5py raise anything
@@ -327,10 +331,20 @@ def _stored(path):
             raise  # in use, not damaged
         _set_aside(path, error.__cause__ or error)
         return {}
+    if foreign:
+        raise DataError(
+            Problem(path, f"other data, such as {foreign[0]!r}", "teacher targets, or a new file")
+        )
     if damaged:
         names = ", ".join(map(ascii, damaged[:5]))
         print(f"{path}: {len(damaged)} cases are damaged or unfinished and made anew: {names}")
     return found
+
+
+def _is_foreign(entry):
+    """Whether this is no case of ours, not even one whose writing was interrupted."""
+    ours = isinstance(entry, h5py.Group) and ("teacher" in entry.attrs or CONTENT >= set(entry))
+    return not ours
 
 
 def _into_new_file(path, cases):

@@ -33,7 +33,9 @@ def table(path, text):
     "case,image,mask\nA 1,i/a.png,cup=m/c.png|disc=/abs/d.png\n",
     "case;image;mask\r\nA 1;i/a.png;cup=m/c.png|disc=/abs/d.png\r\n",
     "\ufeffcase;image;mask\n A 1 ; i/a.png ;cup=m/c.png|disc=/abs/d.png\n\n",
-], ids=["commas", "semicolons", "Excel"])
+    "case\timage\tmask\nA 1\ti/a.png\tcup=m/c.png|disc=/abs/d.png\n",
+    "case,image,mask,,\nA 1,i/a.png,cup=m/c.png|disc=/abs/d.png,,\n,,,,\n",
+], ids=["commas", "semicolons", "Excel", "tabs", "empty columns"])
 def test_a_table_is_read_with_absolute_paths_and_defaults(tmp_path, text):
     cases = read_cases(table(tmp_path / "cases.csv", text))
     assert cases.to_dict("records") == [{
@@ -238,6 +240,16 @@ def test_labels_that_may_not_be_read_are_not_opened(tmp_path, cases):
     assert validate(cases, FUNDUS, read_masks=[False, True]) == []
     assert validate(without_masks(cases), FUNDUS) == []
     assert (cases["mask"] != "").all()  # a copy was blanked
+
+
+def test_a_class_in_no_mask_is_a_warning(cases):
+    overlapping = {**FUNDUS.values, "vessel": (77,)}
+    exclusive = {"rim": (128,), "cup": (255,), "vessel": (77,)}
+    for classes, overlap in (overlapping, True), (exclusive, False):
+        task = Task(tuple(classes), overlap, classes)
+        (problem,) = validate(cases, task)
+        assert problem.found == "vessel in none of 2 masks" and problem.severity == "warning"
+        assert validate(without_masks(cases), task) == []
 
 
 def test_labelled_rows_without_any_mask_are_a_problem(cases):

@@ -171,7 +171,8 @@ def test_the_script_cuts_a_case_table(tmp_path):
     write_cases(photographs(tmp_path), tmp_path / "cases.csv")
     done = run("--cases", tmp_path / "cases.csv", "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("2 regions, 2 with masks") and not done.stderr
+    assert done.stdout.startswith("2 regions, 2 with masks")
+    assert done.stderr.startswith("peak memory ")
     assert len(read_cases(tmp_path / "out" / "cases.csv")) == 2
 
 
@@ -179,6 +180,7 @@ def test_the_script_cuts_a_case_table(tmp_path):
     (["--dataset", "refuge", "--root", "nowhere"], "found no such folder, expected"),
     (["--cases", "nowhere.csv"], "nowhere.csv: found no such file"),
     (["--dataset", "refuge"], "expected --cases, or --dataset with --root"),
+    (["--cases", "nowhere.csv", "--scale", "0"], "--scale 0.0: expected a number above 0"),
 ])
 def test_the_script_names_a_mistake_without_a_traceback(tmp_path, flags, message):
     done = run(*flags, "--out", tmp_path)

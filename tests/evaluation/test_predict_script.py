@@ -56,6 +56,34 @@ def test_overlays_are_looked_at_too(run, tmp_path):
     assert (tmp_path / "out" / "a.png").exists()
 
 
+def test_an_earlier_mask_is_replaced_only_when_asked(run, tmp_path):
+    image = tmp_path / "a.jpg"
+    Image.fromarray(np.zeros((40, 40, 3), "uint8")).save(image)
+    flags = predict.PredictFlags(run=(run.path,), images=(image,), out=tmp_path / "out")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.nii.gz").write_bytes(b"a reference of another format")
+    before = contents(tmp_path)
+    with pytest.raises(ValueError, match=r"1 files .* such as .*a\.nii\.gz; .* --overwrite"):
+        predict.main(flags)
+    assert contents(tmp_path) == before
+    flags.overwrite = True
+    for _ in range(2):
+        predict.main(flags)
+    assert (tmp_path / "out" / "a.png").exists()
+
+
+@pytest.mark.parametrize(
+    "names, message", [(("../a", "b"), "lead out of it"), (("a.png", "a.tif"), "ending alone")]
+)
+def test_every_case_has_a_mask_of_its_own_in_the_folder(run, phantoms, tmp_path, names, message):
+    table = tmp_path / "cases.csv"
+    write_cases(km.read_cases(phantoms)[:2].assign(case=names), table)
+    flags = predict.PredictFlags(run=(run.path,), images=(table,), out=tmp_path / "out")
+    with pytest.raises(ValueError, match=message):
+        predict.main(flags)
+    assert list(contents(tmp_path)) == [table]
+
+
 def test_a_dicom_folder_is_told_how_to_be_converted(tmp_path):
     (tmp_path / "IM0001").write_bytes(bytes(128) + b"DICM")
     for path in (tmp_path, tmp_path / "IM0001"):

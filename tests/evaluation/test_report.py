@@ -270,6 +270,7 @@ def test_areas_that_stand_out_are_named_and_others_are_not(run, phantoms, tmp_pa
     shares = {"cup": np.linspace(0.05, 0.2, 50)}
     assert suspicious(frame, shares) == []
     assert "0.33 times" in suspicious(frame.assign(area_share=0.05))[0]
+    assert "240 times" in suspicious(frame.assign(area_share_source_only=0.1 / 240))[0]
     assert "2.7 times" in suspicious(frame.assign(area_share=0.40))[0]
     assert "nine of ten" in suspicious(frame, {"cup": 3 * shares["cup"]})[0]
     for empty, lines in ((2, 0), (3, 1)):

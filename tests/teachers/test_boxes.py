@@ -83,8 +83,12 @@ def test_a_yolo_data_set_takes_the_place_of_an_earlier_one_and_of_nothing_else(t
         assert sorted(p.stem for p in yaml.parent.glob("images/*/*")) == sorted(cases["case"])
     write_yolo(cases[:3], TASK, tmp_path / "yolo")
     assert len(list(yaml.parent.glob("*/*/*"))) == 6
-    with pytest.raises(ValueError, match="holds other files; expected one that is missing"):
-        write_yolo(cases, TASK, tmp_path)
+    (mine := tmp_path / "mine").mkdir()
+    (mine / "data.yaml").write_text("path: /data/mine\n")  # of somebody's own data set
+    for place in (tmp_path, mine, mine / "data.yaml"):
+        with pytest.raises(ValueError, match="this library has not written; expected a folder"):
+            write_yolo(cases, TASK, place)
+    assert (mine / "data.yaml").read_text() == "path: /data/mine\n"
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])

@@ -220,6 +220,20 @@ def test_files_of_earlier_versions_are_read(cases, tmp_path):
     assert teach.seen == 4
 
 
+@pytest.mark.parametrize("ours", [False, True])
+def test_what_is_not_ours_stays_as_it_is(cases, tmp_path, ours):
+    path = tmp_path / "t.h5"
+    if ours:
+        make_targets(path, cases, teacher(Counting()), BOXES)
+    with h5py.File(path, "a") as file:
+        file["study/volume"] = np.arange(5)
+        file["age"] = 40
+    before = path.read_bytes()
+    with pytest.raises(DataError, match="found other data, such as 'age', expected teacher targ"):
+        make_targets(path, cases, teacher(Counting()), BOXES)
+    assert path.read_bytes() == before
+
+
 def test_cases_of_another_table_stay_in_the_file(cases, tmp_path):
     path, teach = tmp_path / "t.h5", Counting()
     make_targets(path, cases.iloc[:3], teacher(teach), BOXES)
