@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from keras_meduda.cli import Flags
 from keras_meduda.data import catalog
 from keras_meduda.data.cases import read_cases, split_or_given, split_together, without_masks
 from keras_meduda.data.checks import checked
@@ -143,10 +142,11 @@ def _read_domains(flags):
     """Source cases, target cases and the task of each, from whichever flags name them."""
     check_data_flags(flags)
     if flags.source_dataset:
+        classes = flags.classes if flags.classes != type(flags).classes else None
         own = flags.source_dataset, flags.source_root
         other = flags.target_dataset or own[0], flags.target_root or own[1]
-        source, task = _dataset(*own, flags.source_domain, flags.classes)
-        target, target_task = _dataset(*other, flags.target_domain, flags.classes)
+        source, task = _dataset(*own, flags.source_domain, classes)
+        target, target_task = _dataset(*other, flags.target_domain, classes)
         there, here = ((t.classes, t.overlapping) for t in (task, target_task))
         if there != here:
             raise ValueError(
@@ -218,7 +218,7 @@ def _domain(cases, name, where):
 def _dataset(name, root, domain, classes):
     """Cases and task of a data set; --classes, where it was given, is that of plain folders."""
     cases, task = getattr(catalog, name)(root)
-    if classes != Flags.classes:
+    if classes:
         if name != "folders":
             raise ValueError(f"--classes is for --cases and folders; {name} has {task.classes}.")
         task = _task(classes, cases)
