@@ -35,7 +35,7 @@ class UDACLRFlags(Flags):
     """The method, or one to compare it with (source_only: its source loss alone)."""
     from_source_only: bool = False
     """Adapt the network that source only left, as --init does. It depends on the shift: 72 % of the
-    gap closed instead of 33 in one, -60 instead of 87 and -80 instead of -44 in two others
+    gap closed instead of 34 in one, -60 instead of 87 and -80 instead of -44 in two others
     (benchmarks/fundus.md)."""
     backbone: Literal["mobilenetv2", "resnet50"] = "mobilenetv2"
     """Of the network; the original has mobilenetv2."""
