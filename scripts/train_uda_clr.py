@@ -86,6 +86,8 @@ def compile_method(method, learning_rate, steps):
 
 def main(flags):
     """Trains, adapts and evaluates."""
+    import keras
+
     import keras_meduda as km
     from keras_meduda.adaptation import announce, run_study
     from keras_meduda.methods import category_regularization as clr
@@ -109,7 +111,10 @@ def main(flags):
         )
 
     def method(trained):
-        start = trained if flags.from_source_only or flags.init else network()
+        start = trained
+        if not (flags.from_source_only or flags.init):
+            keras.utils.set_random_seed(flags.seed)  # the weights that source only began with
+            start = network()
         return km.methods.CategoryRegularization(
             start, study.task.overlapping, **settings[flags.method]
         )
