@@ -146,11 +146,13 @@ def _check_values(flags):
         for n in value if isinstance(value, tuple) else (value,):
             if not isinstance(n, int | float):
                 continue
-            least, above = AT_LEAST.get(name, -math.inf), name in ABOVE_0
-            if math.isnan(n) or n < least or (above and not 0 < n < math.inf):
-                expected = "a number above 0" if above else f"{AT_LEAST.get(name, 'a number')}"
-                expected += " or more" if name in AT_LEAST else ""
-                raise ValueError(f"--{name.replace('_', '-')} {n}: expected {expected}.")
+            if name in ABOVE_0 and not 0 < n < math.inf:
+                expected = "a number above 0"
+            elif name in AT_LEAST and not n >= AT_LEAST[name]:  # NaN is neither
+                expected = f"{AT_LEAST[name]} or more"
+            else:
+                continue
+            raise ValueError(f"--{name.replace('_', '-')} {n}: expected {expected}.")
 
 
 def _end(message):

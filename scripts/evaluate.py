@@ -66,7 +66,6 @@ def main(flags):
     summary = write_evaluation(folder, flags.name, frame)
     which = ", ".join(part for part in (flags.domain, flags.split) if part) or "all cases"
     method = " + ".join(path.resolve().name for path in flags.run)
-    several = f"{len(flags.run)} runs, each rid of small islands and holes first"
     page = write_report(
         folder / "evaluation" / flags.name / "report.html",
         title=f"Evaluation of {method}: {flags.cases.name}, {which}",
@@ -79,7 +78,9 @@ def main(flags):
         masks=masks,
         facts={
             "Data": f"{flags.cases}, {which}",
-            **({"Votes": several} if len(flags.run) > 1 else {}),
+            "Votes": "one"
+            if len(flags.run) == 1
+            else f"{len(flags.run)}, each rid of small islands and holes first",
             "Postprocessing": flags.postprocess,
             "Flips": flags.flips or "none",
         }
