@@ -1,6 +1,7 @@
 """What is segmented (Task) and how an image becomes a network's input and back (Preprocessing)."""
 
-from dataclasses import asdict, dataclass, field
+import json
+from dataclasses import asdict, dataclass, field, replace
 from numbers import Integral
 
 import numpy as np
@@ -32,7 +33,8 @@ class Task:
     """What is segmented: the classes, how mask files encode them, how probabilities become masks.
 
     A mask is handled as *labels*, one uint8 per pixel: the class index (0 is background) where
-    classes exclude each other, a bit per class where they overlap.
+    classes exclude each other, a bit per class where they overlap. Two tasks are equal where they
+    segment the same, however files encode it: `values`, `background` and `tolerance` do not count.
 
     Args:
         classes: names in channel order, background not among them.
@@ -58,9 +60,9 @@ class Task:
 
     classes: tuple[str, ...]
     overlapping: bool = False
-    values: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    background: tuple[int, ...] = (0,)
-    tolerance: int = 0
+    values: dict[str, tuple[int, ...]] = field(default_factory=dict, compare=False)
+    background: tuple[int, ...] = field(default=(0,), compare=False)
+    tolerance: int = field(default=0, compare=False)
     threshold: float = 0.5
     unit: str = "px"
 
@@ -107,6 +109,24 @@ class Task:
             for value in self.values[name]:
                 labels[value] = labels.get(value, 0) | (1 << i) if self.overlapping else i + 1
         return labels
+
+    @property
+    def encoding(self) -> str:
+        """How mask files say it, as JSON: values of each class, background, tolerance."""
+        return json.dumps([self.values, self.background, self.tolerance])
+
+    def of(self, case) -> "Task":
+        """The task in the encoding of a case's own mask file.
+
+        Args:
+            case: row of a case table. Its column `encoding`, where there is one and it is not
+                empty, says how the case's mask is encoded, as `encoding` gives it.
+        """
+        encoding = getattr(case, "encoding", "")
+        if not encoding:
+            return self
+        values, background, tolerance = json.loads(encoding)
+        return replace(self, values=values, background=background, tolerance=tolerance)
 
     def undeclared(self, mask) -> list[int]:
         """Values of a mask that the task does not declare, sorted."""

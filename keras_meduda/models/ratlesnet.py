@@ -4,8 +4,10 @@ import keras
 from keras import layers
 
 from keras_meduda.models.blocks import ResizeTo, batch_norm, conv, kaiming_normal, max_pool
+from keras_meduda.models.needs import needs
 
 
+@needs(ranks=(3,), axes="slices")
 def RatLesNetV2(input_shape, channels, name="ratlesnetv2"):
     """Three-level 3D encoder and decoder of constant width with trilinear upsampling.
 
