@@ -12,8 +12,18 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=find_packages(include=["keras_meduda", "keras_meduda.*"]),
-    package_data={"keras_meduda.evaluation.report": ["templates/*"]},
+    packages=[
+        *find_packages(include=["keras_meduda", "keras_meduda.*"]),
+        "keras_meduda.released_weights",  # the folder weights/, without code
+    ],
+    package_dir={"keras_meduda.released_weights": "weights"},
+    package_data={
+        "keras_meduda.evaluation.report": ["templates/*"],
+        "keras_meduda.released_weights": ["manifest.json", "*/config.json", "*/network.keras"],
+    },
+    entry_points={
+        "console_scripts": ["meduda = keras_meduda.experiment.command_line:main"],
+    },
     python_requires=">=3.11",
     install_requires=[  # lower bounds: the oldest versions that passed the tests
         "tensorflow>=2.21",

@@ -45,7 +45,7 @@ def test_predict_works_right_after_the_installation():
 def test_mistakes(tmp_path):
     with pytest.raises(ValueError, match=r"received 'liver', expected one of \['fundus_phantom"):
         km.weights("liver")
-    with pytest.raises(FileNotFoundError, match="come with a checkout"):
+    with pytest.raises(FileNotFoundError, match="expected a folder with the released"):
         km.weights("liver", tmp_path)
     copy = shutil.copytree(FOLDER, tmp_path / "weights")
     (name, *_) = MANIFEST
