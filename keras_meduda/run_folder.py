@@ -51,6 +51,7 @@ class RunFolder:
                 path / "best.keras",
                 path / "comparison.json",  # and what else is said of the network
                 path / "report.html",
+                path / "shares.json",
             ]:
                 old.unlink(missing_ok=True)
             shutil.rmtree(path / "evaluation", ignore_errors=True)

@@ -126,11 +126,11 @@ class _Stages:
         )
         if "taught" in stage.uses and self.targets is None:
             self.teach(runs)
-        batches = self.batches(stage)
         with setup(options.strategy, options.precision, options.seed):
             network = self.network(name, stage, runs)
-            if stage.prepare:
+            if stage.prepare:  # a checkpoint that does not fit is refused before data are prepared
                 stage.prepare(network)
+            batches = self.batches(stage)
             method = stage.method(network, batches)
             stage.compile(method, steps)
         validation = {}
@@ -202,7 +202,7 @@ class _Stages:
 
     def warn_of_other_cases(self, source):
         """What is tested here may have trained a given network that had another split."""
-        if source is None or "source, test" not in self.data.tests:
+        if source is None or not len(self.data.tests.get("source, test", ())):
             return
         for given in self.recipe.given.values():
             trained = json.loads((given.path / "config.json").read_text()).get("data") or {}
