@@ -65,8 +65,8 @@ def validate(cases, task, read_masks=None, channels=None) -> list[Problem]:
     held = []  # the labels of every mask
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         found = pool.map(
-            lambda image, mask: _case_problems(image, mask, task, channels, held),
-            cases["image"],
+            lambda row, mask: _case_problems(row.image, mask, task.of(row), channels, held),
+            cases.itertuples(),
             masks,
         )
         for of_case in track(found, len(cases), "checking files"):

@@ -156,7 +156,7 @@ def evaluate(
         )
 
     def score(row, prediction, probabilities):
-        labels = read_mask(row.mask, task)
+        labels = read_mask(row.mask, task.of(row))
         check_grid(labels, row.mask, row.image)
         spacing = read_spacing(row.image) if task.unit == "mm" else (1.0,) * labels.ndim
         reference = [

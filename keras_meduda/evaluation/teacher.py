@@ -28,7 +28,8 @@ def evaluate_teacher(targets, cases: pd.DataFrame, task) -> pd.DataFrame:
     rows = []
     with open_targets(targets) as file:
         for case in cases.itertuples():
-            reference, target = read_mask(case.mask, task) > 0, target_of(file, case)
+            reference = read_mask(case.mask, task.of(case)) > 0
+            target = target_of(file, case)
             found = np.zeros_like(reference) if target is None else target.probability > 0.5
             rows.append(
                 {

@@ -140,9 +140,10 @@ def prepare(
         if volumes:  # they lie where their image does
             files += image_files(row.image)
             place = [getattr(preprocessing, name) for name in ("size", "axes", "spacing", "fit")]
-        path = folder / f"{_digest(files, row.mask, to_json(task), place)}.label"
+        encoded = task.of(row)
+        path = folder / f"{_digest(files, row.mask, to_json(encoded), place)}.label"
         if not path.exists():
-            labels = read_mask(row.mask, task)
+            labels = read_mask(row.mask, encoded)
             check_grid(labels, row.mask, row.image)
             if volumes:
                 image = read_image(row.image)
