@@ -141,14 +141,14 @@ class Task:
         Raises:
             ValueError: the mask holds values that the task does not declare.
         """
-        if unknown := self.undeclared(mask):
+        present = np.unique(mask)
+        if unknown := self.undeclared(present):
             raise ValueError(
                 f"mask values {unknown[:8]} are not declared; the task knows "
                 f"{self.values}, background {self.background}."
             )
         labels = self.label_of_value
         declared = np.array(sorted(labels))
-        present = np.unique(mask)
         nearest = np.abs(present[:, None].astype("float64") - declared).argmin(axis=1)
         codes = np.array([labels[v] for v in declared.tolist()], "uint8")
         return codes[nearest][np.searchsorted(present, mask)]
