@@ -40,14 +40,14 @@ setup(
         "docs": ["mkdocs-material>=9.8", "mkdocstrings[python]>=1.0"],
         "serving": ["tensorflow-serving-api>=2.21"],  # warm-up requests, gRPC client
         "export": ["onnx>=1.23", "tf2onnx>=1.17", "onnxruntime>=1.31", "ai-edge-litert>=2.3"],
+        "engines": ["onnx>=1.23", "tf2onnx>=1.17", "onnxruntime>=1.31", "openvino>=2025.1"],
         "bench": [
             "monai>=1.4",
             "einops>=0.8",  # for MONAI's UNETR
             "segmentation-models-pytorch>=0.4",
             "surface-distance-based-measures>=0.1",
             "medicai>=0.0.3",
-            "openvino>=2025.1",
-            "keras-meduda[export]",  # onnxruntime
+            "keras-meduda[engines]",
         ],
         "test": [
             "pytest>=8.3",
@@ -57,7 +57,7 @@ setup(
             "jax>=0.10",  # the other backend that networks run on
             "nbclient>=0.11",
             "ipykernel>=7.4",
-            "keras-meduda[docs,serving,export]",
+            "keras-meduda[docs,serving,export,engines]",
         ],
     },
 )
