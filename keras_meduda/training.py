@@ -21,6 +21,7 @@ from keras_meduda import (
     losses,
     models,  # noqa: F401 (registers the layers that saved networks name)
 )
+from keras_meduda.engines import check_engine, logits_function
 from keras_meduda.models.stages import set_precision
 from keras_meduda.progress import StepBar
 from keras_meduda.run_folder import RunFolder
@@ -93,6 +94,7 @@ class Run:
     preprocessing: Preprocessing
     window: SlidingWindow | None = None  # None: the network takes the whole image at once
     xla: bool = False  # whether predictions are compiled by XLA
+    engine: str = "tensorflow"  # what computes predictions, one of `engines.ENGINES`
 
     @functools.cached_property
     def logits(self):
@@ -100,8 +102,11 @@ class Run:
         size, channels = self.preprocessing.size, self.preprocessing.channels
         if self.window:
             size = map(min, size, self.window.size)
+        shape = (*size, channels)
+        if self.engine != "tensorflow":
+            return logits_function(self.network, shape, self.task, self.engine, self.path)
 
-        signature = [tf.TensorSpec((None, *size, channels), "float32")]
+        signature = [tf.TensorSpec((None, *shape), "float32")]
 
         @tf.function(input_signature=signature, jit_compile=self.xla)
         def logits(x):
@@ -129,7 +134,9 @@ def check_run(caller, run):
         raise ValueError(f"{caller}: received {run!r} as run; expected what km.load(path) gives.")
 
 
-def load(run_dir, precision: str | None = None, xla: bool = False) -> Run:
+def load(
+    run_dir, precision: str | None = None, xla: bool = False, engine: str = "tensorflow"
+) -> Run:
     """The run in a folder: `run.network`, `run.task`, `run.preprocessing`.
 
     Args:
@@ -139,11 +146,16 @@ def load(run_dir, precision: str | None = None, xla: bool = False) -> Run:
             as it was trained.
         xla: whether predictions are compiled by XLA, once for every size of batch; pays on a GPU.
             Default `False`.
+        engine: what computes predictions, `"tensorflow"`, `"onnxruntime"` or `"openvino"`, in
+            float32 the latter two, for which the network is written once into the run folder.
+            Default `"tensorflow"`.
 
     Raises:
         FileNotFoundError: the folder holds no finished run; the message says what is missing.
-        ValueError: one of the two files is damaged, or an unknown precision.
+        ValueError: one of the two files is damaged, or an unknown precision or engine.
+        ImportError: an engine that is not installed, and the extra that has it.
     """
+    check_engine(engine, precision)
     if precision not in (None, *POLICIES):
         raise ValueError(f"load: precision={precision!r}; expected one of {POLICIES}.")
     path = Path(run_dir)
@@ -167,7 +179,7 @@ def load(run_dir, precision: str | None = None, xla: bool = False) -> Run:
         set_precision(network, precision)
     task, preprocessing = Task(**config["task"]), Preprocessing(**config["preprocessing"])
     window = SlidingWindow(**config["window"]) if config.get("window") else None
-    return Run(path, network, task, preprocessing, window, xla)
+    return Run(path, network, task, preprocessing, window, xla, engine)
 
 
 def fit(
