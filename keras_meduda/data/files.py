@@ -1,12 +1,15 @@
 """What readers and writers share: an image in memory, the problems of a file, whole writes."""
 
 import os
+import unicodedata
 import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+_LEFT_BEHIND = ("thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin")
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,58 @@ class DataError(ValueError):
         return "\n".join(map(str, self.problems))
 
 
+def is_hidden(name) -> bool:
+    """Whether a file or folder name is one that systems leave behind, not a person."""
+    return name.startswith(".") or name.lower() in _LEFT_BEHIND
+
+
+def visible_files(folder, deep=True) -> list[Path]:
+    """The files below a folder, sorted; links are followed, what systems leave behind is not read.
+
+    Args:
+        folder: where to look.
+        deep: whether folders below it are entered. Default `True`.
+
+    Example:
+        >>> folder = getfixture("tmp_path")
+        >>> for name in ("b.png", "a.png", "._a.png", "Thumbs.db"):
+        ...     (folder / name).touch()
+        >>> [file.name for file in visible_files(folder)]
+        ['a.png', 'b.png']
+    """
+    found = []
+    for home, folders, files in os.walk(Path(folder).absolute(), followlinks=True):
+        found += [Path(home, file) for file in files if not is_hidden(file)]
+        folders[:] = [
+            name for name in folders if deep and not is_hidden(name) and not _leads_up(home, name)
+        ]
+    return sorted(found)
+
+
+def _leads_up(home, name):
+    """Whether a folder is a link to one that it lies in, which would have no end."""
+    real = os.path.realpath(os.path.join(home, name))
+    return os.path.commonpath([real, os.path.realpath(home)]) == real
+
+
+def one_name(text) -> str:
+    """A name in Unicode's composed form: macOS writes `ü` as two signs where others write one."""
+    return unicodedata.normalize("NFC", text)
+
+
+def as_on_disk(path) -> str:
+    """The path of a file that is there: with slashes for backslashes, `ü` as one sign or as two.
+
+    A path that stands for no file either way comes back as it is.
+    """
+    slashes = str(path).replace("\\", "/")
+    for form in (str(path), slashes):
+        for name in (form, *(unicodedata.normalize(kind, form) for kind in ("NFC", "NFD"))):
+            if os.path.exists(name):
+                return name
+    return str(path)
+
+
 def state_of(file) -> list:
     """Size and time of change: what was made of a file is made again where they differ."""
     found = os.stat(file)
@@ -93,7 +148,8 @@ def replacing(path):
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid.uuid4().hex}-{path.name}")
+    # Of the name its end alone, which holds the ending: a name may have up to 255 bytes.
+    temporary = path.with_name(f".{uuid.uuid4().hex}-{path.name[-24:]}")
     try:
         yield temporary
         os.replace(temporary, path)
