@@ -237,6 +237,8 @@ class Preprocessing:
         fit: how an image comes to `size`. `"resize"`; `"crop"` cuts its middle out, or pads it with
             its darkest value (0 where that is the background); `"crop_foreground"` likewise, but
             around the box of all that is not 0 (a content-adaptive crop). Default `"resize"`.
+        nan_background: whether NaN is taken for 0, as the background of resampled or skull-stripped
+            volumes is written by some programs. Default `False`: NaN is refused.
 
     Raises:
         ValueError: a setting that is not one of these.
@@ -258,6 +260,7 @@ class Preprocessing:
     axes: str = "YX"
     spacing: tuple[float, ...] | None = None
     fit: str = "resize"
+    nan_background: bool = False
 
     def __post_init__(self):
         size = tuple(self.size) if np.iterable(self.size) else ()
@@ -330,8 +333,9 @@ class Preprocessing:
         Raises:
             ValueError: an image of another rank, or with channels that do not fit.
         """
+        image = self.without_nan(np.asarray(image))
         place = self.placement(image, spacing)
-        image = to_channels(np.asarray(image), self.channels).transpose(*self.order, -1)
+        image = to_channels(image, self.channels).transpose(*self.order, -1)
         darkest = 0
         if self.normalise == "zscore":
             # From 0, so that a constant image stays constant: zscore would blow rounding errors up.
@@ -380,9 +384,15 @@ class Preprocessing:
             return (x - IMAGENET[0]) / IMAGENET[1]
         return x / 255.0 if self.normalise == "zero_one" else x
 
+    def without_nan(self, image) -> np.ndarray:
+        """The image with 0 for NaN, where that is its background (`nan_background`)."""
+        if self.nan_background and image.dtype.kind == "f":
+            return np.nan_to_num(image, nan=0.0, posinf=np.inf, neginf=-np.inf)
+        return image
+
     def placement(self, image, spacing=None) -> Placement:
         """Where the network's grid lies in an image `(*spatial, channels)`; see `stored`."""
-        image, order = np.asarray(image), self.order
+        image, order = self.without_nan(np.asarray(image)), self.order
         if image.ndim != len(self.size) + 1:
             raise ValueError(
                 f"image of shape {image.shape}; the preprocessing expects "

@@ -1,6 +1,7 @@
 """What readers and writers share: an image in memory, the problems of a file, whole writes."""
 
 import os
+import re
 import unicodedata
 import uuid
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+_FEW = 3  # files of one cause that are named each by a line of its own
 _LEFT_BEHIND = ("thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin")
 
 
@@ -35,9 +37,40 @@ class Problem:
     def __str__(self):
         return f"{self.severity}: {self.file}: found {self.found}, expected {self.expected}"
 
+    @property
+    def cause(self) -> tuple[str, str]:
+        """What files that fail alike have in common: the words, without numbers and paths."""
+        words = (re.sub(r"\S*[/\\]\S*|[\d.,%#]+", "", t) for t in (self.found, self.expected))
+        return self.severity, *(" ".join(text.split()) for text in words)
+
+
+def by_cause(problems) -> list[str]:
+    """A line a cause: of one in more than three files the first three, and how many there are.
+
+    Example:
+        >>> problems = [Problem(f"{i}.png", "no such file", "an image") for i in range(12)]
+        >>> print(*by_cause(problems))
+        error: 12 files (0.png, 1.png, 2.png, …): found no such file, expected an image
+    """
+    groups = {}
+    for problem in problems:
+        groups.setdefault(problem.cause, []).append(problem)
+    lines = []
+    for alike in groups.values():
+        first = alike[0]
+        files = list(dict.fromkeys(str(problem.file) for problem in alike))
+        if len(files) <= _FEW:
+            lines += map(str, alike)
+            continue
+        named = f"{len(files)} files ({', '.join(files[:_FEW])}, …)"
+        differs = len({(p.found, p.expected) for p in alike}) > 1
+        found = f"{first.found}{' in the first' if differs else ''}"
+        lines.append(f"{first.severity}: {named}: found {found}, expected {first.expected}")
+    return lines
+
 
 class DataError(ValueError):
-    """Data that cannot be used; its text lists the problems, one a line.
+    """Data that cannot be used; its text lists the problems, a line a cause.
 
     Args:
         *problems: the `Problem` records.
@@ -52,7 +85,7 @@ class DataError(ValueError):
         self.problems = list(problems)
 
     def __str__(self):
-        return "\n".join(map(str, self.problems))
+        return "\n".join(by_cause(self.problems))
 
 
 def is_hidden(name) -> bool:

@@ -165,12 +165,13 @@ def _through_pillow(stream, file, indices):
         frames = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
         if frames > 1:  # of a telephone's MPO the others are thumbnails
             raise DataError(Problem(file, f"{frames} pages", "one page a file"))
-        deep = ";16" in str(picture.tile) and picture.mode in ("LA", "RGB", "RGBA")
+        stored = str(picture.tile)
+        deep = ";16" in stored and picture.mode in ("LA", "RGB", "RGBA")
         picture.load()  # before anything else: Pillow refuses truncated data, OpenCV does not
         if deep:  # 16-bit colour, which Pillow cuts to 8 bits
             array = cv2.imdecode(np.fromfile(file, "uint8"), cv2.IMREAD_UNCHANGED)
             array = array[..., [2, 1, 0, 3][: array.shape[-1]]]
-            return array[..., 2:] if picture.mode == "LA" else array
+            return array[..., 2:] if "LA;16" in stored else array
         if picture.mode == "P" and indices:
             palette = np.array(picture.getpalette("RGB")).reshape(-1, 3)
             if (palette != palette[:, :1]).any():

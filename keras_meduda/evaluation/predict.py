@@ -142,7 +142,7 @@ def _input(run, image):
     if not isinstance(image, Image):
         kind = type(image).__name__
         raise DataError(Problem(name, f"a {kind}", "a path, an array or what read_image gives"))
-    if not np.isfinite(image.array).all():
+    if not np.isfinite(run.preprocessing.without_nan(image.array)).all():
         raise DataError(Problem(name, "NaN or infinite values", "finite numbers"))
     try:
         x = run.preprocessing.apply(image.array, image.spacing)

@@ -136,7 +136,7 @@ def prepare(
         path = folder / f"{_digest(image_files(row.image), to_json(preprocessing))}.image"
         if not path.exists():
             image = read_image(row.image)
-            if not np.isfinite(image.array).all():  # a single one would blank all z-scores
+            if not np.isfinite(preprocessing.without_nan(image.array)).all():  # one blanks all
                 raise DataError(Problem(row.image, "NaN or infinite values", "finite numbers"))
             stored = _fitting(row.image, preprocessing.stored, image.array, image.spacing)
             _write(path, stored.astype(_dtype(preprocessing), copy=False))
