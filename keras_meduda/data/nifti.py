@@ -114,7 +114,8 @@ def stored(array, affine) -> np.ndarray:
 def whole(values, half_step=0.0) -> np.ndarray:
     """Values with those near a whole number in its place; the others stay, to be refused."""
     near = np.rint(values)
-    return np.where(np.abs(values - near) <= half_step * 1.001 + 1e-3, near, values)
+    with np.errstate(invalid="ignore"):  # infinity stays, to be refused
+        return np.where(np.abs(values - near) <= half_step * 1.001 + 1e-3, near, values)
 
 
 def write_volume(path, array, like) -> None:
