@@ -28,8 +28,10 @@ def is_dicom(path) -> bool:
     path = Path(path)
     if path.is_dir():
         return any(is_dicom(file) for file in visible_files(path, deep=False))
-    if not path.is_file() or path.name == "DICOMDIR":
+    if not path.is_file() or path.name.startswith("DICOMDIR"):
         return False
+    if path.suffix.lower() == ".dcm":
+        return True
     with open(path, "rb") as stream:
         return stream.read(132)[128:] == b"DICM"
 
@@ -180,10 +182,14 @@ def _header(file):
     except ImportError as error:
         raise DataError(_missing(file, "pydicom")) from error
     try:
-        return dcmread(file, stop_before_pixels=True, specific_tags=list(_HEADER))
+        header = dcmread(file, stop_before_pixels=True, specific_tags=list(_HEADER))
     except Exception as error:  # the reader raises nearly every type on damaged bytes
         found = f"data that cannot be decoded ({' '.join(str(error).split())})"
         raise DataError(Problem(file, found, "a complete DICOM file")) from error
+    if "SeriesInstanceUID" not in header:
+        found = "DICOM without the number of its series"
+        raise DataError(Problem(file, found, "a complete file of one series"))
+    return header
 
 
 def _pixels(file):

@@ -265,7 +265,8 @@ IMAGES = {
     "unknown format": (lambda d: written(d / "a.mgz", b"x"), "the ending .mgz", ".nii.gz"),
     "dicom file of no series": (
         lambda d: written(d / "a.dcm", bytes(128) + b"DICM"), "DICOM", "one series"),
-    "no dicom": (lambda d: written(d / "a.dcm", b"x"), "the ending .dcm", ".nii.gz"),
+    "no dicom": (
+        lambda d: written(d / "a.dcm", b"x"), "data that cannot be decoded", "a complete DICOM"),
     "dicom folder": (lambda d: folder(d / "scan", "IM0001"), "DICOM without", "one series"),
     "pages": (lambda d: pages(d / "a.tif"), "2 pages", "one page a file"),
     "frames": (lambda d: volume(d / "a.nii", noise(3, 3, 3, 2)),
