@@ -50,8 +50,8 @@ class Batches:
         target_photometry: how far target images are changed ahead of their strong view. Default
             `None`.
         boundary: whether a source also holds `boundary`, see `data.boundary`. Default `False`.
-        patch: `RandomPatch` of volumes, all that is read of them; moved on its own, mirrored at its
-            border. Default `None`, the whole volume.
+        patch: `RandomPatch` of large images, all that is read of them; moved on its own, mirrored
+            at its border. Default `None`, the whole image.
 
     Raises:
         ValueError: no cases, a source without labels, halves that were prepared differently,
@@ -106,9 +106,11 @@ class Batches:
                 f"Batches: {' and '.join(found)} of volumes {size}; that is for pictures. Volumes "
                 "take a Geometry, effects such as an Intensity, and patch=RandomPatch(...)."
             )
-        if len(size) == 2 and self.patch:
-            raise ValueError(f"Batches: patch of pictures {size}; expected crop=RandomCrop(...).")
         cut = self.crop or self.patch
+        if cut and len(cut.size) != len(size):
+            raise ValueError(f"Batches: patch {cut.size} of images of {size}; expected one rank.")
+        if self.patch and any(half.teacher for half in halves):
+            raise ValueError("Batches: a teacher's targets are of whole images; received a patch.")
         if cut and any(c > n for c, n in zip(cut.size, size, strict=True)):
             name = "crop" if self.crop else "patch"
             raise ValueError(
@@ -207,8 +209,7 @@ class Batches:
         file = tf.gather(data.images, index)
         if data.styles:
             file = tf.where(_uniform(seeds[3]) < 0.5, file, _random_style(data, index, seeds[2]))
-        voxels = tf.gather(data.voxels, index) if data.voxels else None
-        part = self._part(seeds[0], voxels)
+        part = self._part(seeds[0], _labelled(data, index) if self.patch else None)
         image = _read(file, data.dtype, data.shape, **part)
         labels = _read(tf.gather(data.labels, index), "uint8", (*data.shape[:-1], 1), **part)
         move = self._move(seeds[0], image)
@@ -251,8 +252,6 @@ class Batches:
         """What is read of an image: the whole, or where its patch begins and how large it is."""
         if not self.patch:
             return {}
-        if voxels is not None:
-            voxels = tf.io.decode_raw(tf.io.read_file(voxels), "int32")
         seed = tf.random.fold_in(seed, 2)
         start = self.patch.sample(seed, self.preprocessing.size, voxels)
         return {"start": start, "size": self.patch.size}
@@ -260,6 +259,14 @@ class Batches:
     def _move(self, seed, image):
         size, axes = image.shape[:-1], self.preprocessing.axes
         return self.geometry.sample(seed, *size, **({"axes": axes} if len(size) == 3 else {}))
+
+
+def _labelled(data, index):
+    """Flat indices of labelled voxels: of volumes some that are kept, of pictures all."""
+    if data.voxels:
+        return tf.io.decode_raw(tf.io.read_file(tf.gather(data.voxels, index)), "int32")
+    labels = tf.io.decode_raw(tf.io.read_file(tf.gather(data.labels, index)), "uint8")
+    return tf.cast(tf.where(labels)[:, 0], "int32")
 
 
 def _taught(data, index, move):
@@ -313,9 +320,9 @@ def _random_style(data, index, seed):
 
 
 def _read(file, dtype, shape, start=None, size=None):
-    """An array of a file, or the part of a volume `(*size, C)` that begins at `start`.
+    """An array of a file, or the part `(*size, C)` of it that begins at `start`.
 
-    Of a volume the slices along its first axis in which the part lies are read, in one go; smaller
+    Of a part the slices along its first axis in which the part lies are read, in one go; smaller
     bricks, each a file, save bytes but no time.
     """
     if start is None:
@@ -325,7 +332,7 @@ def _read(file, dtype, shape, start=None, size=None):
     slices = tf.data.FixedLengthRecordDataset(file, slice_bytes, first, buffer_size=2**20)
     slices = slices.take(size[0]).batch(size[0], drop_remainder=True).get_single_element()
     slices = tf.reshape(tf.io.decode_raw(slices, dtype), (size[0], *shape[1:]))
-    return tf.slice(slices, [0, start[1], start[2], 0], (*size, shape[-1]))
+    return tf.slice(slices, tf.concat([[0], start[1:], [0]], 0), (*size, shape[-1]))
 
 
 def _one_hot(labels, task):
