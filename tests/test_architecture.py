@@ -17,6 +17,7 @@ ORDER = [  # a module imports only from what stands to its left
     "data.intensity",
     "task",
     "data.files",
+    "data.cache",
     "data.nifti",
     "data.io",
     "data.cases",
