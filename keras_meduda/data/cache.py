@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from keras_meduda.data.files import DataError, Problem, replacing, state_of
+from keras_meduda.data.files import DataError, Problem, replacing, state_of, visible_files
 
 FORMAT = 1  # raise it where the same files and settings come to give other results
 RECORD = "made_from.json"
@@ -33,12 +33,12 @@ def digest(*of) -> str:
 
 
 def states(files) -> list:
-    """Path, size and time of change of each file: what changes costs a second look at most.
+    """Path, size and time of change of each file, which cost next to nothing.
 
     Args:
-        files: paths. One that is missing has no state; reading it says so.
+        files: paths, of a folder its files. One that is missing has no state; reading it says so.
     """
-    paths = [os.path.abspath(file) for file in files]
+    paths = [os.path.abspath(file) for file in _single(files)]
     return [[path, *(state_of(path) if os.path.exists(path) else ())] for path in paths]
 
 
@@ -46,13 +46,13 @@ def contents(files) -> list:
     """SHA-256 of each file, wherever it lies: for results that are dear.
 
     Args:
-        files: paths.
+        files: paths, of a folder its files.
 
     Raises:
         DataError: a file that cannot be read.
     """
     found = []
-    for file in files:
+    for file in _single(files):
         try:
             with open(file, "rb") as stream:
                 found.append(hashlib.file_digest(stream, "sha256").hexdigest())
@@ -127,6 +127,13 @@ def recorded(folder) -> dict:
     record = Path(folder) / RECORD
     known = json.loads(record.read_text()) if record.exists() else {}
     return known if isinstance(known, dict) else {}  # earlier versions had a list
+
+
+def _single(files):
+    """Files, and those in folders, such as a DICOM series."""
+    return [
+        file for path in files for file in (visible_files(path) if os.path.isdir(path) else [path])
+    ]
 
 
 def _record(folder, digests):

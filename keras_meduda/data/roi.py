@@ -227,7 +227,7 @@ def _safe(name):
 def _square(case, task, box, scale, size):
     """The square of a case, and its place in the full field."""
     if case.mask and box is None:
-        labels = read_mask(case.mask, task)
+        labels = read_mask(case.mask, task.of(case))
         shape = labels.shape
         box = disc_box(labels) if labels.ndim == 2 and labels.any() else None
     else:
@@ -311,5 +311,5 @@ def _cut(task, case, square, target):
             picture = picture[..., :1]
         write_picture(target.image, region(picture, case.image))
     if target.mask and not Path(target.mask).exists():
-        labels = region(read_mask(case.mask, task), case.mask)
+        labels = region(read_mask(case.mask, task.of(case)), case.mask)
         write_picture(target.mask, FUNDUS.decode(FUNDUS.one_hot(labels)))

@@ -27,7 +27,7 @@ def evaluate_teacher(targets, cases: pd.DataFrame, task) -> pd.DataFrame:
     """
     rows, table = [], open_targets(targets)
     for case in cases.itertuples():
-        reference, target = read_mask(case.mask, task) > 0, target_of(table, case)
+        reference, target = read_mask(case.mask, task.of(case)) > 0, target_of(table, case)
         found = np.zeros_like(reference) if target is None else target.probability > 0.5
         rows.append(
             {

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from keras_meduda.data.bands import BandStyle, order_changed, transfer
 from keras_meduda.data.cache import digest, states, stored
 from keras_meduda.data.checks import check_grid
 from keras_meduda.data.files import each
-from keras_meduda.data.intensity import match_histogram
+from keras_meduda.data.intensity import match_histogram, zscore
 from keras_meduda.data.io import DataError, Problem, image_files, mask_files, read_image, read_mask
 from keras_meduda.data.spatial import resize
 from keras_meduda.task import Preprocessing, Task, to_json
@@ -69,6 +70,14 @@ class Prepared:
         """Shape of a prepared image, `(*size, channels)`."""
         return (*self.preprocessing.size, self.preprocessing.channels)
 
+    def image(self, path):
+        """The array in one of its image or twin files, `(*size, channels)`."""
+        return np.fromfile(path, self.dtype).reshape(self.shape)
+
+    def label_map(self, path):
+        """The labels in one of its label files, uint8 `(*size)`."""
+        return np.fromfile(path, "uint8").reshape(self.shape[:-1])
+
     def only(self, kept):
         """The images of these numbers, with their labels and twins."""
         lists = {name: getattr(self, name) for name in ("images", "labels", "styles", "voxels")}
@@ -114,14 +123,14 @@ def prepare(
 
     def prepared_case(row):
         """The paths of image, labels and labelled voxels; the image is read at most once."""
-        image = functools.cache(lambda: _finite(row.image))
+        image = functools.cache(lambda: _finite(row.image, preprocessing))
 
         def write_image(file):
             fitted = _fitting(row.image, preprocessing.stored, image().array, image().spacing)
             _write(file, fitted.astype(_dtype(preprocessing), copy=False))
 
         def write_labels(file):
-            array = read_mask(row.mask, task)
+            array = read_mask(row.mask, encoded)
             check_grid(array, row.mask, row.image)
             if volumes:  # they lie where their image does
                 arrays = array, image().array, image().spacing
@@ -135,9 +144,10 @@ def prepare(
             return (path,)
         if not row.mask:
             raise DataError(Problem(row.image, "no mask", "one for every case that gives labels"))
-        masks = [file for _, file in mask_files(row.mask)]
+        masks, encoded = [file for _, file in mask_files(row.mask)], task.of(row)
         place = {name: settings[name] for name in ("size", "axes", "spacing", "fit")}
-        of = [states(masks), row.mask, to_json(task), [states(files), place] if volumes else place]
+        place = [states(files), place] if volumes else place
+        of = [states(masks), row.mask, to_json(encoded), place]
         label = stored(folder, "label", of, write_labels)
         return (path, label, _voxels(folder, label)) if volumes else (path, label)
 
@@ -147,39 +157,87 @@ def prepare(
 
 
 def add_styles(
-    prepared: Prepared, references: Prepared, folder, variants: int = 4, seed: int = 0
+    prepared: Prepared,
+    references: Prepared,
+    folder,
+    variants: int = 4,
+    seed: int = 0,
+    by_bands: bool = False,
 ) -> Prepared:
-    """Adds style twins: each image with the histogram of randomly drawn images of the other domain.
+    """Adds style twins: each image in the grey levels of randomly drawn images of the other domain.
 
     Written once, seeded; never matched during training. Of volumes the foreground alone is matched:
     what is not 0 if that is the background of their z-scores, else what is not darkest.
 
     Args:
         prepared: the images to restyle.
-        references: the images whose histograms they take.
+        references: the images whose grey levels they take.
         folder: where prepared arrays are kept.
         variants: twins an image, each of another reference while there are any. Default 4.
         seed: of the draw of references.
+        by_bands: `False` gives a twin the histogram of its reference. `True` matches bands of grey
+            levels by where they lie, which may change their order; for grey pictures and volumes
+            of one contrast, see `data.bands`. Default `False`.
+
+    Raises:
+        ValueError: bands of images of colours or of several contrasts.
     """
     every = np.tile(np.arange(len(references.images)), (len(prepared.images), 1))
     draw = np.random.default_rng(seed).permuted(every, axis=1)[:, :variants]
+    bands = _bands_between(prepared, references) if by_bands else None
+    drawn_from = [prepared.fingerprint, references.fingerprint, seed] if by_bands else []
+
+    def restyled(number, index):
+        image = prepared.image(prepared.images[number])
+        reference = references.image(references.images[index])
+        if not by_bands:
+            return _restyled(image, reference, prepared.preprocessing)
+        labels = prepared.label_map(prepared.labels[number]) if prepared.labels else None
+        own, wanted = bands.own[number], bands.wanted[index]
+        rng = np.random.default_rng([seed, number, index])
+        twin = transfer(image, own, wanted, bands.sigma, reference, rng, labels)
+        return _in_range(twin, image, prepared.preprocessing)
 
     def twins(item):
-        path, drawn = item
-        image, files = functools.cache(lambda: _read(path, prepared)), []
-        for index in drawn:
-            reference = references.images[index]
+        number, drawn = item
+        files = []
+        for index in drawn.tolist():
+            names = Path(prepared.images[number]).stem, Path(references.images[index]).stem
 
-            def write(file, reference=reference):
-                twin = _restyled(image(), _read(reference, references), prepared.preprocessing)
-                _write(file, twin)
+            def write(file, index=index):
+                _write(file, restyled(number, index))
 
-            files.append(stored(folder, "image", [Path(path).stem, Path(reference).stem], write))
+            files.append(stored(folder, "image", [*names, *drawn_from], write))
         return tuple(files)
 
-    items = list(zip(prepared.images, draw, strict=True))
-    threads = _threads(prepared.preprocessing)
+    items, threads = list(enumerate(draw)), _threads(prepared.preprocessing)
     return replace(prepared, styles=each(twins, items, "preparing styles", threads))
+
+
+def order_ratio(source: Prepared, target: Prepared, most: int = 12) -> float:
+    """R of `data.bands.order_changed` between prepared images, at most so many of each domain."""
+    some, others = (half.only(_spread(len(half.images), most)) for half in (source, target))
+    labels = map(some.label_map, some.labels) if some.labels else None
+    return order_changed(map(some.image, some.images), map(others.image, others.images), labels)
+
+
+def _bands_between(prepared, references):
+    labels = map(prepared.label_map, prepared.labels) if prepared.labels else None
+    images = map(prepared.image, prepared.images), map(references.image, references.images)
+    return BandStyle.between(*images, labels)
+
+
+def _in_range(twin, image, preprocessing):
+    """A twin as prepared files hold it: z-scored again, or whole numbers of 0…255."""
+    if not preprocessing.zscored:
+        return np.rint(np.clip(twin, 0, 255)).astype(image.dtype)
+    inside = image != 0 if preprocessing.normalise == "zscore_foreground" else None
+    return zscore(twin, inside).astype(image.dtype)
+
+
+def _spread(count, most):
+    """Numbers of at most so many of `count` things, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
 
 
 def _restyled(image, reference, preprocessing):
@@ -245,10 +303,6 @@ def add_teacher(prepared: Prepared, cases: pd.DataFrame, targets, folder) -> Pre
     return replace(prepared.only(kept), teacher=taught)
 
 
-def _read(path, data):
-    return np.fromfile(path, data.dtype).reshape(data.shape)
-
-
 def _write(path, array):
     path.write_bytes(np.ascontiguousarray(array).data)  # tofile hides a full disk
 
@@ -262,10 +316,10 @@ def _resized(folder, kind, target, array, size):
     return stored(folder, kind, [Path(target).stem, size], write)
 
 
-def _finite(cell):
+def _finite(cell, preprocessing):
     """The image of a cell; a single NaN would blank all z-scores."""
     image = read_image(cell)
-    if not np.isfinite(image.array).all():
+    if not np.isfinite(preprocessing.without_nan(image.array)).all():
         raise DataError(Problem(cell, "NaN or infinite values", "finite numbers"))
     return image
 
