@@ -29,7 +29,6 @@ setup(
     install_requires=[  # lower bounds: the oldest versions that passed the tests
         "tensorflow>=2.21",
         "keras>=3.15",
-        "h5py>=3.11",
         "medpy>=0.5.2",
         "nibabel>=5.3",
         "opencv-python>=4.10",

@@ -18,7 +18,7 @@ ORDER = [  # a module imports only from what stands to its left
     "data.bands",
     "task",
     "data.files",
-    "data.made_from",
+    "data.cache",
     "data.tiff",
     "data.pictures",
     "data.nifti",

@@ -45,17 +45,21 @@ class Job:
 
 def main(flags):
     """Predicts every image and writes its mask; raises what could not be read at the end."""
+    from keras_meduda.data.cache import remove_outdated
     from keras_meduda.data.files import DataError, Problem, check_writable
-    from keras_meduda.data.made_from import MadeFrom
     from keras_meduda.evaluation.predict import predict_all
     from keras_meduda.progress import track
 
-    jobs, record = jobs_of(flags), MadeFrom(flags.out)
-    left = [job for job in jobs if flags.overwrite or not finished(record, flags.out, job)]
+    jobs = jobs_of(flags)
+    left = jobs if flags.overwrite else unfinished(jobs, flags.out)
     check_outputs(jobs, left, flags)
     check_writable(flags.out, "--out")
     run, masks_of = flags.load()
     warn(left, run)
+    for job in left:
+        for file in files_of(job, flags.out):  # checked above: an earlier call's
+            file.unlink()
+    remove_outdated(flags.out, {job.name: job.made_from for job in left})
     problems = []
     images = [job.row.image for job in left]
     predictions = predict_all(run, images, keep_going=True)
@@ -66,11 +70,10 @@ def main(flags):
             continue
         try:
             write(run, job, masks_of(probabilities), flags)
-            record.add(job.name, job.made_from)
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG:  # a full disk is no problem of one image
                 raise OSError(
-                    f"{error}\n{len(record.known)} masks in {flags.out} are whole; once that is "
+                    f"{error}\n{len(jobs) - len(unfinished(jobs, flags.out))} masks in {flags.out} are whole; once that is "
                     "mended the same command goes on."
                 ) from error
             found = f"the name {job.row.case!r}, too long for a file"
@@ -195,12 +198,24 @@ def states_of(row):
     return [[file.name, state_of(file) if file.exists() else None] for file in files]
 
 
-def finished(record, out, job):
-    """Whether an earlier call has written this mask, out of this image, and it is still there."""
+def unfinished(jobs, out):
+    """Those whose mask is not there, or was made of another image or with other settings."""
+    from keras_meduda.data.cache import digest, recorded
+
+    known = recorded(out)
+    return [
+        job
+        for job in jobs
+        if known.get(job.name) != digest(job.made_from) or not files_of(job, out)
+    ]
+
+
+def files_of(job, out):
+    """The masks of that name that are there, whatever their ending."""
     from keras_meduda.data.io import FORMATS
 
-    there = any((out / f"{job.name}{ending}").exists() for ending in FORMATS)
-    return there and record.holds(job.name, job.made_from)
+    files = (out / f"{job.name}{ending}" for ending in FORMATS)
+    return [file for file in files if file.exists()]
 
 
 def warn(jobs, run):

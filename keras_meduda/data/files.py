@@ -5,11 +5,14 @@ import re
 import tempfile
 import unicodedata
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from keras_meduda.progress import track
 
 _FEW = 3  # files of one cause that are named each by a line of its own
 _LEFT_BEHIND = ("thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin")
@@ -217,3 +220,29 @@ def check_shape(array, shape, like):
         raise ValueError(
             f"{like}: received a mask of shape {array.shape}, expected {tuple(shape)}."
         )
+
+
+def each(function, items, description, threads=1) -> tuple:
+    """What a function makes of every item, in their order; all problems at once.
+
+    Args:
+        function: of one item; it may raise `DataError`.
+        items: a list.
+        description: of the work, for its progress.
+        threads: that share it. Default 1.
+
+    Raises:
+        DataError: the problems of all items.
+    """
+
+    def tried(item):
+        try:
+            return function(item), ()
+        except DataError as error:
+            return None, error.problems
+
+    with ThreadPoolExecutor(threads) as pool:
+        done = list(track(pool.map(tried, items), len(items), description))
+    if problems := [problem for _, of_item in done for problem in of_item]:
+        raise DataError(*problems)
+    return tuple(result for result, _ in done)

@@ -1,6 +1,5 @@
 """Square regions around the optic disc, and the way back to the full photograph."""
 
-import json
 import math
 import os
 import re
@@ -11,10 +10,11 @@ import pandas as pd
 
 from keras_meduda.data import spatial
 from keras_meduda.data.boxes import CORNERS, read_boxes
+from keras_meduda.data.cache import recorded, remove_outdated, states
 from keras_meduda.data.cases import read_cases, write_cases
 from keras_meduda.data.catalog import FUNDUS
 from keras_meduda.data.channels import to_channels
-from keras_meduda.data.files import state_of
+from keras_meduda.data.files import each
 from keras_meduda.data.io import (
     DataError,
     Problem,
@@ -22,10 +22,8 @@ from keras_meduda.data.io import (
     mask_files,
     read_image,
     read_mask,
-    replacing,
     write_picture,
 )
-from keras_meduda.progress import track
 
 PLACE = ["x0", "y0", "full_width", "full_height"]  # columns that lead back to the full field
 
@@ -157,7 +155,7 @@ def prepare_rois(cases, task, out, boxes=None, scale=1.6, size=None) -> pd.DataF
                 "names unique in the whole table",
             )
         )
-    squares = _try_all(
+    squares = each(
         lambda case: _square(case, task, box_of.get(case.case), scale, size),
         list(cases.itertuples()),
         "Finding discs",
@@ -179,11 +177,10 @@ def prepare_rois(cases, task, out, boxes=None, scale=1.6, size=None) -> pd.DataF
             )
         )
     _refuse_other_regions(out / "cases.csv", table)
-    _refuse_files_of_others(out / "made_from.json", cases, table)
+    _refuse_files_of_others(out, cases, table)
     write_cases(table, out / "cases.csv")
-    _remove_outdated(out / "made_from.json", task, cases, table)
-
-    _try_all(
+    remove_outdated(out, _made_of(out, task, cases, table))
+    each(
         lambda job: _cut(task, *job),
         [
             (case, square, target)
@@ -198,19 +195,6 @@ def prepare_rois(cases, task, out, boxes=None, scale=1.6, size=None) -> pd.DataF
 
 def _safe(name):
     return re.sub(r"[^\w.-]+", "_", name)
-
-
-def _try_all(function, items, description):
-    """A function of every item; all problems at once."""
-    results, problems = [], []
-    for item in track(items, len(items), description):
-        try:
-            results.append(function(item))
-        except DataError as error:
-            problems += error.problems
-    if problems:
-        raise DataError(*problems)
-    return results
 
 
 def _square(case, task, box, scale, size):
@@ -250,15 +234,12 @@ def _refuse_other_regions(path, table):
         )
 
 
-def _refuse_files_of_others(record, cases, table):
+def _refuse_files_of_others(out, cases, table):
     """A region takes the place of an earlier region alone: of no input, and of no other file."""
-    known = json.loads(record.read_text()) if record.exists() else {}
-    cells = [image_files(cell) for cell in cases["image"]]
-    cells += [[file for _, file in mask_files(cell)] for cell in cases["mask"]]
-    inputs = {os.path.realpath(file) for files in cells for file in files if file}
-    problems = []
+    known, problems = recorded(out), []
+    inputs = {os.path.realpath(file) for case in cases.itertuples() for file in _files(case)}
     for target in table.itertuples():
-        own = Path(target.image).relative_to(record.parent).as_posix() in known
+        own = Path(target.image).relative_to(out).as_posix() in known
         for path in filter(None, (target.image, target.mask)):
             if os.path.realpath(path) in inputs:
                 problems.append(Problem(path, "an input in place of its region", "another --out"))
@@ -268,24 +249,19 @@ def _refuse_files_of_others(record, cases, table):
         raise DataError(*problems)
 
 
-def _remove_outdated(record, task, cases, table):
-    """Finished pictures may be kept only if they were cut out of the same files, read alike."""
-    known = json.loads(record.read_text()) if record.exists() else {}
-    for case, target in zip(cases.itertuples(), table.itertuples(), strict=True):
-        files = [*image_files(case.image), *(file for _, file in mask_files(case.mask))]
-        stamps = [
-            [path.name, *state_of(path)]
-            for path in map(Path, filter(None, files))
-            if path.exists()  # or reading it says so
-        ]
-        stamps.append([list(pair) for pair in task.label_of_value.items()])
-        name = Path(target.image).relative_to(record.parent).as_posix()
-        if known.get(name) != stamps:
-            for path in filter(None, (target.image, target.mask)):
-                Path(path).unlink(missing_ok=True)
-        known[name] = stamps
-    with replacing(record) as unfinished:
-        unfinished.write_text(json.dumps(known))
+def _made_of(out, task, cases, table):
+    """What each picture is made of, by its name: the files of its case, and how they are read."""
+    values = list(task.label_of_value.items())
+    return {
+        Path(path).relative_to(out).as_posix(): [states(_files(case)), values]
+        for case, target in zip(cases.itertuples(), table.itertuples(), strict=True)
+        for path in filter(None, (target.image, target.mask))
+    }
+
+
+def _files(case):
+    files = [*image_files(case.image), *(file for _, file in mask_files(case.mask))]
+    return list(filter(None, files))
 
 
 def _cut(task, case, square, target):
