@@ -72,9 +72,10 @@ def main(flags):
             write(run, job, masks_of(probabilities), flags)
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG:  # a full disk is no problem of one image
+                whole = len(jobs) - len(unfinished(jobs, flags.out))
                 raise OSError(
-                    f"{error}\n{len(jobs) - len(unfinished(jobs, flags.out))} masks in {flags.out} are whole; once that is "
-                    "mended the same command goes on."
+                    f"{error}\n{whole} masks in {flags.out} are whole; once that is mended the "
+                    "same command goes on."
                 ) from error
             found = f"the name {job.row.case!r}, too long for a file"
             problems.append(Problem(job.row.image, found, "a shorter name of the case"))
