@@ -8,7 +8,7 @@ import pytest
 from keras_meduda import models
 from keras_meduda.data.cases import case_table
 from keras_meduda.experiment.data import Data
-from keras_meduda.experiment.grids import volume_grid
+from keras_meduda.experiment.grids import picture_grid, volume_grid
 from keras_meduda.experiment.networks import builder_of
 from keras_meduda.recipes import aerunet_kd, ratlesnet
 from keras_meduda.task import Task
@@ -92,12 +92,20 @@ def test_volumes_are_seen_in_patches_and_predicted_by_the_window(tmp_path):
     assert recipe.shape == (16, 16, 8, 1), "what the network is built for"
     assert recipe.stages["adapted"].target_styles == recipe.stages["adapted"].source_styles == 2
     for changes, message in (
-        ({"patch": (32, 16, 16)}, r"patch \(32, 16, 16\) is larger than .* \(24, 24, 24\)"),
+        ({"patch": (32, 16, 16)}, r"patch \(32, 16, 16\): .* at most the grid's \(24, 24, 24\)"),
+        ({"patch": (16, 16)}, r"patch \(16, 16\): expected 3 sides"),
         ({"size": (24,)}, "--size 24: volumes have three sides"),
     ):
         settings = {"size": (24, 24, 24), "cases": tmp_path, **changes}
         with pytest.raises(ValueError, match=message):
             aerunet_kd.recipe(aerunet_kd.Flags(**settings), data)
+
+
+def test_a_patch_of_a_picture_fits_into_it():
+    grid = picture_grid((96, 128), patch=64)
+    assert grid.window.size == grid.batches["patch"].size == (64, 64)
+    with pytest.raises(ValueError, match=r"--patch \(64, 64\): expected 2 sides, at most"):
+        picture_grid(48, patch=64)
 
 
 def test_dynunet_follows_thick_slices(tmp_path):

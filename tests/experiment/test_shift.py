@@ -182,11 +182,8 @@ MISTAKES = {  # what the user typed after the case table, and what the message s
     "an oracle without labels": (
         "--cases {unlabelled} {domains} --oracle", "--oracle trains on the target's labels",
     ),
-    "flags of volumes": (
-        "--cases {cases} {domains} --patch 8 8 8", "--patch, --spacing and --fit are for volumes",
-    ),
     "spacing of photographs": (
-        "--cases {cases} {domains} --spacing 1 1 1", "--patch, --spacing and --fit are for volumes",
+        "--cases {cases} {domains} --spacing 1 1 1", "--spacing and --fit are for volumes",
     ),
     "no update": ("--steps 0", "--steps 0: expected 1 or more"),
     "no seed": ("--seed -1", "--seed -1: expected 0 or more"),

@@ -1,8 +1,5 @@
 """A teacher that boxes prompt: which cases it may see, and what is made anew when."""
 
-import os
-from dataclasses import replace
-
 import pytest
 
 from keras_meduda.data.cases import case_table, read_cases, write_cases
@@ -109,29 +106,6 @@ def test_no_image_of_a_patient_who_is_tested_trains(capsys):
     assert "30 cases without a mask are left out" in capsys.readouterr().out
 
 
-def test_what_was_made_of_the_same_is_not_made_again(tmp_path):
-    flags, result, made = meddistill.Flags(out=tmp_path), tmp_path / "boxes.csv", []
-
-    def make():
-        made.append(len(made))
-        result.write_text(str(len(made)))
-
-    def stopped():
-        raise KeyboardInterrupt
-
-    for made_of in (["yolo", 1], ["yolo", 1], ["yolo", 2], ["yolo", 2]):
-        teaching.once(flags, result, made_of, make)
-    assert len(made) == 2
-    with pytest.raises(KeyboardInterrupt):
-        teaching.once(flags, result, ["yolo", 3], stopped)
-    teaching.once(flags, result, ["yolo", 2], make)
-    assert len(made) == 3, "a half-made result may be anything"
-    teaching.once(replace(flags, resume=False), result, ["yolo", 2], make)
-    result.unlink()
-    teaching.once(flags, result, ["yolo", 2], make)
-    assert len(made) == 5
-
-
 def test_boxes_from_masks_are_no_masks(table, tmp_path):
     """They follow the masks of the cases as they are now, and their edges move as asked."""
     data = meddistill.data(meddistill.Flags(cases=table, out=tmp_path))
@@ -142,7 +116,6 @@ def test_boxes_from_masks_are_no_masks(table, tmp_path):
 
 def test_a_detector_of_too_few_cases_is_refused(tmp_path):
     table = write_brain_slices(tmp_path / "drawn", cases=16, size=64)
-    os.utime(table)
     flags = meddistill.Flags(cases=table, out=tmp_path, detector="yolo11n.yaml")
     with pytest.raises(ValueError, match="2 labelled cases of 1 groups, expected at"):
         teaching.find_boxes(flags, meddistill.data(flags), tmp_path)
