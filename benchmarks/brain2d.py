@@ -71,8 +71,8 @@ def run_of(data, teacher, method, seed=0):
 
 
 def targets(data, teacher, boxes="jitter"):
-    """The teacher's HDF5 file for all cases."""
-    cases, path = data.prompted, WORK / f"{teacher}_{boxes}.h5"
+    """The teacher's table of targets for all cases."""
+    cases, path = data.prompted, WORK / f"{teacher}_{boxes}.csv"
     if teacher == "network":
         make_targets(path, cases, network(run_of(data, "network", "teacher")[0]))
     else:

@@ -5,8 +5,9 @@
         --boxes boxes.csv                                          (needs the extra `teacher`)
     python scripts/make_teacher_targets.py --teacher network --weights runs/oracle --cases cases.csv
 
-GrabCut and SAM2 are prompted by boxes; a trained run of this library needs none. Writes one HDF5
-file; start it again to go on after an interruption, or to repair a damaged file.
+GrabCut and SAM2 are prompted by boxes; a trained run of this library needs none. Writes a table,
+and the targets into the folder `prepared` beside it; start it again to go on after an interruption,
+or to repair damaged files.
 """
 
 import time
@@ -27,28 +28,33 @@ class Flags:
     """Who teaches."""
     boxes: Path | None = None
     """Box table: case, x0, y0, x1, y1 in pixels."""
+    box_form: Literal["corners", "xywh", "centre"] = "corners"
+    """Columns of --boxes: x0,y0,x1,y1, x,y,width,height (COCO) or xc,yc,width,height (YOLO)."""
+    box_unit: Literal["px", "share"] = "px"
+    """Pixels, or shares of the image's width and height."""
     weights: str | None = None
     """Checkpoint of sam2 (default sam2.1_l.pt), or run folder of network."""
     device: str | None = None
     """Of sam2, such as cpu or 0; by default a GPU where there is one."""
-    out: Path = Path("targets.h5")
-    """The HDF5 file."""
+    out: Path = Path("targets.csv")
+    """The table of targets."""
 
 
 def main(flags):
     """Runs the teacher and says how it went."""
+    from keras_meduda.data.boxes import read_boxes
     from keras_meduda.data.catalog import cases_at
-    from keras_meduda.data.roi import read_boxes
     from keras_meduda.teachers.boxes import boxes_by_case
-    from keras_meduda.teachers.targets import make_targets
+    from keras_meduda.teachers.targets import make_targets, open_targets
 
-    if flags.out.suffix not in (".h5", ".hdf5") or flags.out.is_dir():
-        raise ValueError(f"--out {flags.out}: expected the name of a file that ends in .h5.")
+    if flags.out.exists():
+        open_targets(flags.out)  # or something else would be replaced
     cases, boxes = cases_at(flags.cases), None
     if cases.empty:
         raise ValueError(f"{flags.cases}: received 0 cases, expected at least one.")
     if flags.boxes:
-        boxes = boxes_by_case(read_boxes(flags.boxes), cases, flags.boxes)
+        boxes = read_boxes(flags.boxes, flags.box_form, flags.box_unit, cases)
+        boxes = boxes_by_case(boxes, cases, flags.boxes)
     elif flags.teacher != "network":
         raise ValueError(f"--teacher {flags.teacher} is prompted by boxes: expected --boxes FILE.")
     teacher, start = build(flags), time.perf_counter()

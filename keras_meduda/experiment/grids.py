@@ -40,19 +40,28 @@ def are_volumes(cases) -> bool:
     return is_volume(image_files(cases["image"].iloc[0])[0])
 
 
-def picture_grid(size, **preprocessing) -> Grid:
+def picture_grid(size, patch=None, **preprocessing) -> Grid:
     """A grid for pictures.
 
     Args:
         size: one side in pixels, or height and width.
+        patch: what the network sees at once, likewise. Default `None`: the whole grid.
         preprocessing: further arguments of `Preprocessing`.
 
+    Raises:
+        ValueError: a patch that is larger than the grid.
+
     Example:
-        >>> picture_grid(64).preprocessing.size
-        (64, 64)
+        >>> picture_grid(512, patch=128).window.size
+        (128, 128)
     """
-    sides = tuple(np.atleast_1d(size).tolist())
-    return Grid(Preprocessing(size=sides * (2 if len(sides) == 1 else 1), **preprocessing))
+    size = _square(size)
+    if not patch:
+        return Grid(Preprocessing(size=size, **preprocessing))
+    patch = _square(patch)
+    _check_patch(patch, size)
+    window = SlidingWindow(patch, gaussian=True)
+    return Grid(Preprocessing(size=size, **preprocessing), {"patch": RandomPatch(patch)}, window)
 
 
 def volume_grid(
@@ -105,8 +114,8 @@ def volume_grid(
     size = tuple(map(int, size))
     if len(size) != 3:
         raise ValueError(f"--size {' '.join(map(str, size))}: volumes have three sides.")
-    if patch and any(p > n for p, n in zip(patch, size, strict=True)):
-        raise ValueError(f"--patch {patch} is larger than the grid {size} (axes {axes}).")
+    if patch:
+        _check_patch(patch, size)
     own = [[s["XYZ".index(a)] for a in axes] for s in spacings]
     sides = [spacing] if spacing else own
     batches = {"geometry": Geometry(rotation=_turns(sides, turn)), "photometry": Intensity()}
@@ -114,6 +123,18 @@ def volume_grid(
         batches["patch"] = RandomPatch(tuple(patch))
     window = SlidingWindow(tuple(patch), gaussian=True) if patch else None
     return Grid(preprocessing(size), batches, window, tuple(sides[0]))
+
+
+def _square(size):
+    """Height and width of one side, or of both."""
+    sides = tuple(np.atleast_1d(size).tolist())
+    return sides * 2 if len(sides) == 1 else sides
+
+
+def _check_patch(patch, size):
+    """Refuses a patch of another rank than the grid, or larger than it."""
+    if len(patch) != len(size) or any(p > n for p, n in zip(patch, size, strict=True)):
+        raise ValueError(f"--patch {patch}: expected {len(size)} sides, at most the grid's {size}.")
 
 
 def _turns(sides, degrees):

@@ -93,9 +93,9 @@ class GridFlags:
     front and bottom to top, 144 176 160."""
     batch_size: Count | None = None
     """Of each domain: photographs, 8 by default, or patches, 2."""
-    patch: tuple[Count, Count, Count] | None = None
-    """Of volumes, in voxels of the grid, 64 64 64 by default; as large as the grid is the whole
-    volume at once."""
+    patch: tuple[Count, ...] | None = None
+    """What the network sees at once; the rest is predicted by a sliding window. Default:
+    photographs whole, volumes in patches of 64 64 64 voxels of the grid."""
     spacing: tuple[Positive, Positive, Positive] | None = None
     """Of volumes: voxels in mm to which they are resampled; default: the files' own."""
     fit: Literal["crop", "crop_foreground"] = "crop"
@@ -118,9 +118,12 @@ class GridFlags:
 
         cases = pd.concat([*data.parts.values(), *data.tests.values()])
         if not are_volumes(cases):
-            if self.patch or self.spacing or self.fit != "crop":
-                raise ValueError("--patch, --spacing and --fit are for volumes; received pictures.")
-            return picture_grid(64 if self.smoke else self.size or 192, **picture)
+            if self.spacing or self.fit != "crop":
+                raise ValueError("--spacing and --fit are for volumes; received pictures.")
+            size, patch = self.size or 192, self.patch
+            if self.smoke:
+                size, patch = 64, 32 if patch else None
+            return picture_grid(size, patch, **picture)
         drawn = not (self.cases or self.source_dataset)
         size = self.size or ((48, 48, 48) if drawn else (144, 176, 160))
         patch = self.patch or ((32, 32, 32) if drawn else (64, 64, 64))

@@ -1,7 +1,5 @@
 """A teacher that boxes prompt: its cases, its boxes, and the file of its soft masks."""
 
-import hashlib
-import json
 import re
 import subprocess
 import sys
@@ -9,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from keras_meduda.data.cache import contents, made
 from keras_meduda.data.cases import (
     split_or_given,
     split_together,
@@ -70,7 +69,7 @@ def read(flags) -> Data:
 
 
 def teach(flags, data, options, runs, chief) -> Path:
-    """Makes the teacher's targets in `OUT/teaching/targets.h5`, in a process of its own.
+    """Makes the teacher's targets in `OUT/teaching/targets.csv`, in a process of its own.
 
     Args:
         flags: which boxes and which teacher.
@@ -83,7 +82,7 @@ def teach(flags, data, options, runs, chief) -> Path:
         The file.
     """
     folder = options.out / "teaching"
-    path = folder / "targets.h5"
+    path = folder / "targets.csv"
     if not chief:
         return path
     write_cases(data.prompted, folder / "cases.csv")
@@ -108,7 +107,7 @@ def teach_by_network(data, options, runs, chief) -> Path:
     Returns:
         The file.
     """
-    path = options.out / "teaching" / "targets.h5"
+    path = options.out / "teaching" / "targets.csv"
     if chief:
         make_targets(path, data.parts["target"], network(runs["source_only"]))
     return path
@@ -129,29 +128,18 @@ def find_boxes(flags, data, folder) -> Path | None:
 
         def train():
             place = weights.parent
-            made = write_yolo(data.parts["few"], data.task, place / "data", seed=flags.seed)
+            dataset = write_yolo(data.parts["few"], data.task, place / "data", seed=flags.seed)
             how = {"model": flags.detector, "epochs": flags.detector_epochs, "seed": flags.seed}
-            call("detect", "train", data=made, out=place, **how)
+            call("detect", "train", data=dataset, out=place, **how)
 
-        once(flags, weights, states_of(data.parts["few"]), train)
+        if not flags.resume:
+            weights.unlink(missing_ok=True)
+        made(weights, states_of(data.parts["few"]), train)
 
     def predict():
-        path.unlink(missing_ok=True)  # of other weights or cases
         call("detect", "predict", weights=weights, cases=folder / "cases.csv", out=path)
 
-    digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
-    once(flags, path, [digest, states_of(without_masks(data.prompted))], predict)
-    return path
-
-
-def once(flags, result, made_of, make):
-    """Makes a result, unless it is there and was made of the same."""
-    record, text = result.with_suffix(".made_of.json"), json.dumps(made_of)
-    if flags.resume and result.exists() and record.exists() and record.read_text() == text:
-        return
-    record.unlink(missing_ok=True)
-    make()
-    record.write_text(text)
+    return made(path, [contents([weights]), states_of(without_masks(data.prompted))], predict)
 
 
 def call(command, *words, **options):
