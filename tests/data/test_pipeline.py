@@ -254,6 +254,17 @@ def test_batches_hold_what_the_contract_says(both):
                 assert values.max() <= 1
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_style_share_is_the_share_of_source_images_that_twins_replace(tmp_path, share):
+    labels = np.zeros((4, 16, 12), int)
+    dark = write_prepared(tmp_path / "dark", noise(4, 0, 100), labels)
+    bright = write_prepared(tmp_path / "bright", noise(2, 120, 250, seed=1))
+    styled = add_styles(dark, bright, tmp_path / "store")
+    for batch in take(Batches(4, source=styled, style_share=share), 2):
+        means = batch["source"]["image"].mean(axis=(1, 2, 3))
+        assert ((means > 0) == (share == 1)).all()  # in -1 … 1
+
+
 @pytest.mark.parametrize("half", ["source", "target"])
 @pytest.mark.parametrize(("count", "batch_size"), [(5, 3), (4, 9)])
 def test_every_pass_visits_every_case_once(tmp_path, half, count, batch_size):
