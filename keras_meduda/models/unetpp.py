@@ -3,11 +3,13 @@
 import keras
 from keras import layers
 
-from keras_meduda.models.blocks import ResizeTo, batch_norm, conv, max_pool
+from keras_meduda.models.blocks import CropToMatch, ResizeTo, batch_norm, conv, max_pool
+from keras_meduda.models.checkpoints import begin
+from keras_meduda.models.encoders import encode
 
 
 def UNetPlusPlus(input_shape, channels, filters=(32, 64, 128, 256, 512), deep_supervision=False,
-                 name="unetplusplus"):
+                 name="unetplusplus", backbone=None, weights=None):
     """Nested U-Net with bilinear upsampling.
 
     Node: X^{i,j} = H([X^{i,0}, …, X^{i,j−1}, up(X^{i+1,j−1})]), H = (conv3, BN, ReLU) twice;
@@ -17,15 +19,26 @@ def UNetPlusPlus(input_shape, channels, filters=(32, 64, 128, 256, 512), deep_su
         input_shape: `(height, width, image channels)`; the spatial sizes may be `None` and need
             not divide the stride.
         channels: number of logit channels.
-        filters: width of each level. Default `(32, 64, 128, 256, 512)`.
+        filters: width of each level. Default `(32, 64, 128, 256, 512)`. With a backbone the widths
+            at strides 1, 2, 4…, two to five of them, of the nodes X^{i,j} with j > 0; X^{i,0} is
+            the backbone's feature at stride 2^i, at stride 1 the image.
         deep_supervision: whether every X^{0,j} has a head of its own. Default `False`. See `prune`
             and `mean_of_heads` for what is deployed.
         name: name of the model.
+        backbone: an encoder of keras.applications instead of the network's own, for pictures in
+            −1…1: one of `encoders.BACKBONES`; see `encoders.encode`. Default `None`.
+        weights: `None` (random), `"imagenet"` (the backbone's, a download), or a file of the
+            backbone in keras.applications' form or of the whole network. Default `None`.
 
     Returns:
         `keras.Model` from float32 `(batch, height, width, in)` to `{"logits": (batch, height,
         width, channels) float32, "features": (batch, height, width, filters[0])}`; with deep
         supervision also the logits `"aux_1"`, `"aux_2"`… of X^{0,1}, X^{0,2}… at the same size.
+
+    Raises:
+        ValueError: what `encoders.encode` refuses, or a file of another network.
+        FileNotFoundError: no such file of weights.
+        ConnectionError: the ImageNet weights cannot be downloaded.
 
     Source:
         UNet++ (Zhou et al. 2018, arXiv 1807.10165), the student of MedDistill. Layers carry the
@@ -48,16 +61,18 @@ def UNetPlusPlus(input_shape, channels, filters=(32, 64, 128, 256, 512), deep_su
 
     # Functional model
     x = image = keras.Input(input_shape, name="image")
-    column = []
-    for i, width in enumerate(filters):
+    column = encode(image, backbone, len(filters)) if backbone else []
+    for i, width in enumerate([] if backbone else filters):
         x = node(x if i == 0 else max_pool(2)(x), width, f"conv{i}_0")
         column.append(x)
     rows = [[x] for x in column]
-    for j in range(1, len(filters)):
-        for i in range(len(filters) - j):
+    for j in range(1, len(column)):
+        for i in range(len(column) - j):
             up = ResizeTo()([rows[i + 1][j - 1], rows[i][0]])
             x = layers.Concatenate()([*rows[i], up])
             rows[i].append(node(x, filters[i], f"conv{i}_{j}"))
+    if backbone:
+        rows[0] = [CropToMatch()([x, image]) for x in rows[0]]
     features = layers.Identity(name="features")(rows[0][-1])
     outputs = {"logits": head(features, "finalconv"), "features": features}
     if deep_supervision:
@@ -65,7 +80,7 @@ def UNetPlusPlus(input_shape, channels, filters=(32, 64, 128, 256, 512), deep_su
             outputs[f"aux_{j}"] = head(x, f"aux_{j}")
 
     # Config
-    return keras.Model(image, outputs, name=name)
+    return begin(keras.Model(image, outputs, name=name), weights, backbone)
 
 
 def prune(network, depth):
