@@ -6,15 +6,20 @@ from keras import layers, ops
 from keras_meduda.models.blocks import CropToMatch, batch_norm, conv, max_pool
 from keras_meduda.models.checkpoints import begin
 from keras_meduda.models.encoders import encode
+from keras_meduda.models.needs import needs
 from keras_meduda.models.transposed import conv_transpose
 
 
+@needs(small={"filters": (8, 16)})
 def AERUNet(input_shape, channels, filters=(32, 64, 128, 256, 512), name="aerunet",
             backbone=None, weights=None):
     """Attention-enhanced residual U-Net, 2D or 3D by the length of `input_shape`.
 
     Residual block: y = ReLU(BN(conv3(ReLU(BN(conv3 x)))) + shortcut(x)). Spatial attention on each
     skip: x · sigmoid(conv7[mean_c x, max_c x]) (CBAM, Woo et al. 2018, section 3.2).
+
+    Odd sizes: max pooling keeps the last row (35 → 18), the transposed convolution doubles and is
+    cropped at its end (36 → 35). The thesis pads its volumes to multiples of 16.
 
     Args:
         input_shape: `(*spatial, image channels)`; spatial sizes may be `None` and need not divide

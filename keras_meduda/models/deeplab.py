@@ -5,10 +5,19 @@ import numpy as np
 from keras import layers
 
 from keras_meduda.models import encoders
-from keras_meduda.models.blocks import CropToMatch, ResizeTo, batch_norm, conv, kaiming_normal
+from keras_meduda.models.blocks import (
+    CropToMatch,
+    ResizeTo,
+    batch_norm,
+    check_rank,
+    conv,
+    kaiming_normal,
+)
 from keras_meduda.models.checkpoints import begin
+from keras_meduda.models.needs import needs
 
 
+@needs(ranks=(2,))
 def DeepLabV3Plus(input_shape, channels, backbone="mobilenetv2", boundary=True, weights=None,
                   name="deeplabv3plus"):
     """DeepLabV3+ at output stride 16 whose mask branch also reads the boundary logit.
@@ -17,6 +26,9 @@ def DeepLabV3Plus(input_shape, channels, backbone="mobilenetv2", boundary=True, 
     deterministic; all four dropouts are in the head, so that T stochastic passes cost one encoder
     pass: `features = network.get_layer("encoder")(image)`, then T times
     `network.get_layer("head")(features)`.
+
+    Odd sizes, as in the original: a strided convolution pads one zero on both sides (35 → 18),
+    upsampling interpolates to the size of the low-level features, and of the image.
 
     Args:
         input_shape: `(height, width, image channels)`; the spatial sizes may be `None` and need
@@ -51,6 +63,7 @@ def DeepLabV3Plus(input_shape, channels, backbone="mobilenetv2", boundary=True, 
         >>> DeepLabV3Plus((512, 512, 3), channels=2).count_params()  # 5,812,135 train
         5848489
     """
+    check_rank("DeepLabV3Plus", input_shape, 2)
     encoders.check(backbone, input_shape)
     atrous = {"mobilenetv2": mobilenetv2, "resnet50": resnet50}.get(backbone)
 

@@ -13,9 +13,11 @@ from keras_meduda.models.blocks import (
 )
 from keras_meduda.models.checkpoints import begin
 from keras_meduda.models.encoders import encode
+from keras_meduda.models.needs import needs
 from keras_meduda.models.transposed import conv_transpose
 
 
+@needs(small={"filters": (8, 16, 32)})
 def UNet(input_shape, channels, filters=(16, 32, 64, 128, 256), strides=None, res_units=2,
          norm="batch", name="unet", backbone=None, weights=None):
     """U-Net with strided convolutions and residual units, 2D or 3D by the length of `input_shape`.
@@ -23,6 +25,10 @@ def UNet(input_shape, channels, filters=(16, 32, 64, 128, 256), strides=None, re
     Residual unit: y = f(x) + r(x), with f = (conv3, norm, PReLU) × `res_units`, strided in its
     first convolution, and r a convolution where stride or width change, else the identity.
     Decoder: concatenate skip and below, transposed conv3, norm, PReLU, one residual unit.
+
+    Odd sizes: a strided convolution pads one zero on both sides (35 → 18), a transposed one
+    doubles and is cropped at its end (36 → 35). MONAI takes multiples of all strides alone, with
+    equal results.
 
     Args:
         input_shape: `(*spatial, image channels)`; spatial sizes may be `None` and need not divide

@@ -32,26 +32,28 @@ NETWORKS = {
     "UNet-3D": (partial(UNet, filters=(4, 6, 8)), (9, 10, 7, 1)),
     "DynUNet-2D": (partial(DynUNet, **THREE_LEVELS, deep_supervision=1), (17, 23, 1)),
     "DynUNet-3D": (partial(DynUNet, **THREE_LEVELS, residual=True), (9, 10, 7, 1)),
-    "DeepLabV3Plus-mobilenetv2": (DeepLabV3Plus, (17, 23, 3)),
-    "DeepLabV3Plus-resnet50": (partial(DeepLabV3Plus, backbone="resnet50"), (35, 18, 3)),
+    "DeepLabV3Plus": (DeepLabV3Plus, (17, 23, 3)),
+    "DeepLabV3Plus-ResNet50": (partial(DeepLabV3Plus, backbone="resnet50"), (35, 18, 3)),
     "RatLesNetV2": (RatLesNetV2, (9, 10, 7, 1)),
-    "UNetPlusPlus": (partial(UNetPlusPlus, filters=(4, 6, 8), deep_supervision=True), (17, 23, 1)),
+    "UNetPlusPlus-2D": (
+        partial(UNetPlusPlus, filters=(4, 6, 8), deep_supervision=True),
+        (17, 23, 1),
+    ),
+    "UNetPlusPlus-3D": (partial(UNetPlusPlus, filters=(4, 6, 8)), (9, 10, 7, 1)),
     "UNetS5D16": (partial(UNetS5D16, head="deeplabv3"), (17, 23, 3)),
     "UNETR-3D": (partial(UNETR, **TINY_TRANSFORMER), (32, 16, 16, 1)),
 }
 # A whole encoder once in the quick tests, the others cut at 1/4 or, DeepLab's, at 1/16.
 WHOLE = {"filters": (4, 4, 4, 4, 4), "backbone": "mobilenetv2"}
-NETWORKS["UNet-mobilenetv2"] = partial(UNet, **WHOLE), (17, 23, 1)
-PRETRAINABLE = {
-    f"{build.__name__}-{backbone}": (partial(build, backbone=backbone, **widths), (17, 23, 3))
+NETWORKS["UNet-whole-mobilenetv2"] = partial(UNet, **WHOLE), (17, 23, 1)
+SLOW = {
+    f"{build.__name__}-{backbone}": (partial(build, backbone=backbone, filters=(4, 6)), (17, 23, 3))
+    for build in (UNet, AERUNet, UNetPlusPlus)
     for backbone in BACKBONES
-    for build, widths in (
-        (UNet, {"filters": (4, 6)}), (AERUNet, {"filters": (4, 6)}),
-        (UNetPlusPlus, {"filters": (4, 6), "deep_supervision": True}), (DeepLabV3Plus, {}),
-    )
-}  # fmt: skip
-SLOW = sorted(PRETRAINABLE.keys() - NETWORKS)
-NETWORKS |= {name: PRETRAINABLE[name] for name in SLOW}
+}
+for backbone in ("efficientnetv2b0", "convnexttiny"):
+    SLOW[f"DeepLabV3Plus-{backbone}"] = partial(DeepLabV3Plus, backbone=backbone), (17, 23, 3)
+NETWORKS |= SLOW
 FIXED_SHAPE = {"UNETR-3D"}
 CHANNELS = 2
 
