@@ -46,8 +46,8 @@ class Backbone(NamedTuple):
 
     application: str
     ends: Callable
-    mean: tuple = (0.0, 0.0, 0.0)  # of red, green and blue in −1…1
-    deviation: tuple = (1.0, 1.0, 1.0)
+    mean: tuple = ()  # of red, green and blue in −1…1; none: that range is its own
+    deviation: tuple = ()
 
 
 _IMAGENET = {"mean": (-0.03, -0.088, -0.188), "deviation": (0.458, 0.448, 0.45)}
@@ -112,7 +112,7 @@ def encode(image, backbone, levels=5):
     x, copies = whole, 1
     if image.shape[-1] != 3:
         x, copies = layers.Concatenate()([whole] * 3), image.shape[-1]
-    if known.mean != Backbone._field_defaults["mean"]:
+    if known.mean:
         mean, deviation = (np.repeat(value, copies) for value in (known.mean, known.deviation))
         x = layers.Rescaling(
             (1 / deviation).tolist(), (-mean / deviation).tolist(), dtype="float32"
