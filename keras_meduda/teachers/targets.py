@@ -76,12 +76,25 @@ class Teacher:
         teach: function of an image `(H, W, channels)` and boxes `(n, 4)` to a `Target`; it may
             raise `Failure`.
         prompted: whether it needs boxes. Default `True`.
+        segment: of a prompted teacher, function of the same arguments to soft masks `(n, h, w)` in
+            a grid of its own that covers the image, quality `(n,)`, and an embedding or `None`.
     """
 
     name: str
     version: str
     teach: Callable[[np.ndarray, np.ndarray], Target]
     prompted: bool = True
+    segment: Callable | None = None
+
+
+def of_boxes(name: str, version: str, segment: Callable) -> Teacher:
+    """The teacher that a function of boxes makes; see `Teacher` and `merge`."""
+
+    def teach(image, boxes) -> Target:
+        maps, quality, embedding = segment(image, boxes)
+        return merge(maps, quality, image.shape[:2], embedding)
+
+    return Teacher(name, version, teach, segment=segment)
 
 
 def merge(maps, quality, shape, embedding=None) -> Target:
