@@ -70,6 +70,7 @@ setup(
             "selenium>=4.40",  # with Debian's chromium and chromium-driver
             "ruff>=0.9",
             "jax>=0.10",  # the other backend that networks run on
+            "mlflow-skinny>=3",  # the page on logging
             "nbclient>=0.11",
             "ipykernel>=7.4",
             "keras-meduda[docs,serving,export,engines,dicom,itk]",

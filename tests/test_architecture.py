@@ -31,6 +31,7 @@ ORDER = [  # a module imports only from what stands to its left
     "data.subset",
     "data.matlab",
     "data.catalog",
+    "data.boxes",
     "data.roi",
     "data.augment",
     "data.boundary",

@@ -32,6 +32,10 @@ class Flags:
     """a public data set as its owner ships it"""
     root: Path | None = None
     """folder of that data set"""
+    box_form: Literal["corners", "xywh", "centre"] = "corners"
+    """columns of --boxes: x0,y0,x1,y1, x,y,width,height (COCO) or xc,yc,width,height (YOLO)"""
+    box_unit: Literal["px", "share"] = "px"
+    """pixels, or shares of the image's width and height"""
     boxes: Path | None = None
     """CSV file case,x0,y0,x1,y1 of discs, in pixels"""
     scale: Positive = 1.6
@@ -52,6 +56,7 @@ def main(flags):
         raise ValueError("received neither or both, expected --cases, or --dataset with --root")
 
     from keras_meduda.data import catalog
+    from keras_meduda.data.boxes import read_boxes
     from keras_meduda.data.cases import read_cases
     from keras_meduda.data.roi import prepare_rois
     from keras_meduda.task import Task
@@ -66,5 +71,6 @@ def main(flags):
         )
     else:
         cases, task = getattr(catalog, flags.dataset)(flags.root)
-    table = prepare_rois(cases, task, flags.out, flags.boxes, flags.scale, flags.size)
+    boxes = flags.boxes and read_boxes(flags.boxes, flags.box_form, flags.box_unit, cases)
+    table = prepare_rois(cases, task, flags.out, boxes, flags.scale, flags.size)
     print(f"{len(table)} regions, {(table['mask'] != '').sum()} with masks: {flags.out}/cases.csv")

@@ -28,6 +28,10 @@ class Flags:
     """Who teaches."""
     boxes: Path | None = None
     """Box table: case, x0, y0, x1, y1 in pixels."""
+    box_form: Literal["corners", "xywh", "centre"] = "corners"
+    """Columns of --boxes: x0,y0,x1,y1, x,y,width,height (COCO) or xc,yc,width,height (YOLO)."""
+    box_unit: Literal["px", "share"] = "px"
+    """Pixels, or shares of the image's width and height."""
     weights: str | None = None
     """Checkpoint of sam2 (default sam2.1_l.pt), or run folder of network."""
     device: str | None = None
@@ -38,8 +42,8 @@ class Flags:
 
 def main(flags):
     """Runs the teacher and says how it went."""
+    from keras_meduda.data.boxes import read_boxes
     from keras_meduda.data.catalog import cases_at
-    from keras_meduda.data.roi import read_boxes
     from keras_meduda.teachers.boxes import boxes_by_case
     from keras_meduda.teachers.targets import make_targets, open_targets
 
@@ -49,7 +53,8 @@ def main(flags):
     if cases.empty:
         raise ValueError(f"{flags.cases}: received 0 cases, expected at least one.")
     if flags.boxes:
-        boxes = boxes_by_case(read_boxes(flags.boxes), cases, flags.boxes)
+        boxes = read_boxes(flags.boxes, flags.box_form, flags.box_unit, cases)
+        boxes = boxes_by_case(boxes, cases, flags.boxes)
     elif flags.teacher != "network":
         raise ValueError(f"--teacher {flags.teacher} is prompted by boxes: expected --boxes FILE.")
     teacher, start = build(flags), time.perf_counter()

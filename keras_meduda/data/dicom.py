@@ -36,11 +36,15 @@ def is_dicom(path) -> bool:
         return stream.read(132)[128:] == b"DICM"
 
 
-def series_in(folder) -> list[Path]:
-    """One file of every series of images in a folder and those below it, by number and name.
+def series_in(folder) -> dict[str, Path]:
+    """Every series of images in a folder and those below it, by a name of its own.
 
     Args:
         folder: where to look.
+
+    Returns:
+        `{name: path}`: a folder of one series by the folder's name, of several one file of each by
+        that name and the series' number.
 
     Raises:
         DataError: a file that cannot be read.
@@ -48,10 +52,18 @@ def series_in(folder) -> list[Path]:
     found = {}
     for file in filter(is_dicom, visible_files(folder)):
         header = _header(file)
-        if "Rows" in header:
-            key = (header.get("SeriesNumber") or 0, header.get("SeriesInstanceUID", ""))
-            found.setdefault((file.parent, *key), file)
-    return [found[key] for key in sorted(found)]
+        if _is_image(header):
+            number = int(header.get("SeriesNumber") or 0)
+            found.setdefault(file.parent, {}).setdefault((number, header.SeriesInstanceUID), file)
+    named, top = {}, Path(folder).absolute()
+    for home, files in sorted(found.items()):
+        below = "_".join(home.relative_to(top).parts) or top.name
+        for (number, _), file in sorted(files.items()):
+            name = below if len(files) == 1 else f"{below}_{number}"
+            while name in named:
+                name += "_b"
+            named[name] = home if len(files) == 1 else file
+    return named
 
 
 def read_volume(path, labels=False) -> Image:
@@ -192,6 +204,11 @@ def _header(file):
     return header
 
 
+def _is_image(header):
+    """Whether a file is one: no report, no plan, and no segmentation of this library."""
+    return "Rows" in header and header.get("Modality") != "SEG"
+
+
 def _pixels(file):
     from pydicom import dcmread
 
@@ -208,7 +225,7 @@ def _series(path):
     path = Path(path)
     folder = path if path.is_dir() else path.parent
     headers = [_header(file) for file in visible_files(folder, deep=False) if is_dicom(file)]
-    headers = [header for header in headers if "Rows" in header]  # no report, no plan
+    headers = [header for header in headers if _is_image(header)]
     if not path.is_dir():
         uid = _header(path).get("SeriesInstanceUID")
         headers = [header for header in headers if header.get("SeriesInstanceUID") == uid]

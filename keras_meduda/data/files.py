@@ -2,6 +2,7 @@
 
 import os
 import re
+import tempfile
 import unicodedata
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -191,6 +192,26 @@ def replacing(path):
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_writable(folder, flag) -> None:
+    """Refuses a folder in which no file can be made, before hours of work are lost to it.
+
+    Args:
+        folder: the folder; it is made.
+        flag: by which a user names another, such as `"--out"`.
+
+    Raises:
+        OSError: why it cannot be written.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(
+            error.errno, f"{folder} cannot be written ({error.strerror}); expected {flag} FOLDER"
+        ) from error
 
 
 def check_shape(array, shape, like):

@@ -9,9 +9,11 @@ import numpy as np
 import pandas as pd
 
 from keras_meduda.data import spatial
+from keras_meduda.data.boxes import CORNERS, read_boxes
 from keras_meduda.data.cache import recorded, remove_outdated, states
-from keras_meduda.data.cases import read_cases, read_table, write_cases
+from keras_meduda.data.cases import read_cases, write_cases
 from keras_meduda.data.catalog import FUNDUS
+from keras_meduda.data.channels import to_channels
 from keras_meduda.data.files import each
 from keras_meduda.data.io import (
     DataError,
@@ -116,7 +118,8 @@ def prepare_rois(cases, task, out, boxes=None, scale=1.6, size=None) -> pd.DataF
         cases: case table of photographs.
         task: the fundus `Task` of its masks.
         out: folder to write.
-        boxes: CSV file `case,x0,y0,x1,y1` of the discs in pixels. Default: none.
+        boxes: CSV file `case,x0,y0,x1,y1` of the discs in pixels, or what `read_boxes` makes of
+            another. Default: none.
         scale: side of the region in diameters of the disc. Default 1.6.
         size: side in pixels, instead of `scale`. Default `None`.
 
@@ -134,9 +137,11 @@ def prepare_rois(cases, task, out, boxes=None, scale=1.6, size=None) -> pd.DataF
         )
     out = Path(out).absolute()
     box_of = {}
-    if boxes:
-        table = read_boxes(boxes).sort_values("score", kind="stable")  # the surest box is last
-        corners = table[["x0", "y0", "x1", "y1"]].itertuples(index=False, name=None)
+    if boxes is not None:
+        frame = boxes if isinstance(boxes, pd.DataFrame) else read_boxes(boxes)
+        boxes = "boxes" if frame is boxes else boxes
+        table = frame.sort_values("score", kind="stable")  # the surest box is last
+        corners = table[CORNERS].itertuples(index=False, name=None)
         box_of = dict(zip(table["case"], corners, strict=True))
         if unknown := sorted(set(box_of) - set(cases["case"])):
             found = f"boxes of {len(unknown)} cases that the table lacks, such as {unknown[0]!r}"
@@ -186,38 +191,6 @@ def prepare_rois(cases, task, out, boxes=None, scale=1.6, size=None) -> pd.DataF
         "Cutting regions",
     )
     return table
-
-
-def read_boxes(path) -> pd.DataFrame:
-    """The boxes of a CSV file `case,x0,y0,x1,y1`, with a `score` where the file has none: 1.
-
-    Args:
-        path: the file.
-
-    Returns:
-        A frame `case, x0, y0, x1, y1, score`, numbers but for the case.
-
-    Raises:
-        DataError: what `read_table` says, values that are no numbers, or an empty box.
-    """
-    names = ["x0", "y0", "x1", "y1"]
-    table = read_table(path, required=["case", *names])
-    table["score"] = table.get("score", "1")
-    boxes = table[["case"]].join(table[[*names, "score"]].apply(pd.to_numeric, errors="coerce"))
-    good = (boxes["x1"] > boxes["x0"]) & (boxes["y1"] > boxes["y0"]) & boxes["score"].notna()
-    good &= np.isfinite(boxes[names]).all(axis=1)
-    if not good.all():
-        raise DataError(
-            *(
-                Problem(
-                    path,
-                    f"the box {' '.join(row[names])} of {row['case']!r}",
-                    "finite numbers x0 < x1, y0 < y1 (and a score, where there is that column)",
-                )
-                for _, row in table[~good].iterrows()
-            )
-        )
-    return boxes
 
 
 def _safe(name):
@@ -308,7 +281,10 @@ def _cut(task, case, square, target):
         if picture.dtype.kind == "f":
             raise DataError(Problem(case.image, f"{picture.dtype} values", "8 or 16 bits"))
         if picture.shape[-1] == 2:  # grey with alpha, which few programs read
-            picture = picture[..., :1]
+            try:
+                picture = to_channels(picture, 1)
+            except ValueError as error:
+                raise DataError(Problem(case.image, str(error), "grey or colour")) from error
         write_picture(target.image, region(picture, case.image))
     if target.mask and not Path(target.mask).exists():
         labels = region(read_mask(case.mask, task.of(case)), case.mask)

@@ -165,7 +165,7 @@ def check_values(flags) -> None:
     hints = get_type_hints(type(flags), include_extras=True)
     for field in fields(flags):
         name, value = f"--{field.name.replace('_', '-')}", getattr(flags, field.name)
-        if value == () and field.default:
+        if value == () != field.default:
             raise ValueError(f"{name}: expected one value or more.")
         bound = next(_bounds(hints[field.name]), None)
         for number in value if isinstance(value, tuple) else (value,):

@@ -103,9 +103,10 @@ def test_a_file_stands_for_its_series(tmp_path):
     (tmp_path / "s" / "notes.txt").write_text("no image")
     with pytest.raises(DataError, match=r"2 DICOM series: .* \(T1\); .*, expected one series"):
         read_image(tmp_path / "s")
-    first, second = series_in(tmp_path)
-    assert {first.name[0], second.name[0]} == {"a", "b"}
-    for file in (first, second):
+    found = series_in(tmp_path)
+    assert list(found) == ["s_3", "s_3_b"]
+    assert {file.name[0] for file in found.values()} == {"a", "b"}
+    for file in found.values():
         plane = {"a": "axial", "b": "coronal"}[file.name[0]]
         alone = read_image(series(tmp_path / plane, plane))
         np.testing.assert_array_equal(read_image(file).array, alone.array)
@@ -176,7 +177,7 @@ def test_series_of_pydicom():
         pytest.skip("this pydicom comes without its study")
     found = series_in(root)
     shapes = []
-    for file in found:
+    for file in found.values():
         try:
             shapes.append(read_image(file).array.shape)
         except DataError as error:  # scouts and single planes in two directions
