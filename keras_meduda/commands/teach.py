@@ -1,11 +1,13 @@
 """Soft masks of a teacher, from which a student learns without masks of its own.
 
     python scripts/make_teacher_targets.py --teacher grabcut --cases cases.csv --boxes boxes.csv
+    python scripts/make_teacher_targets.py --teacher sam --encoder E.onnx --decoder D.onnx \
+        --cases cases.csv --boxes boxes.csv                        (needs the extra `sam`)
     python scripts/make_teacher_targets.py --teacher sam2 --weights sam2.1_l.pt --cases cases.csv \
         --boxes boxes.csv                                          (needs the extra `teacher`)
     python scripts/make_teacher_targets.py --teacher network --weights runs/oracle --cases cases.csv
 
-GrabCut and SAM2 are prompted by boxes; a trained run of this library needs none. Writes a table,
+GrabCut, SAM and SAM2 are prompted by boxes; a trained run of this library needs none. Writes a table,
 and the targets into the folder `prepared` beside it; start it again to go on after an interruption,
 or to repair damaged files.
 """
@@ -24,7 +26,7 @@ class Flags:
 
     cases: Path
     """Case table, or folder of images; masks are not read."""
-    teacher: Literal["grabcut", "sam2", "network"] = "grabcut"
+    teacher: Literal["grabcut", "sam", "sam2", "network"] = "grabcut"
     """Who teaches."""
     boxes: Path | None = None
     """Box table: case, x0, y0, x1, y1 in pixels."""
@@ -34,6 +36,10 @@ class Flags:
     """Pixels, or shares of the image's width and height."""
     weights: str | None = None
     """Checkpoint of sam2 (default sam2.1_l.pt), or run folder of network."""
+    encoder: Path | None = None
+    """Image encoder of sam, an ONNX file in the signature of Meta's export."""
+    decoder: Path | None = None
+    """Prompt and mask decoder of sam, likewise."""
     device: str | None = None
     """Of sam2, such as cpu or 0; by default a GPU where there is one."""
     out: Path = Path("targets.csv")
@@ -76,6 +82,12 @@ def build(flags):
         from keras_meduda.teachers.grabcut import grabcut
 
         return grabcut()
+    if flags.teacher == "sam":
+        from keras_meduda.teachers.sam import sam
+
+        if flags.encoder is None or flags.decoder is None:
+            raise ValueError("--teacher sam: expected --encoder FILE.onnx and --decoder FILE.onnx.")
+        return sam(flags.encoder, flags.decoder)
     if flags.teacher == "sam2":
         from keras_meduda.teachers.sam2 import sam2
 
