@@ -7,12 +7,13 @@ image.
 from keras import ops
 
 
-def mask_distances(teacher, logits):
-    """Cross-entropy and squared error to a soft mask: mean of log(1 + eᶻ) − M z, mean (σ(z) − M)².
+def mask_distances(teacher, logits, weight=1.0):
+    """Cross-entropy and squared error to a soft mask: mean w (log(1 + eᶻ) − M z), w (σ(z) − M)².
 
     Args:
         teacher: the soft mask M in 0…1, `(batch, *spatial, channels)`.
         logits: z, same shape.
+        weight: w of each pixel, same shape, such as 1 − 4 V of a teacher in doubt. Default 1.
 
     Returns:
         Two tensors `(batch,)`.
@@ -24,8 +25,8 @@ def mask_distances(teacher, logits):
     """
     logits, teacher = ops.cast(logits, "float32"), ops.cast(teacher, "float32")
     axes = tuple(range(1, len(logits.shape)))
-    bce = ops.mean(ops.softplus(logits) - teacher * logits, axis=axes)
-    return bce, ops.mean(ops.square(ops.sigmoid(logits) - teacher), axis=axes)
+    bce = ops.mean(weight * (ops.softplus(logits) - teacher * logits), axis=axes)
+    return bce, ops.mean(weight * ops.square(ops.sigmoid(logits) - teacher), axis=axes)
 
 
 def feature_distance(student, teacher, normalised=True):

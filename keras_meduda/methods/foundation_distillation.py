@@ -142,7 +142,8 @@ class FoundationDistillation(Method):
                 f" logits a pixel; expected {mask.shape[-1]}, the channels of the teacher's mask."
             )
         heads = [student["logits"], *(student[k] for k in student if k.startswith("aux_"))]
-        distances = [losses.mask_distances(mask, head[:count]) for head in heads]
+        weight = ops.cast(target.get("teacher_weight", 1.0), "float32")
+        distances = [losses.mask_distances(mask, head[:count], weight) for head in heads]
         distances = [sum(of_heads) / len(heads) for of_heads in zip(*distances, strict=True)]
         if "feature" in self.terms:
             teacher = target["teacher_features"]

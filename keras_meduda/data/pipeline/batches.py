@@ -284,6 +284,8 @@ def _taught(data, index, move):
         "teacher_variance": tf.gather(tf.constant(teacher.variances, "float32"), index),
         "teacher_entropy": tf.gather(tf.constant(teacher.entropies, "float32"), index),
     }
+    if teacher.weights:
+        views["teacher_weight"] = warp(_read_half(teacher.weights, index, (*size, 1)), move)
     if teacher.features:
         features = _read_half(teacher.features, index, teacher.feature_shape)
         views["teacher_features"] = warp(features, on_grid(move, size, teacher.feature_shape))
