@@ -13,6 +13,9 @@ def AERUNet(input_shape, channels, filters=(32, 64, 128, 256, 512), name="aerune
     Residual block: y = ReLU(BN(conv3(ReLU(BN(conv3 x)))) + shortcut(x)). Spatial attention on each
     skip: x · sigmoid(conv7[mean_c x, max_c x]) (CBAM, Woo et al. 2018, section 3.2).
 
+    Odd sizes: max pooling keeps the last row (35 → 18), the transposed convolution doubles and is
+    cropped at its end (36 → 35). The thesis pads its volumes to multiples of 16.
+
     Args:
         input_shape: `(*spatial, image channels)`; spatial sizes may be `None` and need not divide
             the stride.

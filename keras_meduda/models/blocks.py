@@ -14,9 +14,24 @@ def conv(filters, kernel_size, rank, **kwargs):
     return {2: layers.Conv2D, 3: layers.Conv3D}[rank](filters, kernel_size, **kwargs)
 
 
-def max_pool(rank, size=2):
-    """Max pooling that keeps a partial last window (`ceil_mode` in PyTorch)."""
-    return {2: layers.MaxPool2D, 3: layers.MaxPool3D}[rank](size, padding="same")
+def max_pool(rank, partial=True):
+    """Max pooling by 2; at odd sizes `partial` keeps the last window (`ceil_mode` in PyTorch)."""
+    padding = "same" if partial else "valid"
+    return {2: layers.MaxPool2D, 3: layers.MaxPool3D}[rank](2, padding=padding)
+
+
+def check_rank(network, input_shape, rank):
+    """Refuses the shape of a volume where a network is for pictures, or the reverse.
+
+    Raises:
+        ValueError: what was received and what was expected.
+    """
+    if len(input_shape) != rank + 1:
+        kind = {2: "pictures, (height, width, channels)", 3: "volumes, (*three sizes, channels)"}
+        raise ValueError(
+            f"{network}: received input_shape={tuple(input_shape)}, expected that of {kind[rank]}; "
+            "AERUNet, UNet, UNetPlusPlus, DynUNet and UNETR take either"
+        )
 
 
 def batch_norm(name=None):

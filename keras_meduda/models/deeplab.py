@@ -5,7 +5,7 @@ import os
 import keras
 from keras import layers
 
-from keras_meduda.models.blocks import ResizeTo, batch_norm, conv, kaiming_normal
+from keras_meduda.models.blocks import ResizeTo, batch_norm, check_rank, conv, kaiming_normal
 
 BACKBONES = ("mobilenetv2", "resnet50")
 
@@ -18,6 +18,9 @@ def DeepLabV3Plus(input_shape, channels, backbone="mobilenetv2", boundary=True, 
     deterministic; all four dropouts are in the head, so that T stochastic passes cost one encoder
     pass: `features = network.get_layer("encoder")(image)`, then T times
     `network.get_layer("head")(features)`.
+
+    Odd sizes, as in the original: a strided convolution pads one zero on both sides (35 → 18),
+    upsampling interpolates to the size of the low-level features, and of the image.
 
     Args:
         input_shape: `(height, width, image channels)`; the spatial sizes may be `None` and need
@@ -37,8 +40,8 @@ def DeepLabV3Plus(input_shape, channels, backbone="mobilenetv2", boundary=True, 
         `"boundary_low"`.
 
     Raises:
-        ValueError: for a backbone of another name, or ImageNet weights for images without three
-            channels.
+        ValueError: for a backbone of another name, an `input_shape` that is not of pictures, or
+            ImageNet weights for images without three channels.
         FileNotFoundError: when `weights` names a file that is not there.
         ConnectionError: when the ImageNet weights cannot be downloaded.
 
@@ -50,6 +53,7 @@ def DeepLabV3Plus(input_shape, channels, backbone="mobilenetv2", boundary=True, 
         >>> DeepLabV3Plus((512, 512, 3), channels=2).count_params()  # 5,812,135 train
         5848489
     """
+    check_rank("DeepLabV3Plus", input_shape, 2)
     if backbone not in BACKBONES:
         raise ValueError(f"DeepLabV3Plus: backbone is one of {', '.join(BACKBONES)}; "
                          f"received {backbone!r}")

@@ -22,6 +22,9 @@ def DynUNet(input_shape, channels, kernel_sizes=(3, 3, 3, 3, 3), strides=(1, 2, 
     longer along one axis call for smaller kernels and strides along it in the first levels, as
     `kernel_sizes=((3, 3, 1), 3, 3, 3, 3), strides=(1, (2, 2, 1), 2, 2, 2)`.
 
+    Odd sizes: a strided convolution pads (k − 1)/2 zeros on both sides (35 → 18), a transposed one
+    is cropped at its end (36 → 35). MONAI takes multiples of all strides alone, with equal results.
+
     Args:
         input_shape: `(*spatial, image channels)`; spatial sizes may be `None` and need not divide
             the strides.

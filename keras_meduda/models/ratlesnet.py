@@ -3,7 +3,14 @@
 import keras
 from keras import layers
 
-from keras_meduda.models.blocks import ResizeTo, batch_norm, conv, kaiming_normal, max_pool
+from keras_meduda.models.blocks import (
+    ResizeTo,
+    batch_norm,
+    check_rank,
+    conv,
+    kaiming_normal,
+    max_pool,
+)
 
 
 def RatLesNetV2(input_shape, channels, name="ratlesnetv2"):
@@ -22,6 +29,9 @@ def RatLesNetV2(input_shape, channels, name="ratlesnetv2"):
         `keras.Model` from float32 `(batch, D, H, W, in)` to `{"logits": (batch, D, H, W, channels)
         float32, "features": (batch, D, H, W, 64)}`. Softmax is left to the loss.
 
+    Raises:
+        ValueError: an `input_shape` that is not of volumes.
+
     Source:
         RatLesNetV2 (Valverde et al. 2020, Front. Neurosci. 14:610239). Layers carry the names of
         its PyTorch release.
@@ -30,6 +40,7 @@ def RatLesNetV2(input_shape, channels, name="ratlesnetv2"):
         >>> RatLesNetV2((18, None, None, 1), channels=2).count_params()  # 837,026 train
         838626
     """
+    check_rank("RatLesNetV2", input_shape, 3)
 
     # Layers
     def conv_layer(x, width, size, name, **kwargs):

@@ -22,6 +22,10 @@ def UNet(input_shape, channels, filters=(16, 32, 64, 128, 256), strides=None, re
     first convolution, and r a convolution where stride or width change, else the identity.
     Decoder: concatenate skip and below, transposed conv3, norm, PReLU, one residual unit.
 
+    Odd sizes: a strided convolution pads one zero on both sides (35 → 18), a transposed one
+    doubles and is cropped at its end (36 → 35). MONAI takes multiples of all strides alone, with
+    equal results.
+
     Args:
         input_shape: `(*spatial, image channels)`; spatial sizes may be `None` and need not divide
             the strides.

@@ -3,11 +3,21 @@
 import keras
 from keras import layers, ops
 
-from keras_meduda.models.blocks import ResizeTo, batch_norm, conv, kaiming_normal, max_pool
+from keras_meduda.models.blocks import (
+    ResizeTo,
+    batch_norm,
+    check_rank,
+    conv,
+    kaiming_normal,
+    max_pool,
+)
 
 
 def UNetS5D16(input_shape, channels, head="psp", auxiliary=True, name="unet_s5_d16"):
     """Five-stage U-Net, 64 to 1024 wide, with a full-resolution FCN, PSP or DeepLabV3 head.
+
+    Odd sizes: max pooling keeps the last row (35 → 18), upsampling interpolates to the size of the
+    skip connection. MMSegmentation takes multiples of 16 alone, with equal results.
 
     Args:
         input_shape: `(height, width, image channels)`; the spatial sizes may be `None` and need
@@ -25,7 +35,7 @@ def UNetS5D16(input_shape, channels, head="psp", auxiliary=True, name="unet_s5_d
         ⌈width / 2⌉, channels)`.
 
     Raises:
-        ValueError: for a head of another name.
+        ValueError: for a head of another name, or an `input_shape` that is not of pictures.
 
     Source:
         MMSegmentation 1.2.1, `unet-s5-d16_{pspnet,fcn,deeplabv3}`. Layers carry its names.
@@ -34,6 +44,8 @@ def UNetS5D16(input_shape, channels, head="psp", auxiliary=True, name="unet_s5_d
         >>> UNetS5D16((256, 256, 3), channels=2).count_params()  # 29,046,276 train
         29060260
     """
+    check_rank("UNetS5D16", input_shape, 2)
+
     # Layers
     def conv_norm_relu(x, width, size, name, dilation=1):
         x = conv(width, size, 2, dilation_rate=dilation, use_bias=False,

@@ -8,14 +8,17 @@ from keras_meduda.models.blocks import ResizeTo, batch_norm, conv, max_pool
 
 def UNetPlusPlus(input_shape, channels, filters=(32, 64, 128, 256, 512), deep_supervision=False,
                  name="unetplusplus"):
-    """Nested U-Net with bilinear upsampling.
+    """Nested U-Net with linear upsampling, 2D or 3D by the length of `input_shape`.
 
     Node: X^{i,j} = H([X^{i,0}, …, X^{i,j−1}, up(X^{i+1,j−1})]), H = (conv3, BN, ReLU) twice;
     X^{i,0} = H(pool(X^{i−1,0})).
 
+    Odd sizes, as in MedDistill: pooling by 2 drops the last row (35 → 17), upsampling interpolates
+    to the size of the skip connection.
+
     Args:
-        input_shape: `(height, width, image channels)`; the spatial sizes may be `None` and need
-            not divide the stride.
+        input_shape: `(*spatial, image channels)`; spatial sizes may be `None`, need not divide the
+            stride, and are at least the stride, 2^(levels − 1): 16 by default.
         channels: number of logit channels.
         filters: width of each level. Default `(32, 64, 128, 256, 512)`.
         deep_supervision: whether every X^{0,j} has a head of its own. Default `False`. See `prune`
@@ -23,34 +26,41 @@ def UNetPlusPlus(input_shape, channels, filters=(32, 64, 128, 256, 512), deep_su
         name: name of the model.
 
     Returns:
-        `keras.Model` from float32 `(batch, height, width, in)` to `{"logits": (batch, height,
-        width, channels) float32, "features": (batch, height, width, filters[0])}`; with deep
-        supervision also the logits `"aux_1"`, `"aux_2"`… of X^{0,1}, X^{0,2}… at the same size.
+        `keras.Model` from float32 `(batch, *spatial, in)` to `{"logits": (batch, *spatial,
+        channels) float32, "features": (batch, *spatial, filters[0])}`; with deep supervision also
+        the logits `"aux_1"`, `"aux_2"`… of X^{0,1}, X^{0,2}… at the same size.
+
+    Raises:
+        ValueError: a spatial size below the stride.
 
     Source:
         UNet++ (Zhou et al. 2018, arXiv 1807.10165), the student of MedDistill. Layers carry the
-        names of the usual PyTorch port.
+        names of the usual PyTorch port. The original is 2D; in 3D each layer is its counterpart.
 
     Example:
         >>> UNetPlusPlus((256, 256, 3), channels=1).count_params()  # 9,163,329 train
         9170625
     """
+    rank, stride = len(input_shape) - 1, 2 ** (len(filters) - 1)
+    if any(size is not None and size < stride for size in input_shape[:-1]):
+        raise ValueError(f"UNetPlusPlus: received input_shape={tuple(input_shape)} for "
+                         f"{len(filters)} filters, expected sizes of {stride} or more")
 
     # Layers
     def node(x, width, name):
         for i in (0, 3):
-            x = conv(width, 3, 2, name=f"{name}.conv.{i}")(x)
+            x = conv(width, 3, rank, name=f"{name}.conv.{i}")(x)
             x = layers.ReLU()(batch_norm(f"{name}.conv.{i + 1}")(x))
         return x
 
     def head(x, name):
-        return conv(channels, 1, 2, dtype="float32", name=name)(x)
+        return conv(channels, 1, rank, dtype="float32", name=name)(x)
 
     # Functional model
     x = image = keras.Input(input_shape, name="image")
     column = []
     for i, width in enumerate(filters):
-        x = node(x if i == 0 else max_pool(2)(x), width, f"conv{i}_0")
+        x = node(x if i == 0 else max_pool(rank, partial=False)(x), width, f"conv{i}_0")
         column.append(x)
     rows = [[x] for x in column]
     for j in range(1, len(filters)):

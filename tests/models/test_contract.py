@@ -34,7 +34,11 @@ NETWORKS = {
     "DeepLabV3Plus": (DeepLabV3Plus, (17, 23, 3)),
     "DeepLabV3Plus-ResNet50": (partial(DeepLabV3Plus, backbone="resnet50"), (35, 18, 3)),
     "RatLesNetV2": (RatLesNetV2, (9, 10, 7, 1)),
-    "UNetPlusPlus": (partial(UNetPlusPlus, filters=(4, 6, 8), deep_supervision=True), (17, 23, 1)),
+    "UNetPlusPlus-2D": (
+        partial(UNetPlusPlus, filters=(4, 6, 8), deep_supervision=True),
+        (17, 23, 1),
+    ),
+    "UNetPlusPlus-3D": (partial(UNetPlusPlus, filters=(4, 6, 8)), (9, 10, 7, 1)),
     "UNetS5D16": (partial(UNetS5D16, head="deeplabv3"), (17, 23, 3)),
     "UNETR-3D": (partial(UNETR, **TINY_TRANSFORMER), (32, 16, 16, 1)),
 }
