@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 import scipy.ndimage as ndi
 
-from keras_meduda.data.augment import RandomCrop
 from keras_meduda.data.boundary import boundary_target
 
 
 def scipys(mask):
     """The definition, by SciPy."""
-    band = np.zeros(mask.shape[:2], bool)
+    band = np.zeros(mask.shape[:-1], bool)
     for m in np.moveaxis(mask > 0, -1, 0):
         band |= ndi.binary_dilation(m, iterations=5) ^ ndi.binary_erosion(m, iterations=5)
     return band, ndi.gaussian_filter(255 * band.astype("uint8"), 3)
@@ -26,23 +25,17 @@ def test_numbers_of_uda_clr():
     assert points == pytest.approx([0.996078, 0.596078, 0.972549, 0.929412], abs=1e-6)
 
 
+@pytest.mark.parametrize("rank", [2, 3])
 @pytest.mark.parametrize("seed", range(12))
-def test_equals_scipy_to_the_bit(seed):
-    """Also where the band is saturated, touches the border or is empty."""
+def test_equals_scipy_to_the_bit(seed, rank):
+    """Also where the band is saturated, touches the border or is empty, or the blur reaches far."""
     rng = np.random.default_rng(seed)
-    height, width = rng.integers(13, 80, 2)
-    sigma = rng.uniform(0, 6)
-    smooth = ndi.gaussian_filter(rng.normal(size=(height, width, 2)), (sigma, sigma, 0))
+    size, sigma = rng.integers(5, 80 if rank == 2 else 40, rank), rng.uniform(0, 6)
+    smooth = ndi.gaussian_filter(rng.normal(size=(*size, 2)), (*[sigma] * rank, 0))
     mask = (smooth > np.quantile(smooth, rng.uniform())).astype("float32")
     np.testing.assert_array_equal(
         np.rint(255 * boundary_target(mask).numpy()[..., 0]), scipys(mask)[1]
     )
-
-
-def test_images_smaller_than_the_blur_are_refused(batches):
-    small = replace(batches, crop=RandomCrop((8, 32)), target=None)
-    with pytest.raises(ValueError, match=r"boundary of images of \(8, 32\); expected 12 pixels"):
-        replace(small, boundary=True)
 
 
 def test_no_class_no_boundary():

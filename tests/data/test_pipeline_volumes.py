@@ -16,6 +16,7 @@ from keras_meduda.data.augment import (
     RandomCrop,
     RandomPatch,
 )
+from keras_meduda.data.boundary import boundary_target
 from keras_meduda.data.cases import case_table, without_masks
 from keras_meduda.data.io import DataError, read_image, read_mask
 from keras_meduda.data.pipeline import (
@@ -280,10 +281,10 @@ def test_workers_read_slices_of_the_same_batch(both):
 
 @pytest.mark.parametrize(("patch", "size"), [(PATCH, PATCH.size), (None, SIZE)])
 def test_batches_hold_what_the_contract_says(both, patch, size):
-    data = Batches(3, patch=patch, **both).from_step(0)
+    data = Batches(3, patch=patch, boundary=True, **both).from_step(0)
     image, mask = (3, *size, 1), (3, *size, 2)
     shapes = {
-        "source": {"image": image, "mask": mask},
+        "source": {"image": image, "mask": mask, "boundary": image},
         "target": {"image": image, "strong": image, "style": image},
     }
     assert tf.nest.map_structure(lambda s: tuple(s.shape), data.element_spec) == shapes
@@ -291,6 +292,8 @@ def test_batches_hold_what_the_contract_says(both, patch, size):
     batch = next(data.as_numpy_iterator())
     assert all(np.isfinite(v).all() for v in tf.nest.flatten(batch))
     np.testing.assert_array_equal(batch["source"]["mask"].sum(axis=-1), 1)
+    outline = boundary_target(batch["source"]["mask"][0, ..., 1:])
+    np.testing.assert_array_equal(batch["source"]["boundary"][0], outline)
 
 
 @pytest.fixture(scope="module")
@@ -401,7 +404,6 @@ def unread(**settings):
             {"source": unread(normalise="zero_one"), "source_photometry": Degradation()},
             r"a Degradation of volumes \(8, 8, 10\); that is for pictures",
         ),
-        ({"source": unread(), "boundary": True}, "boundary of volumes"),
         ({"source": unread(), "crop": RandomCrop((4, 4))}, r"crop of .* patch=RandomPatch\(...\)"),
         (
             {"source": unread(), "patch": RandomPatch((4, 9, 4))},

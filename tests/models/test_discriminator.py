@@ -29,5 +29,12 @@ def test_stays_float32_under_mixed_precision():
     assert {layer.compute_dtype for layer in network.layers[1:]} == {"float32"}
 
 
+def test_volumes_have_kernels_of_three_axes():
+    volumes = Discriminator(1, rank=3)
+    assert volumes.count_params() == 4 * 2_761_728
+    x = np.random.default_rng(0).normal(size=(1, 32, 17, 40, 1)).astype("float32")
+    assert volumes(x).shape == volumes.compute_output_shape(x.shape) == (1, 2, 2, 3, 1)
+
+
 def test_an_input_of_512_gives_17_by_17():
     assert Discriminator(1).compute_output_shape((8, 512, 512, 1)) == (8, 17, 17, 1)

@@ -18,7 +18,7 @@ from keras_meduda.data.augment import (
     on_grid,
     warp,
 )
-from keras_meduda.data.boundary import RADIUS, boundary_target
+from keras_meduda.data.boundary import boundary_target
 from keras_meduda.data.pipeline.prepared import Prepared
 
 
@@ -45,16 +45,15 @@ class Batches:
             the whole image.
         target_photometry: how far target images are changed ahead of their strong view. Default
             `None`.
-        boundary: whether a source of pictures also holds `boundary`, see `data.boundary`. Default
-            `False`.
+        boundary: whether a source also holds `boundary`, see `data.boundary`. Default `False`.
         patch: `RandomPatch` of volumes, all that is read of them; moved on its own, mirrored at its
             border. Default `None`, the whole volume.
 
     Raises:
         ValueError: no cases, a source without labels, halves that were prepared differently,
             photometry of the wrong range, what is for pictures with volumes or the reverse, a crop
-            or patch that is larger than the images, a crop without labels to choose its place by,
-            or a boundary of images smaller than its blur.
+            or patch that is larger than the images, or a crop without labels to choose its place
+            by.
     """
 
     batch_size: int
@@ -96,7 +95,6 @@ class Batches:
             "a Deformation": isinstance(self.geometry, Deformation),
             "a Degradation": Degradation in map(type, self._photometries().values()),
             "crop": self.crop,
-            "boundary": self.boundary,
             "a teacher": any(half.teacher for half in halves),
         }
         if len(size) == 3 and (found := [name for name, there in of_pictures.items() if there]):
@@ -111,11 +109,6 @@ class Batches:
             name = "crop" if self.crop else "patch"
             raise ValueError(
                 f"Batches: {name} {cut.size} is larger than the prepared images {size}."
-            )
-        if self.boundary and min(shown := self.shape[:-1]) < RADIUS:
-            raise ValueError(
-                f"Batches: boundary of images of {shown}; expected {RADIUS} pixels or more on "
-                "either side, the reach of its blur."
             )
 
     def _check_photometry(self):
