@@ -13,6 +13,7 @@ from keras_meduda.data.augment.appearance import (
     recolour,
     rescan,
 )
+from keras_meduda.data.augment.effects import Effect, change, check_effect
 from keras_meduda.data.augment.geometry import (
     Deformation,
     Geometry,
@@ -26,12 +27,15 @@ from keras_meduda.data.augment.places import RandomCrop, RandomPatch
 __all__ = [
     "Deformation",
     "Degradation",
+    "Effect",
     "Geometry",
     "Intensity",
     "Photometry",
     "RandomCrop",
     "RandomPatch",
     "blur",
+    "change",
+    "check_effect",
     "degrade",
     "displace",
     "on_grid",

@@ -9,17 +9,20 @@ import tensorflow as tf
 
 from keras_meduda.data.augment import (
     Deformation,
-    Degradation,
+    Effect,
     Geometry,
-    Intensity,
     Photometry,
     RandomCrop,
     RandomPatch,
+    change,
+    check_effect,
     on_grid,
     warp,
 )
 from keras_meduda.data.boundary import RADIUS, boundary_target
 from keras_meduda.data.pipeline.prepared import Prepared
+
+_LIBRARY = "keras_meduda."
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,9 @@ class Batches:
         source: labelled cases.
         target: unlabelled cases.
         geometry: how far images are moved; volumes take a `Geometry`.
-        photometry: how far a target's strong view is recoloured. z-scored images take an
-            `Intensity` or `None`, not at all; 8-bit ones any other.
+        photometry: how far a target's strong view is recoloured: an effect of `data.augment`, a
+            tuple of them that are made in order, or `None`, not at all. z-scored images take an
+            `Intensity`, not a `Photometry` or `Degradation`.
         source_photometry: the same for source images. Default `None`. Source style twins, where
             there are any, replace half of the source images.
         crop: `RandomCrop` of source pictures, cut out once they have been moved. Default `None`,
@@ -52,9 +56,10 @@ class Batches:
 
     Raises:
         ValueError: no cases, a source without labels, halves that were prepared differently,
-            photometry of the wrong range, what is for pictures with volumes or the reverse, a crop
-            or patch that is larger than the images, a crop without labels to choose its place by,
-            or a boundary of images smaller than its blur.
+            photometry of the wrong range, an effect of one's own that is no graph code, what is for
+            pictures with volumes or the reverse, a crop or patch that is larger than the images, a
+            crop or an effect of labels that a target does not have, or a boundary of images smaller
+            than its blur.
     """
 
     batch_size: int
@@ -62,10 +67,10 @@ class Batches:
     source: Prepared | None = None
     target: Prepared | None = None
     geometry: Geometry | Deformation = Geometry()
-    photometry: Photometry | Intensity | None = Photometry()
-    source_photometry: Photometry | Intensity | Degradation | None = None
+    photometry: Effect | tuple[Effect, ...] | None = Photometry()
+    source_photometry: Effect | tuple[Effect, ...] | None = None
     crop: RandomCrop | None = None
-    target_photometry: Photometry | Intensity | Degradation | None = None
+    target_photometry: Effect | tuple[Effect, ...] | None = None
     boundary: bool = False
     patch: RandomPatch | None = None
 
@@ -86,7 +91,7 @@ class Batches:
             )
         if len(ways := {half.preprocessing for half in halves}) > 1:
             raise ValueError(f"Batches: source and target are prepared differently: {ways}.")
-        self._check_photometry()
+        self._check_ranges()
         if self.target and self.target.teacher and isinstance(self.geometry, Deformation):
             raise ValueError("Batches: a teacher's targets follow a Geometry, not a Deformation.")
         if self.crop and self.target:
@@ -94,7 +99,7 @@ class Batches:
         size = self.preprocessing.size
         of_pictures = {
             "a Deformation": isinstance(self.geometry, Deformation),
-            "a Degradation": Degradation in map(type, self._photometries().values()),
+            **{f"a {type(e).__name__}": e.pictures_only for _, e in self._used()},
             "crop": self.crop,
             "boundary": self.boundary,
             "a teacher": any(half.teacher for half in halves),
@@ -102,7 +107,7 @@ class Batches:
         if len(size) == 3 and (found := [name for name, there in of_pictures.items() if there]):
             raise ValueError(
                 f"Batches: {' and '.join(found)} of volumes {size}; that is for pictures. Volumes "
-                "take a Geometry, a Photometry or Intensity, and patch=RandomPatch(...)."
+                "take a Geometry, effects such as an Intensity, and patch=RandomPatch(...)."
             )
         if len(size) == 2 and self.patch:
             raise ValueError(f"Batches: patch of pictures {size}; expected crop=RandomCrop(...).")
@@ -117,22 +122,39 @@ class Batches:
                 f"Batches: boundary of images of {shown}; expected {RADIUS} pixels or more on "
                 "either side, the reach of its blur."
             )
+        self._check_effects()
 
-    def _check_photometry(self):
-        for name, changes in self._photometries().items():
-            if isinstance(changes, Intensity) != self.preprocessing.zscored:
+    def _check_ranges(self):
+        for name, effect in self._used():
+            if not isinstance(effect, Effect):
                 raise ValueError(
-                    f"Batches: {name}={type(changes).__name__}(...) for images with "
+                    f"Batches: {name}={effect!r}; expected a data.augment.Effect, several in a "
+                    "tuple, or None."
+                )
+            shown = f"{name}={type(effect).__name__}(...)"
+            if effect.reads_mask and name != "source_photometry":
+                raise ValueError(f"Batches: {shown} needs labels, which a target does not have.")
+            if effect.zscored not in (None, self.preprocessing.zscored):
+                raise ValueError(
+                    f"Batches: {shown} for images with "
                     f"normalise={self.preprocessing.normalise!r}; expected an Intensity or None "
                     "for z-scored images, a Photometry or Degradation for 8-bit ones."
                 )
 
-    def _photometries(self):
-        """The photometry that is used, by the name of its argument."""
-        source = {"source_photometry": self.source_photometry} if self.source else {}
-        target = {"photometry": self.photometry, "target_photometry": self.target_photometry}
-        used = source | (target if self.target else {})
-        return {name: changes for name, changes in used.items() if changes is not None}
+    def _check_effects(self):
+        """Those of users; the library's own are tested, and tracing takes a third of a second."""
+        own = [pair for pair in self._used() if not type(pair[1]).__module__.startswith(_LIBRARY)]
+        for name, effect in own:
+            try:
+                check_effect(effect, self.shape, len(self.task.classes))
+            except ValueError as error:
+                raise ValueError(f"Batches: {name}: {error}") from error
+
+    def _used(self):
+        """The effects that are used, by the name of their argument."""
+        names = ("source_photometry",) if self.source else ()
+        names += ("photometry", "target_photometry") if self.target else ()
+        return [(name, effect) for name in names for effect in _in_order(getattr(self, name))]
 
     @property
     def task(self):
@@ -158,7 +180,7 @@ class Batches:
         views = {f.name: getattr(self, f.name) for f in fields(self)[4:]}
         return {
             **{name: half.fingerprint for name, half in halves.items() if half},
-            **{name: str(value) for name, value in views.items()},
+            **{name: _described(value) for name, value in views.items()},
         }
 
     def from_step(self, first_step: int, worker: int = 0, workers: int = 1) -> tf.data.Dataset:
@@ -203,11 +225,12 @@ class Batches:
         if self.crop:
             place = self.crop.sample(tf.random.fold_in(seeds[0], 1), labels[..., 0])
             image, labels = self.crop.apply(image, place), self.crop.apply(labels, place)
-        image = _recoloured(image, self.source_photometry, seeds[1])
         mask = _one_hot(labels[..., 0], data.task)
+        classes = mask[..., -len(data.task.classes) :]
+        image = self._changed(image, self.source_photometry, seeds[1], classes)
         sample = {"image": data.preprocessing.normalised(image), "mask": mask}
         if self.boundary:
-            sample["boundary"] = boundary_target(mask if data.task.overlapping else mask[..., 1:])
+            sample["boundary"] = boundary_target(classes)
         return sample
 
     def _target_sample(self, number):
@@ -222,12 +245,15 @@ class Batches:
         image = view(tf.gather(data.images, index))
         move = self._move(seeds[0], image)
         image = self.geometry.apply(image, move)
-        image = _recoloured(image, self.target_photometry, seeds[3])
-        views = {"image": image, "strong": _recoloured(image, self.photometry, seeds[1])}
+        image = self._changed(image, self.target_photometry, seeds[3])
+        views = {"image": image, "strong": self._changed(image, self.photometry, seeds[1])}
         if data.styles:
             views["style"] = self.geometry.apply(view(_random_style(data, index, seeds[2])), move)
         views = {name: data.preprocessing.normalised(view) for name, view in views.items()}
         return {**views, **_taught(data, index, move)} if data.teacher else views
+
+    def _changed(self, image, photometry, seed, mask=None):
+        return change(_in_order(photometry), image, seed, mask, not self.preprocessing.zscored)
 
     def _part(self, seed, voxels=None):
         """What is read of an image: the whole, or where its patch begins and how large it is."""
@@ -274,8 +300,18 @@ def _uniform(seed):
     return tf.random.stateless_uniform([], seed)
 
 
-def _recoloured(image, photometry, seed):
-    return image if photometry is None else photometry.apply(image, photometry.sample(seed))
+def _in_order(photometry):
+    """The effects of an argument that takes one, several or none."""
+    several = isinstance(photometry, tuple | list)
+    return tuple(photometry) if several else () if photometry is None else (photometry,)
+
+
+def _described(setting):
+    """A setting as a run keeps it; of several effects each, of a single one as it always was."""
+    if isinstance(setting, tuple | list):
+        effects = [str(effect) for effect in setting]
+        return str(None) if not effects else effects[0] if len(effects) == 1 else effects
+    return str(setting)
 
 
 def _random_style(data, index, seed):
