@@ -15,6 +15,7 @@ ORDER = [  # a module imports only from what stands to its left
     "data.spatial",
     "data.channels",
     "data.intensity",
+    "data.bands",
     "task",
     "data.files",
     "data.nifti",

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from keras_meduda.data.bands import BandStyle, order_changed, transfer
 from keras_meduda.data.checks import check_grid
 from keras_meduda.data.files import state_of
-from keras_meduda.data.intensity import match_histogram
+from keras_meduda.data.intensity import match_histogram, zscore
 from keras_meduda.data.io import (
     DataError,
     Problem,
@@ -78,6 +79,14 @@ class Prepared:
     def shape(self):
         """Shape of a prepared image, `(*size, channels)`."""
         return (*self.preprocessing.size, self.preprocessing.channels)
+
+    def image(self, path):
+        """The array in one of its image or twin files, `(*size, channels)`."""
+        return np.fromfile(path, self.dtype).reshape(self.shape)
+
+    def label_map(self, path):
+        """The labels in one of its label files, uint8 `(*size)`."""
+        return np.fromfile(path, "uint8").reshape(self.shape[:-1])
 
     def only(self, kept):
         """The images of these numbers, with their labels and twins."""
@@ -162,38 +171,87 @@ def prepare(
 
 
 def add_styles(
-    prepared: Prepared, references: Prepared, folder, variants: int = 4, seed: int = 0
+    prepared: Prepared,
+    references: Prepared,
+    folder,
+    variants: int = 4,
+    seed: int = 0,
+    by_bands: bool = False,
 ) -> Prepared:
-    """Adds style twins: each image with the histogram of randomly drawn images of the other domain.
+    """Adds style twins: each image in the grey levels of randomly drawn images of the other domain.
 
     Written once, seeded; never matched during training. Of volumes the foreground alone is matched:
     what is not 0 if that is the background of their z-scores, else what is not darkest.
 
     Args:
         prepared: the images to restyle.
-        references: the images whose histograms they take.
+        references: the images whose grey levels they take.
         folder: where prepared arrays are kept.
         variants: twins an image, each of another reference while there are any. Default 4.
         seed: of the draw of references.
+        by_bands: `False` gives a twin the histogram of its reference. `True` matches bands of grey
+            levels by where they lie, which may change their order; for grey pictures and volumes
+            of one contrast, see `data.bands`. Default `False`.
+
+    Raises:
+        ValueError: bands of images of colours or of several contrasts.
     """
     every = np.tile(np.arange(len(references.images)), (len(prepared.images), 1))
     draw = np.random.default_rng(seed).permuted(every, axis=1)[:, :variants]
+    bands = _bands_between(prepared, references) if by_bands else None
+    drawn_from = f"-{prepared.fingerprint[-16:]}-{references.fingerprint[-16:]}-{seed}"
+
+    def restyled(number, index):
+        image = prepared.image(prepared.images[number])
+        reference = references.image(references.images[index])
+        if not by_bands:
+            return _restyled(image, reference, prepared.preprocessing)
+        labels = prepared.label_map(prepared.labels[number]) if prepared.labels else None
+        own, wanted = bands.own[number], bands.wanted[index]
+        rng = np.random.default_rng([seed, number, index])
+        twin = transfer(image, own, wanted, bands.sigma, reference, rng, labels)
+        return _in_range(twin, image, prepared.preprocessing)
 
     def twins(item):
-        path, drawn = item
-        image = _read(path, prepared)
+        number, drawn = item
         files = []
         for index in drawn:
-            reference = references.images[index]
-            twin = Path(folder) / f"{Path(path).stem}-{Path(reference).stem}.image"
+            names = Path(prepared.images[number]).stem, Path(references.images[index]).stem
+            twin = Path(folder) / f"{'-'.join(names)}{drawn_from if by_bands else ''}.image"
             if not twin.exists():
-                _write(twin, _restyled(image, _read(reference, references), prepared.preprocessing))
+                _write(twin, restyled(number, index))
             files.append(str(twin))
         return tuple(files)
 
-    items = list(zip(prepared.images, draw, strict=True))
+    items = list(enumerate(draw))
     volumes = len(prepared.preprocessing.size) == 3
     return replace(prepared, styles=_each(twins, items, "preparing styles", volumes))
+
+
+def order_ratio(source: Prepared, target: Prepared, most: int = 12) -> float:
+    """R of `data.bands.order_changed` between prepared images, at most so many of each domain."""
+    some, others = (half.only(_spread(len(half.images), most)) for half in (source, target))
+    labels = map(some.label_map, some.labels) if some.labels else None
+    return order_changed(map(some.image, some.images), map(others.image, others.images), labels)
+
+
+def _bands_between(prepared, references):
+    labels = map(prepared.label_map, prepared.labels) if prepared.labels else None
+    images = map(prepared.image, prepared.images), map(references.image, references.images)
+    return BandStyle.between(*images, labels)
+
+
+def _in_range(twin, image, preprocessing):
+    """A twin as prepared files hold it: z-scored again, or whole numbers of 0…255."""
+    if not preprocessing.zscored:
+        return np.rint(np.clip(twin, 0, 255)).astype(image.dtype)
+    inside = image != 0 if preprocessing.normalise == "zscore_foreground" else None
+    return zscore(twin, inside).astype(image.dtype)
+
+
+def _spread(count, most):
+    """Numbers of at most so many of `count` things, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
 
 
 def _restyled(image, reference, preprocessing):
@@ -270,10 +328,6 @@ def add_teacher(prepared: Prepared, cases: pd.DataFrame, targets, folder) -> Pre
     if len(features) == len(kept):
         taught = replace(taught, features=tuple(features), feature_shape=shape)
     return replace(prepared.only(kept), teacher=taught)
-
-
-def _read(path, data):
-    return np.fromfile(path, data.dtype).reshape(data.shape)
 
 
 def _write(path, array):
