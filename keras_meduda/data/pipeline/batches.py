@@ -1,7 +1,7 @@
 """Training batches in graph code: the n-th batch is a function of (seed, n) alone."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from numbers import Integral
 
 import numpy as np
@@ -38,7 +38,7 @@ class Batches:
         batch_size: images of each domain in a batch.
         seed: of order and augmentation.
         source: labelled cases.
-        target: unlabelled cases.
+        target: unlabelled cases; labels, if there are any, are forgotten at once.
         geometry: how far images are moved; volumes take a `Geometry`.
         photometry: how far a target's strong view is recoloured: an effect of `data.augment`, a
             tuple of them that are made in order, or `None`, not at all. z-scored images take an
@@ -94,6 +94,8 @@ class Batches:
         if len(ways := {half.preprocessing for half in halves}) > 1:
             raise ValueError(f"Batches: source and target are prepared differently: {ways}.")
         self._check_ranges()
+        if self.target and self.target.labels:  # none of a target can be reached from here on
+            object.__setattr__(self, "target", replace(self.target, labels=(), voxels=()))
         if self.target and self.target.teacher and isinstance(self.geometry, Deformation):
             raise ValueError("Batches: a teacher's targets follow a Geometry, not a Deformation.")
         if self.crop and self.target:
