@@ -156,7 +156,8 @@ class Task:
         Raises:
             ValueError: the mask holds values that the task does not declare.
         """
-        present = np.unique(mask)
+        mask = np.asarray(mask)
+        present = _present(mask)
         if unknown := self.undeclared(present):
             raise ValueError(
                 f"mask values {unknown[:8]} are not declared; the task knows "
@@ -167,7 +168,11 @@ class Task:
         present = np.unique(mask)
         nearest = _distances(present, declared).argmin(axis=1)
         codes = np.array([labels[v] for v in declared.tolist()], "uint8")
-        return codes[nearest][np.searchsorted(present, mask)]
+        if mask.dtype.kind != "u" or mask.dtype.itemsize > 2:
+            return codes[nearest][np.searchsorted(present, mask)]
+        table = np.zeros(int(present[-1]) + 1 if len(present) else 1, "uint8")
+        table[present] = codes[nearest]
+        return table.take(mask)
 
     def one_hot(self, labels) -> np.ndarray:
         """Channels of labels: `(*spatial)` uint8 to `(*spatial, channels)` float32 of 0 and 1."""
@@ -183,8 +188,12 @@ class Task:
         """
         if self.overlapping:
             return np.asarray(probabilities) > self.threshold
-        winner = np.argmax(probabilities, axis=-1)[..., None]
-        return winner == np.arange(1, self.channels)
+        channels = np.moveaxis(np.asarray(probabilities), -1, 0)
+        winner, best = np.zeros(channels.shape[1:], "uint8"), channels[0]
+        for label, channel in enumerate(channels[1:], start=1):  # far faster than argmax of a few
+            np.copyto(winner, label, where=channel > best)
+            best = np.maximum(best, channel)
+        return winner[..., None] == np.arange(1, self.channels, dtype="uint8")
 
     def decode(self, masks) -> np.ndarray:
         """Mask file values of boolean masks: `(*spatial, classes)` to `(*spatial)` integers.
@@ -432,6 +441,16 @@ class Preprocessing:
 def to_json(setting) -> dict:
     """A Task or Preprocessing as a dictionary that JSON can hold."""
     return asdict(setting)
+
+
+def _present(mask):
+    """The values that a mask holds, sorted; of 8 and 16 bits without sorting its pixels."""
+    if mask.dtype.kind != "u" or mask.dtype.itemsize > 2:
+        return np.unique(mask)
+    seen = np.zeros(1 << 8 * mask.dtype.itemsize, bool)
+    for part in np.array_split(mask.ravel(), 1 + mask.size // 2**18):  # a volume is large
+        seen[part] = True
+    return np.flatnonzero(seen).astype(mask.dtype)
 
 
 def _mask_values(name, values):
