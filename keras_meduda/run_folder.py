@@ -106,7 +106,7 @@ class RunFolder:
         """Takes over what was recorded up to a step; what came after happens again."""
         history = self.path / "history.csv"
         if step and history.exists():
-            with open(history, newline="") as text:
+            with open(history, newline="", encoding="utf-8") as text:
                 self.rows = [row for row in csv.DictReader(text) if int(row["step"]) <= step]
         for old in self.path.glob("events.out.tfevents.*"):
             old.unlink()
@@ -158,7 +158,7 @@ class RunFolder:
         with (
             self._full_disk_explained(),
             replacing(self.path / "history.csv") as unfinished,
-            open(unfinished, "w", newline="") as t,
+            open(unfinished, "w", newline="", encoding="utf-8") as t,
         ):
             table = csv.DictWriter(t, names, restval="nan")
             table.writeheader()
