@@ -167,7 +167,7 @@ def test_the_announced_bytes_are_those_on_disk(tmp_path, normalise, labels, styl
 def test_a_missing_image_or_mask_is_named(tmp_path):
     cases = write_cases(tmp_path)
     with pytest.raises(
-        DataError, match=r"images/0.png: found no mask, expected one for every case"
+        DataError, match=r"5 files .*images/0.png.*found no mask, expected one for every case"
     ):
         prepare(without_masks(cases), FUNDUS, SMALL, tmp_path / "store", labels=True)
     os.remove(cases.loc[3, "image"])
