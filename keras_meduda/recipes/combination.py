@@ -53,7 +53,10 @@ def recipe(flags, data):
     from keras_meduda.recipes import uda_clr
 
     rank = 3 if are_volumes(data.parts["source"]) else 2
-    build = builder_of(flags.network, rank, flags.smoke, filters=flags.filters)
+    build = builder_of(
+        flags.network, rank, flags.smoke, filters=flags.filters, backbone=flags.backbone,
+        weights=flags.weights,
+    )  # fmt: skip
     grid = flags.grid(data, build.func.needs, normalise="zero_one", intensity=("clahe",))
     alone = Stage(supervised, compile=adam(flags.learning_rate))
     settings = flags.settings(grid)
