@@ -78,6 +78,48 @@ def boxes_from_masks(cases: pd.DataFrame, task, jitter: int = 0, seed: int = 0) 
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+def sure_or_best(boxes: pd.DataFrame, confidence: float) -> pd.DataFrame:
+    """Boxes of at least this score, and of cases without one the best that there is.
+
+    Example:
+        >>> boxes = [("a", 1, 1, 5, 5, 0.9), ("a", 7, 7, 9, 9, 0.2), ("b", 1, 1, 5, 5, 0.1)]
+        >>> sure_or_best(pd.DataFrame(boxes, columns=COLUMNS), 0.5)["score"].tolist()
+        [0.9, 0.1]
+    """
+    best = boxes.groupby("case")["score"].transform("max")
+    first = boxes["score"].eq(best) & ~boxes.duplicated(["case", "score"])
+    return boxes[boxes["score"].ge(confidence) | first].reset_index(drop=True)
+
+
+def boxes_from_probabilities(cases: pd.DataFrame, probabilities, task) -> pd.DataFrame:
+    """Boxes around what a student finds, for a second round with its own prompts.
+
+    Args:
+        cases: a case table.
+        probabilities: of each case, `(H, W, channels)`, as `predict_all` gives them.
+        task: of the student; a box goes around any class.
+
+    Returns:
+        A box table; the score is the mean probability of the pixels that the box was drawn around.
+
+    Example:
+        >>> from keras_meduda.data.cases import case_table
+        >>> from keras_meduda.task import Task
+        >>> p = np.zeros((20, 20, 1))
+        >>> p[5:9, 4:12] = 0.75
+        >>> cases = case_table([{"case": "a", "image": "a.png"}])
+        >>> boxes_from_probabilities(cases, [p], Task(("t",), True)).to_numpy().tolist()
+        [['a', 4, 5, 12, 9, 0.75]]
+    """
+    rows = []
+    for case, p in zip(cases["case"], probabilities, strict=True):
+        foreground = p.max(axis=-1) if task.overlapping else 1 - p[..., 0]
+        for x0, y0, x1, y1 in boxes_of(foreground > 0.5).tolist():
+            inside = foreground[y0:y1, x0:x1]
+            rows.append((case, x0, y0, x1, y1, float(inside[inside > 0.5].mean())))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
 def write_boxes(boxes: pd.DataFrame, path) -> None:
     """Writes a box table, with two decimals, in one step or not at all; `roi.read_boxes` reads it.
 
