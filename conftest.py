@@ -1,6 +1,7 @@
 """Fixtures of the tests and of the examples in docstrings."""
 
 import os
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -99,3 +100,24 @@ class StopAt:
 def stop_at():
     """`StopAt`."""
     return StopAt
+
+
+@pytest.fixture
+def meduda(monkeypatch, capsys):
+    """The command `meduda` in this process: its words to (exit code, stdout, stderr)."""
+    from keras_meduda.experiment import command_line
+
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["meduda", *map(str, words)])
+        capsys.readouterr()
+        try:
+            command_line.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code
+        said = capsys.readouterr()
+        return code or 0, said.out, said.err
+
+    return call

@@ -13,17 +13,29 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["keras_meduda", "keras_meduda.*"]),
+    package_dir={"": "."},  # an editable installation then puts this folder on the path
     package_data={"keras_meduda.evaluation.report": ["templates/*"]},
     python_requires=">=3.11",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Operating System :: MacOS",
+        "Operating System :: Microsoft :: Windows",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Medical Science Apps.",
+    ],
     install_requires=[  # lower bounds: the oldest versions that passed the tests
         "tensorflow>=2.21",
         "keras>=3.15",
-        "h5py>=3.11",
         "medpy>=0.5.2",
         "nibabel>=5.3",
         "opencv-python>=4.10",
         "scikit-image>=0.24",
         "imageio>=2.36",
+        "tifffile>=2025.1",
+        "imagecodecs>=2024.9",  # compressions inside of TIFF
         "pandas>=2.2",
         "scipy>=1.14",
         "matplotlib>=3.10",
@@ -32,22 +44,25 @@ setup(
         "tyro>=0.9",  # command-line flags from one dataclass
         "rich>=13.9",  # progress bars and tables
         "tensorboard>=2.19",
+        'psutil>=5.9; sys_platform == "win32"',  # memory, which resource tells elsewhere
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.21"],
         "teacher": ["ultralytics>=8.4", "torch>=2.4", "torchvision>=0.19"],  # AGPL-3.0; YOLO, SAM2
+        "dicom": ["pydicom>=3.0", "highdicom>=0.26"],  # series in, SEG out
+        "itk": ["SimpleITK>=2.3"],  # NRRD and MetaImage
         "notebook": ["jupyterlab>=4.2"],
         "docs": ["mkdocs-material>=9.8", "mkdocstrings[python]>=1.0"],
         "serving": ["tensorflow-serving-api>=2.21"],  # warm-up requests, gRPC client
         "export": ["onnx>=1.23", "tf2onnx>=1.17", "onnxruntime>=1.31", "ai-edge-litert>=2.3"],
+        "engines": ["onnx>=1.23", "tf2onnx>=1.17", "onnxruntime>=1.31", "openvino>=2025.1"],
         "bench": [
             "monai>=1.4",
             "einops>=0.8",  # for MONAI's UNETR
             "segmentation-models-pytorch>=0.4",
             "surface-distance-based-measures>=0.1",
             "medicai>=0.0.3",
-            "openvino>=2025.1",
-            "keras-meduda[export]",  # onnxruntime
+            "keras-meduda[engines]",
         ],
         "test": [
             "pytest>=8.3",
@@ -55,9 +70,10 @@ setup(
             "selenium>=4.40",  # with Debian's chromium and chromium-driver
             "ruff>=0.9",
             "jax>=0.10",  # the other backend that networks run on
+            "mlflow-skinny>=3",  # the page on logging
             "nbclient>=0.11",
             "ipykernel>=7.4",
-            "keras-meduda[docs,serving,export]",
+            "keras-meduda[docs,serving,export,engines,dicom,itk]",
         ],
     },
 )

@@ -79,9 +79,9 @@ def stage(folder, seed, **form):
 
 
 def targets(teacher, boxes="jitter"):
-    """The teacher's HDF5 file for all cases."""
+    """The teacher's table of targets for all cases."""
     cases, task = blocks()
-    path = WORK / f"{teacher}_{boxes}.h5"
+    path = WORK / f"{teacher}_{boxes}.csv"
     if teacher == "network":
         make_targets(path, cases, network(teacher_network()))
     else:

@@ -22,6 +22,7 @@ _NAMES = {
     "Preprocessing": "keras_meduda.task",
     "SlidingWindow": "keras_meduda.sliding",
     "read_cases": "keras_meduda.data.cases",
+    "Callback": "keras_meduda.training",
     "setup": "keras_meduda.training",
     "fit": "keras_meduda.training",
     "load": "keras_meduda.training",

@@ -1,6 +1,7 @@
 """ONNX and LiteRT: the network alone as one file, for runtimes other than TensorFlow."""
 
 import contextlib
+import functools
 import os
 from pathlib import Path
 
@@ -38,19 +39,36 @@ def export_network(run, path) -> Path:
         raise ValueError(f"{path}: received the ending {path.suffix!r}, expected {list(FORMATS)}.")
     activation = "sigmoid" if run.task.overlapping else "softmax"
     probabilities = keras.layers.Activation(activation, dtype="float32", name="probabilities")
-    network = keras.models.clone_model(run.network)  # whose precision may be changed
-    network.set_weights(run.network.get_weights())
-    set_precision(network, "float32")
-    served = keras.Model(network.input, probabilities(network.output["logits"]))
-    image = keras.InputSpec("float32", network.input.shape, name="image")
+    write_graph(run.network, probabilities, path, functools.partial(_check_session, path=path))
+    return path
+
+
+def write_graph(network, head, path, check) -> None:
+    """Writes a network from its input to what `head` makes of its logits, whole or not at all.
+
+    Args:
+        network: of which a copy in float32 is written.
+        head: a layer, or `None` for the logits themselves.
+        path: file to write, `.onnx` or `.tflite`.
+        check: function of the unfinished file that raises what speaks against keeping it.
+
+    Raises:
+        ImportError: a package of the extra `export` is missing.
+        ValueError: an operation that the format does not have.
+    """
+    copy = keras.models.clone_model(network)  # whose precision may be changed
+    copy.set_weights(network.get_weights())
+    set_precision(copy, "float32")
+    logits = copy.output["logits"]
+    served = keras.Model(copy.input, head(logits) if head else logits)
+    image = keras.InputSpec("float32", copy.input.shape, name="image")
     try:
         with replacing(path) as unfinished, open(os.devnull, "w") as nowhere:
             with contextlib.redirect_stdout(nowhere):  # LiteRT lists its every operation
                 served.export(unfinished, FORMATS[path.suffix], False, [image])
-            _check_session(unfinished, path)
+            check(unfinished)
     except ImportError as error:
         raise ImportError(f"{path}: {error}; pip install 'keras-meduda[export]'.") from error
-    return path
 
 
 def _check_session(unfinished, path):

@@ -1,6 +1,5 @@
 """Progress of long work: a bar on a terminal, a few lines elsewhere."""
 
-import resource
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -74,9 +73,24 @@ class StepBar:
 
 
 def peak_memory() -> int:
-    """The most memory that this process has held so far, in bytes."""
+    """The most memory that this process has held so far, in bytes; 0 where nothing tells it."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        try:
+            import psutil
+        except ImportError:
+            return 0
+        return psutil.Process().memory_info().peak_wset
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def tolerate_encodings() -> None:
+    """Replaces signs that a log or a console lacks, such as an arrow in Latin-1, by `?`."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
 
 
 def duration(seconds: float) -> str:

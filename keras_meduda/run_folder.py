@@ -61,6 +61,12 @@ class RunFolder:
         config = json.loads(json.dumps(config))
         if file.exists():
             old = json.loads(file.read_text())
+            if old.get("version", 1) > config["version"]:
+                raise ValueError(
+                    f"{self.path}: a run folder of version {old['version']}; this library goes on "
+                    f"with up to {config['version']}. Choose another folder."
+                )
+            old["version"] = config["version"]
             # Runs from before a setting existed were made with its default.
             old["preprocessing"] = to_json(Preprocessing(**old["preprocessing"]))
             old, now = _flat(json.loads(json.dumps(old))), _flat(config)

@@ -2,11 +2,17 @@
 
 import functools
 import itertools
+import math
 from dataclasses import dataclass
 from numbers import Integral
 
+import keras
 import numpy as np
 from keras import ops
+
+# Of the windows that go through the network together. On two threads of a processor 64 x 64 pixels
+# take 1.7 times as long one by one as 8 together; windows of volumes gain nothing.
+WINDOW_PIXELS = {"cpu": 2**15, "gpu": 2**18}
 
 
 @dataclass(frozen=True)
@@ -67,8 +73,9 @@ class SlidingWindow:
 def sliding_window(network, images, window) -> np.ndarray:
     """Weighted mean of what a network gives in all windows that a pixel lies in.
 
-    y(x) = Σ_k w(x − x_k) y_k(x − x_k) / Σ_k w(x − x_k). Windows go through the network one after
-    the other and are added up in place, so that memory holds the result and one window.
+    y(x) = Σ_k w(x − x_k) y_k(x − x_k) / Σ_k w(x − x_k). Small windows go through the network
+    several at a time, as many as `WINDOW_PIXELS` hold; all are added up in place, so that memory
+    holds the result and one batch. Should the network run out of memory, the rest goes one by one.
 
     Args:
         network: function of `(batch, *window, in)` that gives logits `(batch, *window, channels)`.
@@ -77,6 +84,9 @@ def sliding_window(network, images, window) -> np.ndarray:
 
     Returns:
         `(batch, *spatial, channels)` float32.
+
+    Raises:
+        MemoryError: a single window does not fit (TensorFlow's `ResourceExhaustedError` likewise).
 
     Source:
         `EncoderDecoder.slide_inference` of MMSegmentation (equal weights); nnU-Net (Gaussian).
@@ -89,19 +99,42 @@ def sliding_window(network, images, window) -> np.ndarray:
     """
     images, result = np.asarray(images), None
     starts, profiles, totals = _plan(window, images.shape[1:-1])
-    for corner in itertools.product(*starts):
-        place = zip(corner, profiles, strict=True)
-        place = (slice(None), *(slice(first, first + len(profile)) for first, profile in place))
-        y = np.asarray(network(images[place]), "float32")
+    sides, n = [len(profile) for profile in profiles], len(images)
+    corners = list(itertools.product(*starts))
+    device = "gpu" if keras.distribution.list_devices("gpu") else "cpu"
+    together = max(1, WINDOW_PIXELS[device] // (n * math.prod(sides)))
+    while corners:
+        taken = corners[:together]
+        places = [
+            (slice(None), *(slice(a, a + side) for a, side in zip(corner, sides, strict=True)))
+            for corner in taken
+        ]
+        x = images[places[0]] if len(taken) == 1 else np.concatenate([images[p] for p in places])
+        try:
+            y = np.asarray(network(x), "float32")
+        except Exception as error:
+            if len(taken) == 1 or not _is_out_of_memory(error):
+                raise
+            print(f"{len(taken)} windows {x.shape} do not fit in memory; they go one by one.")
+            together = 1
+            continue
         if result is None:
             channels = np.ones(y.shape[-1], "float32")
             result = np.zeros((*images.shape[:-1], len(channels)), "float32")
             weights = _product([*profiles, channels])
-            of_slice = 1 / _product([*totals[1:], channels])
-        result[place] += y * weights if window.gaussian else y
+        for place, part in zip(places, y.reshape(len(taken), n, *y.shape[1:]), strict=True):
+            result[place] += part * weights if window.gaussian else part
+        del corners[: len(taken)]
+    of_slice = 1 / _product([*totals[1:], channels])
     for slices, total in zip(np.moveaxis(result, 1, 0), totals[0], strict=True):
-        slices *= of_slice / total
+        slices *= of_slice * (1 / total)
     return result
+
+
+def _is_out_of_memory(error):
+    """Whether an engine says so: each has an error of its own."""
+    name, text = type(error).__name__, str(error).lower()
+    return name in ("ResourceExhaustedError", "MemoryError") or "alloc" in text
 
 
 def sliding_window_graph(network, images, window):

@@ -1,6 +1,8 @@
 """What is segmented (Task) and how an image becomes a network's input and back (Preprocessing)."""
 
-from dataclasses import asdict, dataclass, field
+import json
+import re
+from dataclasses import asdict, dataclass, field, replace
 from numbers import Integral
 
 import numpy as np
@@ -17,6 +19,7 @@ from keras_meduda.data.spatial import (
     window_start,
 )
 
+COLOUR = 1 << 24  # a mask's colour is the number COLOUR + 0xRRGGBB
 IMAGENET = np.array([[123.675, 116.28, 103.53], [58.395, 57.12, 57.375]], "float32")  # mean, std
 EIGHT_BIT, ZSCORES = ("minus1_1", "zero_one", "imagenet"), ("zscore", "zscore_foreground")
 INTENSITY = {"clahe": clahe}  # the steps that run on 8-bit images, by the name in the configuration
@@ -32,15 +35,18 @@ class Task:
     """What is segmented: the classes, how mask files encode them, how probabilities become masks.
 
     A mask is handled as *labels*, one uint8 per pixel: the class index (0 is background) where
-    classes exclude each other, a bit per class where they overlap.
+    classes exclude each other, a bit per class where they overlap. Two tasks are equal where they
+    segment the same, however files encode it: `values`, `background` and `tolerance` do not count.
 
     Args:
         classes: names in channel order, background not among them.
         overlapping: `True` for one sigmoid a class (a cup lies inside its disc), `False` for one
             softmax with background as channel 0.
-        values: the values of a mask file that belong to each class. Default: 1, 2, … in order.
+        values: the values of a mask file that belong to each class, whole numbers or colours
+            `"#rrggbb"`. Default: 1, 2, … in order.
         background: the values of a mask file that belong to no class. Default `(0,)`.
-        tolerance: a mask value counts as the nearest declared one within this distance. Default 0.
+        tolerance: a mask value counts as the nearest declared one within this distance, of colours
+            in each of red, green and blue. Default 0.
         threshold: probability above which an overlapping class is present. Default 0.5.
         unit: unit of the distances in evaluation, `"px"` or `"mm"`. Default `"px"`.
 
@@ -58,9 +64,9 @@ class Task:
 
     classes: tuple[str, ...]
     overlapping: bool = False
-    values: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    background: tuple[int, ...] = (0,)
-    tolerance: int = 0
+    values: dict[str, tuple[int | str, ...]] = field(default_factory=dict, compare=False)
+    background: tuple[int | str, ...] = field(default=(0,), compare=False)
+    tolerance: int = field(default=0, compare=False)
     threshold: float = 0.5
     unit: str = "px"
 
@@ -100,20 +106,49 @@ class Task:
         return len(self.classes) + (0 if self.overlapping else 1)
 
     @property
+    def coloured(self) -> bool:
+        """Whether some mask values are colours."""
+        return max(self.label_of_value) >= COLOUR
+
+    @property
     def label_of_value(self) -> dict[int, int]:
-        """Label (class index, or bits of the overlapping classes) of every declared mask value."""
-        labels = dict.fromkeys(self.background, 0)
+        """Label (class index, or bits of the overlapping classes) of every declared mask value.
+
+        A colour is the number 2²⁴ + 0xRRGGBB, as `read_mask` finds it in a file.
+        """
+        labels = dict.fromkeys(map(_number, self.background), 0)
         for i, name in enumerate(self.classes):
-            for value in self.values[name]:
+            for value in map(_number, self.values[name]):
                 labels[value] = labels.get(value, 0) | (1 << i) if self.overlapping else i + 1
         return labels
 
-    def undeclared(self, mask) -> list[int]:
-        """Values of a mask that the task does not declare, sorted."""
+    @property
+    def encoding(self) -> str:
+        """How mask files say it, as JSON: values of each class, background, tolerance."""
+        return json.dumps([self.values, self.background, self.tolerance])
+
+    def of(self, case) -> "Task":
+        """The task in the encoding of a case's own mask file.
+
+        Args:
+            case: row of a case table. Its column `encoding`, where there is one and it is not
+                empty, says how the case's mask is encoded, as `encoding` gives it.
+        """
+        encoding = getattr(case, "encoding", "")
+        if not encoding:
+            return self
+        values, background, tolerance = json.loads(encoding)
+        return replace(self, values=values, background=background, tolerance=tolerance)
+
+    def undeclared(self, mask) -> list[int | str]:
+        """Values of a mask that the task does not declare, sorted; colours as `#rrggbb`."""
         declared = np.array(sorted(self.label_of_value))
         present = np.unique(mask)
-        distance = np.abs(present[:, None].astype("float64") - declared).min(axis=1)
-        return present[~(distance <= self.tolerance)].tolist()  # so that NaN is listed too
+        distance = _distances(present, declared).min(axis=1)
+        odd = present[~(distance <= self.tolerance)].tolist()  # so that NaN is listed too
+        if not self.coloured:
+            return odd
+        return [f"#{value - COLOUR:06x}" if value >= COLOUR else value for value in odd]
 
     def encode(self, mask) -> np.ndarray:
         """Labels of a mask file's values: `(*spatial)` integers to `(*spatial)` uint8.
@@ -121,7 +156,8 @@ class Task:
         Raises:
             ValueError: the mask holds values that the task does not declare.
         """
-        if unknown := self.undeclared(mask):
+        present = np.unique(mask)
+        if unknown := self.undeclared(present):
             raise ValueError(
                 f"mask values {unknown[:8]} are not declared; the task knows "
                 f"{self.values}, background {self.background}."
@@ -129,7 +165,7 @@ class Task:
         labels = self.label_of_value
         declared = np.array(sorted(labels))
         present = np.unique(mask)
-        nearest = np.abs(present[:, None].astype("float64") - declared).argmin(axis=1)
+        nearest = _distances(present, declared).argmin(axis=1)
         codes = np.array([labels[v] for v in declared.tolist()], "uint8")
         return codes[nearest][np.searchsorted(present, mask)]
 
@@ -167,8 +203,12 @@ class Task:
             ]
         else:
             labels = np.where(masks.any(axis=-1), 1 + masks.argmax(axis=-1), 0)
-            table = [self.background[0], *(self.values[name][0] for name in self.classes)]
-        return np.array(table, "uint8" if max(table) < 256 else "uint16")[labels]
+            first = [self.background[0], *(self.values[name][0] for name in self.classes)]
+            table = [_number(value) for value in first]
+        top = max(table)
+        return np.array(table, "uint8" if top < 256 else "uint16" if top < COLOUR else "uint32")[
+            labels
+        ]
 
 
 @dataclass(frozen=True)
@@ -197,6 +237,8 @@ class Preprocessing:
         fit: how an image comes to `size`. `"resize"`; `"crop"` cuts its middle out, or pads it with
             its darkest value (0 where that is the background); `"crop_foreground"` likewise, but
             around the box of all that is not 0 (a content-adaptive crop). Default `"resize"`.
+        nan_background: whether NaN is taken for 0, as the background of resampled or skull-stripped
+            volumes is written by some programs. Default `False`: NaN is refused.
 
     Raises:
         ValueError: a setting that is not one of these.
@@ -218,6 +260,7 @@ class Preprocessing:
     axes: str = "YX"
     spacing: tuple[float, ...] | None = None
     fit: str = "resize"
+    nan_background: bool = False
 
     def __post_init__(self):
         size = tuple(self.size) if np.iterable(self.size) else ()
@@ -290,8 +333,9 @@ class Preprocessing:
         Raises:
             ValueError: an image of another rank, or with channels that do not fit.
         """
+        image = self.without_nan(np.asarray(image))
         place = self.placement(image, spacing)
-        image = to_channels(np.asarray(image), self.channels).transpose(*self.order, -1)
+        image = to_channels(image, self.channels).transpose(*self.order, -1)
         darkest = 0
         if self.normalise == "zscore":
             # From 0, so that a constant image stays constant: zscore would blow rounding errors up.
@@ -340,9 +384,15 @@ class Preprocessing:
             return (x - IMAGENET[0]) / IMAGENET[1]
         return x / 255.0 if self.normalise == "zero_one" else x
 
+    def without_nan(self, image) -> np.ndarray:
+        """The image with 0 for NaN, where that is its background (`nan_background`)."""
+        if self.nan_background and image.dtype.kind == "f":
+            return np.nan_to_num(image, nan=0.0, posinf=np.inf, neginf=-np.inf)
+        return image
+
     def placement(self, image, spacing=None) -> Placement:
         """Where the network's grid lies in an image `(*spatial, channels)`; see `stored`."""
-        image, order = np.asarray(image), self.order
+        image, order = self.without_nan(np.asarray(image)), self.order
         if image.ndim != len(self.size) + 1:
             raise ValueError(
                 f"image of shape {image.shape}; the preprocessing expects "
@@ -385,14 +435,45 @@ def to_json(setting) -> dict:
 
 
 def _mask_values(name, values):
-    """Values as a tuple of whole numbers that a mask file can hold."""
+    """Values as a tuple of whole numbers that a mask file can hold, and of colours.
+
+    A grey one, such as `#808080`, is its number.
+    """
+    values = (values,) if str(values).startswith("#") else values
     found = tuple(values) if np.iterable(values) else ()
-    if not found or not all(isinstance(v, Integral) and 0 <= v < 65536 for v in found):
+    if not found or not all(
+        isinstance(v, Integral)
+        and 0 <= v < 65536
+        or isinstance(v, str)
+        and re.fullmatch("#[0-9a-fA-F]{6}", v)
+        for v in found
+    ):
         raise ValueError(
             f"Task: mask values {values!r} for {name}; expected whole numbers in "
-            "0…65535, such as (255,)."
+            "0…65535, such as (255,), or colours such as ('#ff0000',)."
         )
-    return tuple(int(v) for v in found)
+    numbers = (_number(v) for v in found)
+    return tuple(v.lower() if n >= COLOUR else int(n) for v, n in zip(found, numbers, strict=True))
+
+
+def _number(value):
+    """The number of a mask value: of a colour 2²⁴ + 0xRRGGBB, of a grey one its grey value."""
+    if not isinstance(value, str):
+        return value
+    rgb = int(value[1:], 16)
+    return rgb & 255 if rgb % 0x10101 == 0 else COLOUR + rgb
+
+
+def _distances(present, declared):
+    """Of every present value from every declared one; of colours the largest of three."""
+    if declared.max() < COLOUR:
+        return np.abs(present[:, None].astype("float64") - declared)
+
+    def rgb(values):
+        split = (values[:, None] >> np.array([16, 8, 0])) & 255
+        return np.where(values[:, None] < COLOUR, values[:, None], split).astype("float64")
+
+    return np.abs(rgb(present.astype("int64"))[:, None] - rgb(declared)).max(axis=-1)
 
 
 def _spacing(spacing, rank):

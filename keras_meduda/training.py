@@ -21,6 +21,7 @@ from keras_meduda import (
     losses,
     models,  # noqa: F401 (registers the layers that saved networks name)
 )
+from keras_meduda.engines import check_engine, logits_function
 from keras_meduda.models.stages import set_precision
 from keras_meduda.progress import StepBar
 from keras_meduda.run_folder import RunFolder
@@ -28,6 +29,7 @@ from keras_meduda.sliding import SlidingWindow, sliding_window
 from keras_meduda.task import Preprocessing, Task, to_json
 from keras_meduda.training_checks import check_call, check_keep, check_start, check_steps
 
+VERSION = 2  # of a run folder; 2: tasks of two data sets are one, the classes' shares are kept
 POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
@@ -92,6 +94,7 @@ class Run:
     preprocessing: Preprocessing
     window: SlidingWindow | None = None  # None: the network takes the whole image at once
     xla: bool = False  # whether predictions are compiled by XLA
+    engine: str = "tensorflow"  # what computes predictions, one of `engines.ENGINES`
 
     @functools.cached_property
     def logits(self):
@@ -99,8 +102,11 @@ class Run:
         size, channels = self.preprocessing.size, self.preprocessing.channels
         if self.window:
             size = map(min, size, self.window.size)
+        shape = (*size, channels)
+        if self.engine != "tensorflow":
+            return logits_function(self.network, shape, self.task, self.engine, self.path)
 
-        signature = [tf.TensorSpec((None, *size, channels), "float32")]
+        signature = [tf.TensorSpec((None, *shape), "float32")]
 
         @tf.function(input_signature=signature, jit_compile=self.xla)
         def logits(x):
@@ -128,7 +134,9 @@ def check_run(caller, run):
         raise ValueError(f"{caller}: received {run!r} as run; expected what km.load(path) gives.")
 
 
-def load(run_dir, precision: str | None = None, xla: bool = False) -> Run:
+def load(
+    run_dir, precision: str | None = None, xla: bool = False, engine: str = "tensorflow"
+) -> Run:
     """The run in a folder: `run.network`, `run.task`, `run.preprocessing`.
 
     Args:
@@ -138,11 +146,16 @@ def load(run_dir, precision: str | None = None, xla: bool = False) -> Run:
             as it was trained.
         xla: whether predictions are compiled by XLA, once for every size of batch; pays on a GPU.
             Default `False`.
+        engine: what computes predictions, `"tensorflow"`, `"onnxruntime"` or `"openvino"`, in
+            float32 the latter two, for which the network is written once into the run folder.
+            Default `"tensorflow"`.
 
     Raises:
         FileNotFoundError: the folder holds no finished run; the message says what is missing.
-        ValueError: one of the two files is damaged, or an unknown precision.
+        ValueError: one of the two files is damaged, or an unknown precision or engine.
+        ImportError: an engine that is not installed, and the extra that has it.
     """
+    check_engine(engine, precision)
     if precision not in (None, *POLICIES):
         raise ValueError(f"load: precision={precision!r}; expected one of {POLICIES}.")
     path = Path(run_dir)
@@ -154,6 +167,11 @@ def load(run_dir, precision: str | None = None, xla: bool = False) -> Run:
         config = json.loads((path / "config.json").read_text())
     except ValueError as error:
         raise ValueError(f"{path / 'config.json'}: expected JSON, found {error}.") from None
+    if (version := config.get("version", 1)) > VERSION:
+        raise ValueError(
+            f"{path}: a run folder of version {version}; this library reads up to {VERSION}. "
+            "Install a newer keras_meduda."
+        )
     if not zipfile.is_zipfile(path / "network.keras"):
         raise ValueError(f"{path / 'network.keras'}: expected a whole Keras file; it is damaged.")
     network = keras.saving.load_model(path / "network.keras", compile=False)
@@ -161,7 +179,7 @@ def load(run_dir, precision: str | None = None, xla: bool = False) -> Run:
         set_precision(network, precision)
     task, preprocessing = Task(**config["task"]), Preprocessing(**config["preprocessing"])
     window = SlidingWindow(**config["window"]) if config.get("window") else None
-    return Run(path, network, task, preprocessing, window, xla)
+    return Run(path, network, task, preprocessing, window, xla, engine)
 
 
 def fit(
@@ -177,6 +195,7 @@ def fit(
     resume=True,
     checkpoint_every=100,
     window=None,
+    callbacks=(),
 ) -> Run:
     """Trains a compiled method for a number of updates and leaves a run folder.
 
@@ -205,6 +224,7 @@ def fit(
         checkpoint_every: steps between checkpoints. Default 100.
         window: `km.SlidingWindow` in which the run predicts, for a network that trains on crops.
             Default `None`: the whole image at once.
+        callbacks: objects that are told how it goes, see `Callback`. Default none.
 
     Returns:
         The run, as `km.load` gives it.
@@ -278,7 +298,7 @@ def fit(
         distribution.check_agreement(strategy, first, run.checkpoints)
         ended, recorded = patience_is_over(), first
         with StepBar(steps, first, show=chief) as bar, _terminate_as_interrupt():
-            log = _Log(run, bar)
+            log = _Log(run, bar, callbacks if chief else ())
             try:
                 batches = iter(distribution.dataset(strategy, train_data, first))
                 for step in range(first + 1, steps + 1):
@@ -313,12 +333,16 @@ def fit(
         elif chief and (run.path / "best.keras").exists():  # else an earlier call has done so
             os.replace(run.path / "best.keras", run.path / "network.keras")
         distribution.total(strategy, 1)  # the network is there before another worker loads it
-    return load(run.path)
+    finished = load(run.path)
+    for callback in callbacks if chief else ():
+        callback.on_end(finished)
+    return finished
 
 
 def _config(method, data, steps, keep, patience, window):
     """What the folder says of its run, and a call that goes on with it must agree with."""
     return {
+        "version": VERSION,
         "task": to_json(data.task),
         "preprocessing": to_json(data.preprocessing),
         "method": type(method).__name__,
@@ -355,11 +379,33 @@ def _described(optimizer):
     return {"class": inner["class_name"], **json.loads(json.dumps(kept, default=str))}
 
 
+class Callback:
+    """What `km.fit` tells while it trains: a base to override, for a logger of one's own.
+
+    Of several workers the first alone calls it. A call that raises ends the training; what the last
+    checkpoint holds is safe.
+
+    Example:
+        >>> class Printer(Callback):
+        ...     def on_step(self, step, terms):
+        ...         print(step, terms["loss"])
+    """
+
+    def on_step(self, step: int, terms: dict[str, float]):
+        """At each row of `history.csv`: the last step of the row, and the mean of every term."""
+
+    def on_validation(self, step: int, values: dict[str, float]):
+        """After a validation: what it gave."""
+
+    def on_end(self, run: Run):
+        """At the end: the finished run."""
+
+
 class _Log:
     """Terms of the loss since the last row of the history."""
 
-    def __init__(self, run, bar):
-        self.run, self.bar, self.pending = run, bar, []
+    def __init__(self, run, bar, callbacks):
+        self.run, self.bar, self.callbacks, self.pending = run, bar, callbacks, []
 
     @property
     def names(self):
@@ -386,6 +432,10 @@ class _Log:
         means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
         self.run.add_row({"step": step, **means, **validated})
         self.bar.show(step, means)
+        for callback in self.callbacks:
+            callback.on_step(step, means)
+            if validated:
+                callback.on_validation(step, validated)
 
 
 @contextlib.contextmanager

@@ -206,6 +206,6 @@ def page(table):
 
 
 if __name__ == "__main__":
-    from keras_meduda.cli import run_script
+    from keras_meduda.experiment.command_line import run_script
 
-    run_script(benchmark, Flags, keras=False)
+    run_script(benchmark, Flags, __doc__, keras=False)

@@ -1,49 +1,6 @@
-"""A trained run for serving: a SavedModel with the preprocessing inside, or ONNX, or LiteRT.
+"""A trained run for serving: `keras_meduda/commands/export.py`."""
 
-python scripts/export_savedmodel.py --run runs/latest --out model/fundus/1 --warm-up 512 512
-python scripts/export_savedmodel.py --run runs/latest --out fundus.onnx      (the network alone)
-python scripts/export_savedmodel.py --run runs/latest --out fundus.tflite
-"""
-
-from dataclasses import dataclass
-from pathlib import Path
-
-from keras_meduda.cli import run_script
-
-
-@dataclass
-class ExportFlags:
-    """A trained run for serving."""
-
-    run: Path
-    """Run folder of a training."""
-    out: Path
-    """Folder of the SavedModel, whose last part is the version, such as 1; or a file whose ending
-    is .onnx or .tflite, for the network without its preprocessing."""
-    warm_up: tuple[int, ...] = ()
-    """Height and width, or X, Y and Z, of an image that a server tries before it takes the
-    SavedModel into service (needs the extra serving)."""
-
-
-def main(flags):
-    """Exports, checks, and says how to look at the result."""
-    from keras_meduda.exchange import FORMATS, export_network, parity
-    from keras_meduda.saved_model import export, served_difference
-    from keras_meduda.training import load
-
-    run = load(flags.run)
-    if flags.out.suffix in FORMATS:
-        if flags.warm_up:
-            raise ValueError("--warm-up is for a SavedModel; leave it out for a single file.")
-        path = export_network(run, flags.out)
-        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, preprocessing not inside")
-        print(f"largest difference to the network's probabilities: {parity(run, path):.1e}")
-        return
-    path = export(run, flags.out, [flags.warm_up] if flags.warm_up else ())
-    print(f"{path}\nsaved_model_cli show --dir {path} --all")
-    difference = served_difference(run, path)
-    print(f"largest difference to km.predict's probabilities, on noise: {difference:.1e}")
-
+from keras_meduda.experiment.command_line import command
 
 if __name__ == "__main__":
-    run_script(main, ExportFlags)
+    command("export")

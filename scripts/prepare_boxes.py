@@ -1,58 +1,6 @@
-"""Boxes around tumours, from masks: a box table, and a YOLO data set for a detector.
+"""Boxes around tumours, from masks: `keras_meduda/commands/boxes.py`."""
 
-    python scripts/prepare_boxes.py --cases cases.csv --out boxes
-    python scripts/prepare_boxes.py --cases DATA --jitter 4 --out boxes    (DATA/images, DATA/masks)
-
-Writes OUT/boxes.csv (case, x0, y0, x1, y1, score in pixels) and OUT/yolo/ (images, labels,
-data.yaml; an image without a tumour gets an empty label). The YOLO labels are never jittered.
-"""
-
-from dataclasses import dataclass
-from pathlib import Path
-
-from keras_meduda.cli import run_script
-
-
-@dataclass
-class PrepareBoxesFlags:
-    """Boxes around tumours, from masks."""
-
-    cases: Path
-    """Case table, or folder with images/ and masks/."""
-    out: Path = Path("boxes")
-    """Folder for the table and the YOLO data set."""
-    split: str | None = None
-    """Only cases of this split."""
-    values: tuple[int, ...] = (1, 255)
-    """Mask values that are tumour; 0 is background."""
-    jitter: int = 0
-    """Pixels by which edges of the table's boxes are moved at random, as a detector does."""
-    seed: int = 0
-    """Of the jitter, and of the detector's validation part."""
-    overwrite: bool = False
-    """Replace an earlier boxes.csv."""
-
-
-def main(flags):
-    """Reads masks and writes boxes."""
-    from keras_meduda.data.catalog import cases_at
-    from keras_meduda.task import Task
-    from keras_meduda.teachers.boxes import boxes_from_masks, write_boxes, write_yolo
-
-    if (flags.out / "boxes.csv").exists() and not flags.overwrite:
-        raise ValueError(f"{flags.out}/boxes.csv is there; expected another --out, or --overwrite.")
-    cases = cases_at(flags.cases)
-    if flags.split is not None:
-        if flags.split not in (splits := set(cases["split"])):
-            raise ValueError(f"{flags.cases}: no case of split {flags.split!r}, of {splits}.")
-        cases = cases[cases["split"] == flags.split]
-    task = Task(("tumour",), overlapping=True, values={"tumour": flags.values})
-    boxes = boxes_from_masks(cases, task, flags.jitter, flags.seed)
-    print(f"YOLO data: {write_yolo(cases, task, flags.out / 'yolo', seed=flags.seed)}")
-    write_boxes(boxes, flags.out / "boxes.csv")  # last: there is a table where all went well
-    without = len(cases) - boxes["case"].nunique()
-    print(f"{len(boxes)} boxes in {flags.out}/boxes.csv; {without} of {len(cases)} cases without")
-
+from keras_meduda.experiment.command_line import command
 
 if __name__ == "__main__":
-    run_script(main, PrepareBoxesFlags, keras=False)
+    command("boxes")

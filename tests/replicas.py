@@ -54,9 +54,16 @@ def aerunet():
     return km.models.AERUNet((32, 32, 3), channels=2, filters=(4, 8))
 
 
+class Guarded(km.methods.KLDistillation):
+    """Whose divergence must not undo what the source teaches."""
+
+    guarded = ("kl",)
+
+
 METHODS = {
     "supervised": lambda: km.methods.Supervised(aerunet(), overlapping=True),
     "kl_ema": lambda: km.methods.KLDistillation(aerunet(), True, ema=0.9, ramp=0.1),
+    "guarded": lambda: Guarded(aerunet(), True, ramp=0.1),
     "foundation": lambda: km.methods.FoundationDistillation(
         aerunet(), teacher_channels=5, ulwr="dwa", refine=0.5, ema=0.9
     ),

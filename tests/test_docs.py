@@ -23,7 +23,7 @@ OUTSIDE = [  # of the site
     *(ROOT / folder / "README.md" for folder in ("weights", "benchmarks")),
 ]
 PAGES = [*OUTSIDE, *sorted(ROOT.glob("docs/*.md"))]
-FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.M | re.S)  # console and python run, sh is not run
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.M | re.S)  # console and python run; sh, py do not
 
 
 def blocks(page):

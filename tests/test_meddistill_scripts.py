@@ -50,14 +50,14 @@ def boxes(table, tmp_path_factory):
 
 
 def test_boxes_lead_to_targets_that_a_second_start_keeps(table, boxes, tmp_path):
-    flags = ("--cases", table, "--boxes", boxes, "--out", tmp_path / "t.h5")
+    flags = ("--cases", table, "--boxes", boxes, "--out", tmp_path / "t.csv")
     first = run("make_teacher_targets", *flags)
     assert "17 of 20 cases taught by grabcut" in first and "at most" in first
     assert "3 without a target, skipped in training: no box: brain_" in first
     boxed = set(read_boxes(boxes)["case"])
-    with open_targets(tmp_path / "t.h5") as file:
-        for case in pd.read_csv(table)["case"]:
-            assert (read_target(file, case) is not None) == (case in boxed)
+    targets = open_targets(tmp_path / "t.csv")
+    for case in pd.read_csv(table)["case"]:
+        assert (read_target(targets, case) is not None) == (case in boxed)
     again = run("make_teacher_targets", *flags)
     assert "at most" not in again and "17 of 20 cases taught" in again
 
@@ -80,7 +80,7 @@ def test_boxes_lead_to_targets_that_a_second_start_keeps(table, boxes, tmp_path)
         ),
         ("prepare_boxes", ["--cases", "{folder}"], "found an empty folder, expected image files"),
         ("prepare_boxes", ["--cases", "{table}", "--out", "{drawn}"], "boxes.csv is there"),
-        ("make_teacher_targets", ["--cases", "{table}", "--out", "{bad}"], "that ends in .h5"),
+        ("make_teacher_targets", ["--cases", "{table}", "--out", "{bad}"], "a table of targets"),
         (
             "detect_boxes",
             ["predict", "--cases", "{table}", "--weights", "none.pt"],
@@ -97,7 +97,7 @@ def test_a_mistake_is_named_without_a_traceback(table, tmp_path, name, flags, me
     (drawn / "boxes.csv").write_text("by hand")
     places = {"table": table, "bad": bad, "none": none, "drawn": drawn}
     places["folder"] = tmp_path / "empty"
-    out = ["--out", str(tmp_path / "out.h5")]
+    out = ["--out", str(tmp_path / "out.csv")]
     out = [] if "--out" in flags else out
     done = call(name, *(flag.format(**places) for flag in flags), *out)
     assert (drawn / "boxes.csv").read_text() == "by hand" and bad.exists()

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_meduda import sliding
 from keras_meduda.sliding import SlidingWindow, sliding_window, sliding_window_graph
 
 WINDOWS = [
@@ -85,3 +86,53 @@ def test_a_window_weighs_as_a_gaussian_of_an_eighth_and_moves_by_half():
     expected = np.exp(-0.5 * ((np.arange(16) - 7.5) / 2) ** 2)
     np.testing.assert_allclose(window.profile(16), np.maximum(expected, 1e-3), rtol=1e-5)
     assert window.stride == (8, 3)
+
+
+@pytest.mark.parametrize("together", [1, 2**9, 2**20])
+@pytest.mark.parametrize(("shape", "window"), WINDOWS)
+def test_windows_together_give_what_they_give_one_by_one(shape, window, together, monkeypatch):
+    x, sizes = picture(shape), []
+
+    def network(x):
+        sizes.append(len(x))
+        return ramp(x)
+
+    expected = sliding_window_graph(ramp, x, window)
+    monkeypatch.setattr(sliding, "WINDOW_PIXELS", {"cpu": together, "gpu": together})
+    np.testing.assert_allclose(sliding_window(network, x, window), expected, rtol=1e-4, atol=1e-4)
+    count = np.prod([len(starts) for starts in window.starts(shape)])
+    sides = [min(a, b) for a, b in zip(window.size, shape, strict=True)]
+    assert sum(sizes) == len(x) * count
+    assert max(sizes) == len(x) * min(count, max(1, together // (len(x) * np.prod(sides))))
+
+
+def test_windows_that_do_not_fit_in_memory_go_one_by_one(capsys):
+    x, sizes = picture((20, 31)), []
+
+    def network(x):
+        if len(x) > 2:
+            raise tf.errors.ResourceExhaustedError(None, None, "out of memory")
+        sizes.append(len(x))
+        return 2 * x
+
+    np.testing.assert_allclose(
+        sliding_window(network, x, SlidingWindow((8, 9), (5, 4))), 2 * x, rtol=1e-5
+    )
+    assert set(sizes) == {2}
+    assert capsys.readouterr().out.count("do not fit in memory; they go one by one") == 1
+
+
+def test_a_single_window_that_does_not_fit_is_an_error():
+    def network(x):
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        sliding_window(network, picture((20, 31)), SlidingWindow((8, 9)))
+
+
+def test_another_error_of_a_network_is_passed_on():
+    def network(x):
+        raise ValueError("no network")
+
+    with pytest.raises(ValueError, match="no network"):
+        sliding_window(network, picture((20, 31)), SlidingWindow((8, 9)))

@@ -214,11 +214,13 @@ def test_intensity_steps_come_after_the_resize():
 def test_channels_are_repeated_dropped_or_merged():
     grey, colour = picture((33, 26, 1)), picture()
     preprocessing = Preprocessing(size=(20, 30))
-    alpha = picture((33, 26, 1), seed=1)
+    alpha, opaque = picture((33, 26, 1), seed=1), np.full((33, 26, 1), 255, "uint8")
     np.testing.assert_array_equal(
-        preprocessing.stored(np.concatenate([grey, alpha], -1)),
+        preprocessing.stored(np.concatenate([grey, opaque], -1)),
         preprocessing.stored(np.repeat(grey, 3, -1)),
     )
+    with pytest.raises(ValueError, match="2 channels"):  # the second may be a contrast
+        preprocessing.stored(np.concatenate([grey, alpha], -1))
     np.testing.assert_array_equal(
         preprocessing.stored(np.concatenate([colour, alpha], -1)), preprocessing.stored(colour)
     )

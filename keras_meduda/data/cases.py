@@ -14,6 +14,7 @@ Further columns are kept. Every cell is a string.
 
 import csv
 import os
+import re
 import zlib
 from io import StringIO
 from pathlib import Path
@@ -21,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from keras_meduda.data.files import state_of
+from keras_meduda.data.files import as_on_disk, one_name, state_of
 from keras_meduda.data.io import DataError, Problem, image_files, mask_files, replacing
 
 COLUMNS = ("case", "domain", "split", "group", "image", "mask")
@@ -49,6 +50,8 @@ def case_table(rows) -> pd.DataFrame:
     for column in ("case", "image"):  # an empty table has no columns
         cases[column] = cases.get(column, pd.Series("", cases.index, dtype=object))
     cases = cases.astype(object).where(cases.notna(), "").astype(str)
+    for column in ("case", "domain", "split", "group"):
+        cases[column] = cases[column].map(one_name)
     cases["domain"] = cases["domain"].replace("", "unknown")
     cases["group"] = cases["group"].where(cases["group"] != "", cases["case"])
     problems = [
@@ -70,8 +73,10 @@ def read_cases(path) -> pd.DataFrame:
     r"""The case table of a CSV file.
 
     Args:
-        path: a UTF-8 file, with or without a byte order mark, separated by `,`, `;` or tabs; empty
-            columns at its end are left out. Relative paths in it count from its own folder.
+        path: a UTF-8 file, with or without a byte order mark, separated by `,`, `;` or tabs, or by
+            what its first line names (`sep=;`, as Excel writes it); empty columns at its end are
+            left out. Relative paths in it count from its own folder. Backslashes and accents may be
+            written in another way than on the disk.
 
     Returns:
         The frame, with absolute paths.
@@ -90,7 +95,7 @@ def read_cases(path) -> pd.DataFrame:
         cases = case_table(read_table(path, required=("case", "image")))
     except DataError as error:
         raise DataError(*(Problem(path, p.found, p.expected) for p in error.problems)) from error
-    return _with_paths(cases, lambda file: os.path.abspath(folder / file))
+    return _with_paths(cases, lambda file: os.path.abspath(as_on_disk(folder / file)))
 
 
 def write_cases(cases, path):
@@ -133,8 +138,11 @@ def read_table(path, required) -> pd.DataFrame:
         raise DataError(Problem(path, error.strerror.lower(), expected)) from error
     except UnicodeDecodeError as error:
         raise DataError(Problem(path, "bytes that are not UTF-8 text", expected)) from error
+    text = one_name(text)
     header = text.partition("\n")[0]
     separator = max(",;\t", key=header.count)
+    if told := re.fullmatch(r'"?sep=(.)"?\s*', header, re.IGNORECASE):
+        separator, text = told[1], text.partition("\n")[2]
     try:
         lines = [
             [cell.strip() for cell in line]

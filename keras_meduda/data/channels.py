@@ -6,6 +6,9 @@ import numpy as np
 def to_channels(image, channels: int) -> np.ndarray:
     """A picture with as many channels: grey is repeated, alpha dropped, colour made grey.
 
+    The second of two channels is dropped only where it is the same everywhere, as an opaque alpha
+    is: it may as well be a contrast.
+
     Args:
         image: `(*spatial, channels found)`; those of a volume are contrasts, of which none is lost
             and none stands for another.
@@ -22,7 +25,7 @@ def to_channels(image, channels: int) -> np.ndarray:
     if found == channels:
         return image
     picture = image.ndim == 3
-    if picture and found in (2, 4):  # grey or RGB with alpha
+    if picture and (found == 4 or found == 2 and (image[..., 1] == image[0, 0, 1]).all()):
         return to_channels(image[..., :-1], channels)
     if picture and found == 1:
         return np.repeat(image, channels, axis=-1)

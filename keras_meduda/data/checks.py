@@ -3,33 +3,44 @@
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 
+from keras_meduda.data.files import by_cause
 from keras_meduda.data.io import (
     DataError,
     Problem,
     image_files,
+    is_volume,
     mask_files,
     read_affine,
     read_image,
     read_mask,
     read_shape,
+    read_spacing,
     same_grid,
 )
+from keras_meduda.data.pictures import is_jpeg, picture_turn
 from keras_meduda.progress import track
 
+FIELD = (2, 1000)  # mm, within which fields of view lie: of a mouse's brain, of a whole body
 
-def validate(cases, task, read_masks=None, channels=None) -> list[Problem]:
+
+def validate(
+    cases, task, read_masks=None, channels=None, spacing=None, nan_background=False
+) -> list[Problem]:
     """Everything that is wrong with a case table and its files, in one list.
 
     Errors: an empty table, a group in two splits of a domain, an image that is its own mask, no
     mask where one was asked for; files that are missing, truncated, unreadable or hold NaN;
-    a mask of another shape or position than its image, with undeclared values, or *inverted*: it
-    covers more than 90 % of the image or of its border, which in practice is a background declared
-    as a class, and would train without complaint.
-    Warnings: a constant image; a class outside the one that contains it (a cup outside its disc); a
-    class that no mask holds.
+    a mask of another shape or position than its image, with undeclared values, or *inverted*: most
+    masks cover more than 90 % of the image or of its border, which in practice is a background
+    declared as a class, and would train without complaint.
+    Warnings: a constant image; single masks that fill their image; a class outside the one that
+    contains it (a cup outside its disc); a class that no mask holds; a picture that viewers turn; a
+    JPEG mask; a fourth channel that is taken for alpha; a volume below 2 or above 1,000 mm, or one
+    whose voxels are resampled more than tenfold.
 
     Args:
         cases: the frame.
@@ -39,6 +50,8 @@ def validate(cases, task, read_masks=None, channels=None) -> list[Problem]:
             cells with `without_masks`. Default: every row that has a mask.
         channels: channels a network expects; of a picture in one file alpha may be dropped, grey
             repeated and colour made grey. Default: any.
+        spacing: mm along X, Y and Z to which volumes are resampled. Default: their own.
+        nan_background: whether NaN is background, as `Preprocessing` has it. Default `False`.
 
     Returns:
         The problems, those of the table first, then in the order of rows.
@@ -62,30 +75,67 @@ def validate(cases, task, read_masks=None, channels=None) -> list[Problem]:
                 "a mask in each of them",
             )
         )
-    held = []  # the labels of every mask
+    held, full = [], []  # the labels of every mask; what fills its image
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         found = pool.map(
-            lambda image, mask: _case_problems(image, mask, task, channels, held),
-            cases["image"],
+            lambda row, mask: _case_problems(
+                row.image, mask, task.of(row), channels, spacing, nan_background, held, full
+            ),
+            cases.itertuples(),
             masks,
         )
         for of_case in track(found, len(cases), "checking files"):
             problems += of_case
+    if len(full) <= len(held) / 2:  # tiles within a tumour, not a convention
+        as_warning = {id(problem): replace(problem, severity="warning") for problem in full}
+        problems = [as_warning.get(id(problem), problem) for problem in problems]
     return problems + _absent_classes(task, held)
 
 
-def checked(cases, task, read_masks=None, channels=None) -> None:
+def checked(
+    cases, task, read_masks=None, channels=None, spacing=None, nan_background=False
+) -> None:
     """Prints the warnings of `validate`, of which the arguments are, and refuses its errors.
 
     Raises:
         DataError: all errors, in one list.
     """
-    problems = validate(cases, task, read_masks, channels)
-    for problem in problems:
-        if problem.severity == "warning":
-            print(problem, file=sys.stderr)
+    problems = validate(cases, task, read_masks, channels, spacing, nan_background)
+    for line in by_cause(problem for problem in problems if problem.severity == "warning"):
+        print(line, file=sys.stderr)
     if errors := [problem for problem in problems if problem.severity == "error"]:
         raise DataError(*errors)
+
+
+def header_warnings(cell, spacing=None) -> list[Problem]:
+    """What the headers of an image let doubt: pictures that viewers turn, sizes in another unit.
+
+    Args:
+        cell: the image.
+        spacing: mm along X, Y and Z to which it is resampled. Default: its own.
+
+    Returns:
+        Warnings.
+    """
+    if not is_volume(cell):
+        turned = [file for file in image_files(cell) if picture_turn(file) != 1]
+        expected = "stored pixels that are upright, or masks drawn on these: it is not applied"
+        return [
+            Problem(file, f"the EXIF orientation {picture_turn(file)}", expected, "warning")
+            for file in turned
+        ]
+    problems, own, shape = [], np.array(read_spacing(cell)), np.array(read_shape(cell))
+    field = own * shape
+    if ((field < FIELD[0]) & (shape > 1) | (field > FIELD[1])).any():
+        found = f"a field of view of {' × '.join(f'{mm:.4g}' for mm in field)} mm"
+        expected = f"{FIELD[0]} to {FIELD[1]:,} mm along each axis: is the header in cm or µm?"
+        problems.append(Problem(cell, found, expected, "warning"))
+    factor = own / np.array(spacing if spacing else own)
+    if max(factor.max(), (1 / factor).max()) > 10:
+        found = f"voxels of {' × '.join(f'{mm:.4g}' for mm in own)} mm"
+        expected = f"at most tenfold of {' × '.join(f'{mm:g}' for mm in spacing)} mm, their target"
+        problems.append(Problem(cell, found, expected, "warning"))
+    return problems
 
 
 def check_grid(labels, mask_cell, image_cell) -> None:
@@ -130,18 +180,23 @@ def _absent_classes(task, held):
     ]
 
 
-def _case_problems(image_cell, mask_cell, task, channels, held):
-    """What the files of one case show; its labels are added to those that masks hold."""
+def _case_problems(image_cell, mask_cell, task, channels, spacing, nan_background, held, full):
+    """What the files of one case show.
+
+    Its labels are added to those that masks hold, a mask that fills its image to those that do.
+    """
     problems, image, labels = [], None, None
     try:
         image = read_image(image_cell)
-        problems += _image_problems(image_cell, image.array, channels)
+        problems += _image_problems(image_cell, image.array, channels, nan_background)
+        problems += header_warnings(image_cell, spacing)
     except DataError as error:
         problems += error.problems
     try:
         if mask_cell:
             labels = read_mask(mask_cell, task)
-            problems += _mask_problems(mask_cell, labels, task)
+            problems += _mask_problems(mask_cell, labels, task, full)
+            problems += _jpeg_mask(mask_cell)
             held.append(np.flatnonzero(np.bincount(labels.ravel())))
     except DataError as error:
         problems += error.problems
@@ -161,13 +216,22 @@ def _grid_problems(labels, mask_cell, image_cell):
     return []
 
 
-def _image_problems(cell, array, channels):
+def _image_problems(cell, array, channels, nan_background):
+    if nan_background and array.dtype.kind == "f":
+        array = np.where(np.isnan(array), 0, array)
     found, several = array.shape[-1], len(image_files(cell)) > 1
-    colours = found - 1 if found in (2, 4) and found != channels else found  # without alpha
+    colours = found  # without alpha
+    varies = found in (2, 4) and bool((array[..., -1] != array[..., -1].flat[0]).any())
+    if channels and found != channels and (found == 4 or found == 2 and not varies):
+        colours = found - 1
     fits = array.ndim == 3 and (colours in (1, channels) or (colours == 3 and channels == 1))
     problems = []
     if channels and found != channels and (several or not fits):
-        problems.append(Problem(cell, f"{found} channels", f"{channels}"))
+        hint = ": one in a file of its own" if found == 2 else ""
+        problems.append(Problem(cell, f"{found} channels", f"{channels}{hint}"))
+    elif varies and channels not in (None, found):
+        alpha = "a fourth channel that varies"
+        problems.append(Problem(cell, alpha, "alpha, which is dropped", "warning"))
     planes = np.ascontiguousarray(np.moveaxis(array, -1, 0)).reshape(found, -1)
     low, high = planes.min(axis=1), planes.max(axis=1)
     if not np.isfinite([low, high]).all():
@@ -185,7 +249,14 @@ def _image_problems(cell, array, channels):
     return problems
 
 
-def _mask_problems(cell, labels, task):
+def _jpeg_mask(cell):
+    """A warning of masks that JPEG has blurred."""
+    files = [file for _, file in mask_files(cell) if not is_volume(file) and is_jpeg(file)]
+    expected = "a lossless format; its values count as the nearest declared ones"
+    return [Problem(file, "a JPEG mask", expected, "warning") for file in files]
+
+
+def _mask_problems(cell, labels, task, full):
     problems = []
     foreground = labels > 0
     inner = tuple(slice(1, -1) for _ in labels.shape)
@@ -200,6 +271,7 @@ def _mask_problems(cell, labels, task):
                     f"background ({task.background}) around them",
                 )
             )
+            full.append(problems[-1])
             break
     for i, j in _nested(task):
         outside = np.count_nonzero((labels >> i) & ~(labels >> j) & 1)

@@ -1,31 +1,50 @@
-"""Image and mask files to arrays and back: pictures through Pillow, volumes through nibabel.
+"""Image and mask files to arrays and back: pictures, and volumes of NIfTI, NRRD, MHA or DICOM.
 
 Every array of this package has its spatial axes first and channels last. A picture is `(H, W)` in
-the order of its file: EXIF orientation is ignored (of a TIFF refused), because masks carry none and
-are drawn on the stored pixels. A volume is turned to the closest canonical (right, anterior,
-superior) orientation and turned back when a mask is written.
+the order of its file. A volume is turned to the closest canonical (right, anterior, superior)
+orientation and turned back when a mask is written.
 """
 
 import re
 from pathlib import Path
 
 import numpy as np
-from PIL import Image as Pillow
 
-from keras_meduda.data._cv2 import cv2
+from keras_meduda.data import dicom, itk, nifti
 from keras_meduda.data.files import DataError, Image, Problem, check_shape, replacing
-from keras_meduda.data.nifti import (
-    is_volume,
-    read_canonical_affine,
-    read_canonical_shape,
-    read_volume,
-    same_grid,
-    voxel_sizes,
-    write_volume,
+from keras_meduda.data.nifti import same_grid, voxel_sizes
+from keras_meduda.data.pictures import (
+    LOSSLESS,
+    is_jpeg,
+    mask_numbers,
+    picture_shape,
+    read_picture,
+    write_picture,
 )
 
-FORMATS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".nii.gz", ".nii")
-_LOSSLESS = (".png", ".bmp", ".tif", ".tiff")
+__all__ = [
+    "FORMATS",
+    "DataError",
+    "Image",
+    "Problem",
+    "image_files",
+    "is_volume",
+    "mask_files",
+    "read_affine",
+    "read_image",
+    "read_mask",
+    "read_shape",
+    "read_spacing",
+    "replacing",
+    "same_grid",
+    "stem",
+    "write_mask",
+    "write_picture",
+]
+_PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+_VOLUMES = (".nii.gz", ".nii", *itk.FORMATS)
+FORMATS = (*_PICTURES, *_VOLUMES)
+_APART = 32  # grey values by which labels differ that JPEG does not blur into one another
 
 
 def read_image(cell) -> Image:
@@ -34,7 +53,8 @@ def read_image(cell) -> Image:
     A palette picture gives its RGB colours, a 1-bit one 0 and 255.
 
     Args:
-        cell: a path, or several joined by `|`, stacked in this order.
+        cell: a path, or several joined by `|`, stacked in this order. A DICOM series is named by
+            its folder or by any of its files.
 
     Returns:
         An `Image`; 16-bit pictures stay 16-bit.
@@ -60,9 +80,12 @@ def read_mask(cell, task) -> np.ndarray:
     """The labels of a case: one file of values, or one binary file a class.
 
     The values of a single file go through `task.encode`. Those of a picture are its grey values,
-    or the indices of a palette that holds colours. A file of one class is foreground above half of
-    its range (1, 255 or 65535, the smallest that holds its maximum), which of a soft map of several
-    experts is the majority; one value beside 0, such as 2, is foreground whatever it is.
+    or the indices of a palette that holds colours; or colours, where the task declares such. Those
+    of a volume are the nearest whole numbers, where its scaling or the last digits of real numbers
+    keep it from holding them. JPEG blurs values: there each counts as the nearest that is declared,
+    of those that lie apart. A file of one class is foreground above half of its range (1, 255 or
+    65535, the smallest that holds its maximum), which of a soft map of several experts is the
+    majority; one value beside 0, such as 2, is foreground whatever it is.
 
     Args:
         cell: a path, or `name=path` for every class, joined by `|`: `cup=c.png|disc=d.png`.
@@ -88,7 +111,9 @@ def read_mask(cell, task) -> np.ndarray:
     if files[0][0] or len(files) > 1:
         return _read_class_files(cell, files, task)
     file = files[0][1]
-    values = _read_values(file).array[..., 0]
+    values = _read_values(file, task.coloured).array[..., 0]
+    if not is_volume(file) and is_jpeg(file):
+        values = _unblurred(file, values, task)
     try:
         return task.encode(values)
     except ValueError as error:
@@ -97,7 +122,9 @@ def read_mask(cell, task) -> np.ndarray:
             Problem(
                 file,
                 f"mask values {_few(unknown)} that the task does not declare",
-                f"{task.values}, background {task.background}, tolerance {task.tolerance}",
+                f"{task.values}, background {task.background}, tolerance {task.tolerance}: "
+                "declare them (--classes name=value,…), or take values near a declared one for it "
+                "(tolerance)",
             )
         ) from error
 
@@ -105,8 +132,8 @@ def read_mask(cell, task) -> np.ndarray:
 def write_mask(path, array, like) -> Path:
     """Write a mask in the format and the grid of an image, in one step or not at all.
 
-    A NIfTI image's orientation, affine and header return unchanged; a picture becomes the same
-    lossless format, a JPEG becomes PNG.
+    A volume's orientation and place return unchanged, of NIfTI its header too; DICOM becomes NIfTI.
+    A picture becomes the same lossless format, a JPEG becomes PNG, and so does a mask of colours.
 
     Args:
         path: where to; its ending is replaced by that of the format.
@@ -126,54 +153,20 @@ def write_mask(path, array, like) -> Path:
         'mask.png'
     """
     like = Path(image_files(like)[0])
-    array = np.asarray(array)
-    if not is_volume(like):
-        suffix = like.suffix.lower() if like.suffix.lower() in _LOSSLESS else ".png"
-        with Pillow.open(like) as picture:
-            check_shape(array, picture.size[::-1], like)
+    array, reader = np.asarray(array), _reader(like)
+    name = like.name.lower()
+    if not reader:
+        suffix = like.suffix.lower() if like.suffix.lower() in LOSSLESS else ".png"
+        check_shape(array, picture_shape(like), like)
+        suffix = ".png" if array.dtype == "uint32" else suffix
         return write_picture(Path(path).with_name(stem(path) + suffix), array)
-    suffix = ".nii.gz" if like.name.lower().endswith(".gz") else ".nii"
+    if array.dtype == "uint32":
+        raise ValueError(f"{like}: received a mask with colours, expected numbers: a volume.")
+    suffix = ".nii" if name.endswith(".nii") else ".nii.gz"
+    if reader is itk:  # the voxels of .mhd would be a second file
+        suffix = ".mha" if name.endswith(".mhd") else like.suffix.lower()
     path = Path(path).with_name(stem(path) + suffix)
-    write_volume(path, array, like)
-    return path
-
-
-def write_picture(path, array) -> Path:
-    """Write a picture losslessly, in one step or not at all.
-
-    Args:
-        path: where to, ending in .png, .bmp, .tif or .tiff; its folder is made.
-        array: uint8 or uint16, `(H, W)` or `(H, W, channels)` with 1, 3 (RGB) or 4 (RGBA) channels.
-
-    Returns:
-        The path.
-
-    Raises:
-        ValueError: an array that such a picture cannot hold.
-
-    Example:
-        >>> write_picture(getfixture("tmp_path") / "a.png", np.zeros((4, 6), "uint8")).name
-        'a.png'
-    """
-    path, array = Path(path), np.asarray(array)
-    channels = array.shape[2] if array.ndim == 3 else 1
-    suffix, depths = path.suffix.lower(), ("uint8", "uint16")
-    if (
-        array.dtype not in depths[: 1 if suffix == ".bmp" else 2]
-        or suffix not in _LOSSLESS
-        or array.ndim not in (2, 3)
-        or channels not in (1, 3, 4)
-    ):
-        raise ValueError(
-            f"{path}: received {array.dtype} {array.shape}, expected uint8 (or "
-            "uint16, not in BMP) with 1, 3 or 4 channels, and an ending of "
-            f"{', '.join(_LOSSLESS)}."
-        )
-    if channels > 1:
-        array = array[..., [2, 1, 0, 3][:channels]]  # OpenCV's order is blue, green, red
-    data = cv2.imencode(suffix, array)[1]
-    with replacing(path) as temporary:
-        temporary.write_bytes(data.tobytes())
+    reader.write_volume(path, array, like)
     return path
 
 
@@ -187,7 +180,8 @@ def read_affine(cell) -> np.ndarray | None:
         `(4, 4)` array, `None` for pictures.
     """
     file = Path(mask_files(cell)[0][1])
-    return read_canonical_affine(file) if is_volume(file) else None
+    reader = _reader(file)
+    return reader.read_canonical_affine(file) if reader else None
 
 
 def read_spacing(cell) -> tuple[float, ...]:
@@ -206,10 +200,13 @@ def read_spacing(cell) -> tuple[float, ...]:
 def read_shape(cell) -> tuple[int, ...]:
     """The spatial shape of a cell's first file, as `read_image` gives it, from the header alone."""
     file = Path(image_files(cell)[0])
-    if is_volume(file):
-        return read_canonical_shape(file)
-    with Pillow.open(file) as picture:
-        return picture.size[::-1]
+    reader = _reader(file)
+    return reader.read_canonical_shape(file) if reader else picture_shape(file)
+
+
+def is_volume(path) -> bool:
+    """Whether a path, or a cell's last, is a volume: by its name, or a DICOM file or folder."""
+    return _reader(Path(str(path).rpartition("|")[2])) is not None
 
 
 def stem(path) -> str:
@@ -228,6 +225,16 @@ def mask_files(cell) -> list[tuple[str, str]]:
     """The `(class, path)` pairs of a mask cell `cup=a.png|disc=b.png`; no class is `""`."""
     parts = [re.fullmatch(r"(?:([\w -]+)=)?(.*)", part, re.DOTALL) for part in image_files(cell)]
     return [(part[1] or "", part[2]) for part in parts]
+
+
+def _reader(file):
+    """The module that reads a volume; `None` of a picture."""
+    name = str(file).lower()
+    if nifti.is_nifti(name):
+        return nifti
+    if name.endswith(itk.FORMATS):
+        return itk
+    return dicom if not name.endswith(_PICTURES) and dicom.is_dicom(file) else None
 
 
 def _few(values):
@@ -296,17 +303,45 @@ def _read_class_files(cell, files, task):
     return labels
 
 
-def _read_values(file):
+def _read_values(file, colours=False):
     """A mask file as an image of one channel."""
-    image = _read(file, mask=True)
+    image = _read(file, mask=True, colours=colours)
     array = image.array
-    if array.shape[-1] > 2 and not (array[..., :1] == array[..., :3]).all():
-        raise DataError(
-            Problem(file, "a mask with colours", "grey values, a palette, or three equal channels")
-        )
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise DataError(Problem(file, "NaN or infinite mask values", "whole numbers"))
-    return Image(_narrow(array[..., :1]), image.spacing, image.affine)
+    if image.affine is None:
+        array = mask_numbers(file, array, colours)[..., None]
+    return Image(_narrow(array), image.spacing, image.affine)
+
+
+def _unblurred(file, values, task):
+    """Values of a JPEG as the nearest declared ones, of those that lie apart from all others."""
+    labels = task.label_of_value
+    if task.coloured or not _close(np.unique(values), task):
+        return values
+    none = labels[task.background[0]]
+    kept = [
+        v
+        for v, label in labels.items()
+        if label == none or all(abs(v - w) >= _APART for w in labels if labels[w] != label)
+    ]
+    lost = sorted(v for v in set(labels) - set(kept) if labels[v] not in {labels[w] for w in kept})
+    nearest = np.array(kept)[np.abs(np.arange(256)[:, None] - kept).argmin(axis=1)]
+    found = nearest[values]
+    if lost or (values.any() and (found == found.flat[0]).all() and values.max() < _APART):
+        blurred = f"a JPEG mask, which blurs the values {lost or _few(np.unique(values).tolist())}"
+        expected = f"a lossless format, or values at least {_APART} apart"
+        raise DataError(Problem(file, f"{blurred} into one another", expected))
+    return found.astype("uint8")
+
+
+def _close(present, task):
+    """Whether a mask's values are no labels yet, or lie so close that JPEG may have made them."""
+    if task.undeclared(present):
+        return True
+    labels = task.encode(present)
+    near = np.abs(present[:, None].astype(int) - present) < _APART
+    return bool((near & (labels[:, None] != labels)).any())
 
 
 def _narrow(values):
@@ -317,10 +352,11 @@ def _narrow(values):
     return whole if np.array_equal(whole, values) else values
 
 
-def _read(file, mask=False):
+def _read(file, mask=False, colours=False):
     try:
-        _check_file(file)
-        return read_volume(file) if is_volume(file) else _read_picture(file, mask)
+        reader = _reader(file)
+        _check_file(file, reader)
+        return reader.read_volume(file, mask) if reader else read_picture(file, mask, colours)
     except DataError:
         raise
     except Exception as error:  # decoders raise nearly every type on damaged bytes
@@ -333,56 +369,17 @@ def _read(file, mask=False):
         ) from error
 
 
-def _check_file(file):
+def _check_file(file, reader):
     """What can be said without a decoder."""
     expected = "an image file (" + ", ".join(FORMATS) + ")"
     if not file.exists():
-        raise DataError(Problem(file, "no such file", expected))
-    if _is_dicom(file):
-        folder = file if file.is_dir() else file.parent
-        raise DataError(
-            Problem(file, "DICOM", f"NIfTI; convert it with `dcm2niix -z y -o OUTPUT {folder}`")
-        )
+        link = "a link to what is no longer there" if file.is_symlink() else "no such file"
+        raise DataError(Problem(file, link, expected))
+    if reader is dicom:
+        return
     if file.is_dir():
         raise DataError(Problem(file, "a folder", expected))
     if file.stat().st_size == 0:
         raise DataError(Problem(file, "an empty file (0 bytes)", expected))
     if not file.name.lower().endswith(FORMATS):
         raise DataError(Problem(file, f"the ending {file.suffix or 'of no format'}", expected))
-
-
-def _is_dicom(file):
-    if file.is_dir():
-        return any(_is_dicom(child) for child in file.iterdir() if child.is_file())
-    with open(file, "rb") as stream:
-        return file.suffix.lower() == ".dcm" or stream.read(132)[128:] == b"DICM"
-
-
-def _read_picture(file, mask):
-    with Pillow.open(file) as picture:
-        if picture.format == "TIFF" and picture.n_frames > 1:
-            raise DataError(Problem(file, f"{picture.n_frames} pages", "one page a file"))
-        if picture.format == "TIFF" and (turn := picture.getexif().get(274, 1)) != 1:
-            raise DataError(  # which Pillow would turn, but not the mask that lies on it
-                Problem(file, f"the orientation tag {turn}", "1: pixels stored as they are shown")
-            )
-        deep = ";16" in str(picture.tile) and picture.mode in ("LA", "RGB", "RGBA")
-        picture.load()  # before anything else: Pillow refuses truncated data, OpenCV does not
-        if deep:  # 16-bit colour, which Pillow cuts to 8 bits
-            array = cv2.imdecode(np.fromfile(file, "uint8"), cv2.IMREAD_UNCHANGED)
-            array = array[..., [2, 1, 0, 3][: array.shape[-1]]]
-        elif picture.mode == "P" and mask and _has_colours(picture):
-            array = np.asarray(picture)
-        elif picture.mode == "1":
-            array = np.asarray(picture.convert("L"))
-        elif picture.mode in ("L", "LA", "RGB", "RGBA", "F") or picture.mode.startswith("I"):
-            array = np.asarray(picture)
-        else:
-            array = np.asarray(picture.convert("RGB"))
-    array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    return Image(array.reshape(*array.shape[:2], -1), (1.0, 1.0))
-
-
-def _has_colours(picture):
-    palette = np.array(picture.getpalette("RGB")).reshape(-1, 3)
-    return bool((palette != palette[:, :1]).any())

@@ -1,6 +1,5 @@
 """The MATLAB files of the Chiu 2015 data set as PNG: everything downstream reads pictures."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +7,10 @@ import pandas as pd
 from PIL import Image as Pillow
 from scipy.io import loadmat
 
+from keras_meduda.data.cache import made, states
 from keras_meduda.data.cases import case_table, read_cases, write_cases
-from keras_meduda.data.files import state_of
-from keras_meduda.data.io import DataError, Problem, replacing, write_picture
+from keras_meduda.data.files import each
+from keras_meduda.data.io import DataError, Problem, write_picture
 
 KEYS = ("images", "manualFluid1")
 
@@ -25,8 +25,8 @@ def convert_chiu(files, folder, size=(256, 256)) -> pd.DataFrame:
 
     Args:
         files: one `.mat` file a subject, `images` and `manualFluid1` `(rows, columns, B-scans)`.
-        folder: where to, with a table `cases.csv`; `made_from.json` is written last. Where it
-            names the same files, of the same size and time of change, nothing is written.
+        folder: where to, with a table `cases.csv`, which is written last. Where it was made of the
+            same files, of the same size and time of change, nothing is written.
         size: of the pictures; image and mask go through Pillow's bicubic filter, as the published
             ones did. `None` keeps the files' own. Default `(256, 256)`.
 
@@ -39,19 +39,12 @@ def convert_chiu(files, folder, size=(256, 256)) -> pd.DataFrame:
             that cannot be written to.
     """
     folder = Path(folder)
-    table, record = folder / "cases.csv", folder / "made_from.json"
-    stamps = [[Path(f).name, *state_of(f)] for f in files]
-    if table.exists() and record.exists() and json.loads(record.read_text()) == stamps:
-        return read_cases(table)
-    subjects, problems = [], []
-    for file in files:
-        try:
-            subjects.append(_labelled(file))
-        except DataError as error:
-            problems += error.problems
-    if problems:
-        raise DataError(*problems)
-    record.unlink(missing_ok=True)  # until all is written, the pictures are of no known files
+    of = [states(files), size]
+    return read_cases(made(folder / "cases.csv", of, lambda: _convert(files, folder, size)))
+
+
+def _convert(files, folder, size):
+    subjects = each(_labelled, files, "reading MATLAB files")
     rows, unmarked = [], 0
     for subject, scans in enumerate(subjects):
         for grey, mask, nans in scans:
@@ -62,15 +55,11 @@ def convert_chiu(files, folder, size=(256, 256)) -> pd.DataFrame:
                 row[column] = folder / f"{column}s" / f"{name}.png"
                 _write(row[column], pixels, size)
             rows.append(row)
-    cases = case_table(rows)
-    write_cases(cases, table)
-    with replacing(record) as unfinished:
-        unfinished.write_text(json.dumps(stamps))
+    write_cases(case_table(rows), folder / "cases.csv")
     print(
         f"{folder}: wrote {len(rows)} B-scans of {len(files)} files as PNG, image and mask"
         + (f"; {unmarked} pixels without a number count as background" if unmarked else "")
     )
-    return cases
 
 
 def _labelled(file):

@@ -1,6 +1,5 @@
 """Square regions around the optic disc, and the way back to the full photograph."""
 
-import json
 import math
 import os
 import re
@@ -10,9 +9,12 @@ import numpy as np
 import pandas as pd
 
 from keras_meduda.data import spatial
-from keras_meduda.data.cases import read_cases, read_table, write_cases
+from keras_meduda.data.boxes import CORNERS, read_boxes
+from keras_meduda.data.cache import recorded, remove_outdated, states
+from keras_meduda.data.cases import read_cases, write_cases
 from keras_meduda.data.catalog import FUNDUS
-from keras_meduda.data.files import state_of
+from keras_meduda.data.channels import to_channels
+from keras_meduda.data.files import each
 from keras_meduda.data.io import (
     DataError,
     Problem,
@@ -20,10 +22,8 @@ from keras_meduda.data.io import (
     mask_files,
     read_image,
     read_mask,
-    replacing,
     write_picture,
 )
-from keras_meduda.progress import track
 
 PLACE = ["x0", "y0", "full_width", "full_height"]  # columns that lead back to the full field
 
@@ -118,7 +118,8 @@ def prepare_rois(cases, task, out, boxes=None, scale=1.6, size=None) -> pd.DataF
         cases: case table of photographs.
         task: the fundus `Task` of its masks.
         out: folder to write.
-        boxes: CSV file `case,x0,y0,x1,y1` of the discs in pixels. Default: none.
+        boxes: CSV file `case,x0,y0,x1,y1` of the discs in pixels, or what `read_boxes` makes of
+            another. Default: none.
         scale: side of the region in diameters of the disc. Default 1.6.
         size: side in pixels, instead of `scale`. Default `None`.
 
@@ -136,9 +137,11 @@ def prepare_rois(cases, task, out, boxes=None, scale=1.6, size=None) -> pd.DataF
         )
     out = Path(out).absolute()
     box_of = {}
-    if boxes:
-        table = read_boxes(boxes).sort_values("score", kind="stable")  # the surest box is last
-        corners = table[["x0", "y0", "x1", "y1"]].itertuples(index=False, name=None)
+    if boxes is not None:
+        frame = boxes if isinstance(boxes, pd.DataFrame) else read_boxes(boxes)
+        boxes = "boxes" if frame is boxes else boxes
+        table = frame.sort_values("score", kind="stable")  # the surest box is last
+        corners = table[CORNERS].itertuples(index=False, name=None)
         box_of = dict(zip(table["case"], corners, strict=True))
         if unknown := sorted(set(box_of) - set(cases["case"])):
             found = f"boxes of {len(unknown)} cases that the table lacks, such as {unknown[0]!r}"
@@ -152,7 +155,7 @@ def prepare_rois(cases, task, out, boxes=None, scale=1.6, size=None) -> pd.DataF
                 "names unique in the whole table",
             )
         )
-    squares = _try_all(
+    squares = each(
         lambda case: _square(case, task, box_of.get(case.case), scale, size),
         list(cases.itertuples()),
         "Finding discs",
@@ -174,11 +177,10 @@ def prepare_rois(cases, task, out, boxes=None, scale=1.6, size=None) -> pd.DataF
             )
         )
     _refuse_other_regions(out / "cases.csv", table)
-    _refuse_files_of_others(out / "made_from.json", cases, table)
+    _refuse_files_of_others(out, cases, table)
     write_cases(table, out / "cases.csv")
-    _remove_outdated(out / "made_from.json", task, cases, table)
-
-    _try_all(
+    remove_outdated(out, _made_of(out, task, cases, table))
+    each(
         lambda job: _cut(task, *job),
         [
             (case, square, target)
@@ -191,59 +193,14 @@ def prepare_rois(cases, task, out, boxes=None, scale=1.6, size=None) -> pd.DataF
     return table
 
 
-def read_boxes(path) -> pd.DataFrame:
-    """The boxes of a CSV file `case,x0,y0,x1,y1`, with a `score` where the file has none: 1.
-
-    Args:
-        path: the file.
-
-    Returns:
-        A frame `case, x0, y0, x1, y1, score`, numbers but for the case.
-
-    Raises:
-        DataError: what `read_table` says, values that are no numbers, or an empty box.
-    """
-    names = ["x0", "y0", "x1", "y1"]
-    table = read_table(path, required=["case", *names])
-    table["score"] = table.get("score", "1")
-    boxes = table[["case"]].join(table[[*names, "score"]].apply(pd.to_numeric, errors="coerce"))
-    good = (boxes["x1"] > boxes["x0"]) & (boxes["y1"] > boxes["y0"]) & boxes["score"].notna()
-    good &= np.isfinite(boxes[names]).all(axis=1)
-    if not good.all():
-        raise DataError(
-            *(
-                Problem(
-                    path,
-                    f"the box {' '.join(row[names])} of {row['case']!r}",
-                    "finite numbers x0 < x1, y0 < y1 (and a score, where there is that column)",
-                )
-                for _, row in table[~good].iterrows()
-            )
-        )
-    return boxes
-
-
 def _safe(name):
     return re.sub(r"[^\w.-]+", "_", name)
-
-
-def _try_all(function, items, description):
-    """A function of every item; all problems at once."""
-    results, problems = [], []
-    for item in track(items, len(items), description):
-        try:
-            results.append(function(item))
-        except DataError as error:
-            problems += error.problems
-    if problems:
-        raise DataError(*problems)
-    return results
 
 
 def _square(case, task, box, scale, size):
     """The square of a case, and its place in the full field."""
     if case.mask and box is None:
-        labels = read_mask(case.mask, task)
+        labels = read_mask(case.mask, task.of(case))
         shape = labels.shape
         box = disc_box(labels) if labels.ndim == 2 and labels.any() else None
     else:
@@ -277,15 +234,12 @@ def _refuse_other_regions(path, table):
         )
 
 
-def _refuse_files_of_others(record, cases, table):
+def _refuse_files_of_others(out, cases, table):
     """A region takes the place of an earlier region alone: of no input, and of no other file."""
-    known = json.loads(record.read_text()) if record.exists() else {}
-    cells = [image_files(cell) for cell in cases["image"]]
-    cells += [[file for _, file in mask_files(cell)] for cell in cases["mask"]]
-    inputs = {os.path.realpath(file) for files in cells for file in files if file}
-    problems = []
+    known, problems = recorded(out), []
+    inputs = {os.path.realpath(file) for case in cases.itertuples() for file in _files(case)}
     for target in table.itertuples():
-        own = Path(target.image).relative_to(record.parent).as_posix() in known
+        own = Path(target.image).relative_to(out).as_posix() in known
         for path in filter(None, (target.image, target.mask)):
             if os.path.realpath(path) in inputs:
                 problems.append(Problem(path, "an input in place of its region", "another --out"))
@@ -295,24 +249,19 @@ def _refuse_files_of_others(record, cases, table):
         raise DataError(*problems)
 
 
-def _remove_outdated(record, task, cases, table):
-    """Finished pictures may be kept only if they were cut out of the same files, read alike."""
-    known = json.loads(record.read_text()) if record.exists() else {}
-    for case, target in zip(cases.itertuples(), table.itertuples(), strict=True):
-        files = [*image_files(case.image), *(file for _, file in mask_files(case.mask))]
-        stamps = [
-            [path.name, *state_of(path)]
-            for path in map(Path, filter(None, files))
-            if path.exists()  # or reading it says so
-        ]
-        stamps.append([list(pair) for pair in task.label_of_value.items()])
-        name = Path(target.image).relative_to(record.parent).as_posix()
-        if known.get(name) != stamps:
-            for path in filter(None, (target.image, target.mask)):
-                Path(path).unlink(missing_ok=True)
-        known[name] = stamps
-    with replacing(record) as unfinished:
-        unfinished.write_text(json.dumps(known))
+def _made_of(out, task, cases, table):
+    """What each picture is made of, by its name: the files of its case, and how they are read."""
+    values = list(task.label_of_value.items())
+    return {
+        Path(path).relative_to(out).as_posix(): [states(_files(case)), values]
+        for case, target in zip(cases.itertuples(), table.itertuples(), strict=True)
+        for path in filter(None, (target.image, target.mask))
+    }
+
+
+def _files(case):
+    files = [*image_files(case.image), *(file for _, file in mask_files(case.mask))]
+    return list(filter(None, files))
 
 
 def _cut(task, case, square, target):
@@ -332,8 +281,11 @@ def _cut(task, case, square, target):
         if picture.dtype.kind == "f":
             raise DataError(Problem(case.image, f"{picture.dtype} values", "8 or 16 bits"))
         if picture.shape[-1] == 2:  # grey with alpha, which few programs read
-            picture = picture[..., :1]
+            try:
+                picture = to_channels(picture, 1)
+            except ValueError as error:
+                raise DataError(Problem(case.image, str(error), "grey or colour")) from error
         write_picture(target.image, region(picture, case.image))
     if target.mask and not Path(target.mask).exists():
-        labels = region(read_mask(case.mask, task), case.mask)
+        labels = region(read_mask(case.mask, task.of(case)), case.mask)
         write_picture(target.mask, FUNDUS.decode(FUNDUS.one_hot(labels)))

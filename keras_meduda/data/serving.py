@@ -66,6 +66,8 @@ def preprocess_volume(volume, spacing, preprocessing: Preprocessing):
         (TensorShape([8, 8, 8, 3]), [0, -1, 0])
     """
     x = tf.transpose(tf.cast(volume, "float32"), (*preprocessing.order, 3))
+    if preprocessing.nan_background:
+        x = tf.where(tf.math.is_nan(x), 0.0, x)
     grid, start = place = _placement(x, spacing, preprocessing)
     darkest = 0.0
     if preprocessing.normalise == "zscore":

@@ -27,7 +27,7 @@ def lesion_volumes(cases: pd.DataFrame, task) -> np.ndarray:
         try:
             if not row.mask:
                 raise DataError(Problem(row.image, "no mask", "one whose volume can be measured"))
-            voxels = np.count_nonzero(read_mask(row.mask, task))
+            voxels = np.count_nonzero(read_mask(row.mask, task.of(row)))
             volumes.append(voxels * float(np.prod(read_spacing(row.image))))
         except DataError as error:
             problems += error.problems

@@ -102,8 +102,8 @@ def reference_shares(cases: pd.DataFrame, task) -> dict[str, np.ndarray]:
         task: declares the values of the mask files.
     """
     shares = []
-    for cell in cases["mask"]:
-        hot = task.one_hot(read_mask(cell, task))
+    for row in cases.itertuples():
+        hot = task.one_hot(read_mask(row.mask, task.of(row)))
         shares.append(hot.mean(axis=tuple(range(hot.ndim - 1))))
     shares = np.stack(shares) if task.overlapping else np.stack(shares)[:, 1:]
     return dict(zip(task.classes, shares.T, strict=True))

@@ -35,7 +35,7 @@ def evaluate_meddistill(run, cases: pd.DataFrame, task=None) -> pd.DataFrame:
     predictions = predict_all(run, list(cases["image"]))
     for case, probabilities in zip(cases.itertuples(), predictions, strict=True):
         a = probabilities[..., -1] > 1.0 / (1.0 + np.exp(-LOGIT))
-        b = read_mask(case.mask, task) > 0
+        b = read_mask(case.mask, task.of(case)) > 0
         both = np.count_nonzero(a & b)
         rows.append(
             {

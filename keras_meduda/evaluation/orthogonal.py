@@ -93,7 +93,7 @@ def write_orthogonal_slices(folder, run, cases, frame, masks=None) -> list[Path]
         row = cases[(cases["case"] == case) & (cases["domain"] == domain)].iloc[0]
         image = read_image(row["image"])
         prediction = (masks or run.task.masks)(predict(run, image)).any(axis=-1)
-        reference = read_mask(row["mask"], run.task) > 0
+        reference = read_mask(row["mask"], run.task.of(row)) > 0
         picture = orthogonal_slices(image.array, prediction, reference, image.spacing)
         files.append(write_picture(Path(folder) / f"{name}.png", picture))
     return files

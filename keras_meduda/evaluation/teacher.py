@@ -14,7 +14,7 @@ def evaluate_teacher(targets, cases: pd.DataFrame, task) -> pd.DataFrame:
     A case in which the teacher failed counts as an empty mask.
 
     Args:
-        targets: the HDF5 file of `make_teacher_targets.py`.
+        targets: the table of `make_teacher_targets.py`.
         cases: a case table whose rows all have masks.
         task: declares the values of the mask files; all classes together are the foreground.
 
@@ -25,21 +25,20 @@ def evaluate_teacher(targets, cases: pd.DataFrame, task) -> pd.DataFrame:
         DataError: a missing or damaged file or case, or one whose image is not that which the
             teacher saw.
     """
-    rows = []
-    with open_targets(targets) as file:
-        for case in cases.itertuples():
-            reference, target = read_mask(case.mask, task) > 0, target_of(file, case)
-            found = np.zeros_like(reference) if target is None else target.probability > 0.5
-            rows.append(
-                {
-                    "case": case.case,
-                    "domain": case.domain,
-                    "group": case.group,
-                    "class": "+".join(task.classes),
-                    **case_metrics(found, reference, (1.0, 1.0)),
-                    "prediction_empty": not found.any(),
-                    "reference_empty": not reference.any(),
-                    "failed": target is None,
-                }
-            )
+    rows, table = [], open_targets(targets)
+    for case in cases.itertuples():
+        reference, target = read_mask(case.mask, task.of(case)) > 0, target_of(table, case)
+        found = np.zeros_like(reference) if target is None else target.probability > 0.5
+        rows.append(
+            {
+                "case": case.case,
+                "domain": case.domain,
+                "group": case.group,
+                "class": "+".join(task.classes),
+                **case_metrics(found, reference, (1.0, 1.0)),
+                "prediction_empty": not found.any(),
+                "reference_empty": not reference.any(),
+                "failed": target is None,
+            }
+        )
     return pd.DataFrame(rows)

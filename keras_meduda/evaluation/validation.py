@@ -45,9 +45,9 @@ def mean_dice(cases, task, preprocessing, window=None):
         run = runs.setdefault(id(network), Run(Path(), network, task, preprocessing, window))
         scores = []
         predictions = predict_all(run, list(cases["image"]))
-        for image, mask, p in zip(cases["image"], cases["mask"], predictions, strict=True):
-            labels = read_mask(mask, task)
-            check_grid(labels, mask, image)
+        for row, p in zip(cases.itertuples(), predictions, strict=True):
+            labels = read_mask(row.mask, task.of(row))
+            check_grid(labels, row.mask, row.image)
             reference = task.one_hot(labels)[..., -len(task.classes) :] > 0
             prediction, axes = task.masks(p), tuple(range(reference.ndim - 1))
             both = 2.0 * np.count_nonzero(prediction & reference, axis=axes)

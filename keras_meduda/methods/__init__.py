@@ -4,6 +4,7 @@ from keras_meduda.methods.category_regularization import CategoryRegularization
 from keras_meduda.methods.foundation_distillation import FoundationDistillation
 from keras_meduda.methods.kl_distillation import KLDistillation
 from keras_meduda.methods.masked_consistency import MaskedConsistency
+from keras_meduda.methods.source_free import SourceFree
 from keras_meduda.methods.supervised import Supervised
 
 __all__ = [
@@ -11,5 +12,6 @@ __all__ = [
     "FoundationDistillation",
     "KLDistillation",
     "MaskedConsistency",
+    "SourceFree",
     "Supervised",
 ]

@@ -27,7 +27,12 @@ class Method(keras.Model):
         start: what tells the first weights from others; `km.fit` sets it.
         discriminators: networks by name that are trained against `network`, by an optimiser of
             their own. Default none.
+        guarded: names of terms that learn from the target and must not undo what the others learn,
+            see `guarded_gradient`; the cosine is logged as `cosine`. Costs a second way back
+            through the network. Default none.
     """
+
+    guarded = ()
 
     def __new__(cls, *args, **kwargs):
         """Notes the arguments, so that no method can forget one."""
@@ -151,31 +156,55 @@ class Method(keras.Model):
 
     def train_step(self, batch):
         """One update of the network on one batch; returns the terms and their sum."""
-        variables = self.trained_variables
-        with tf.GradientTape() as tape:
+        with tf.GradientTape(persistent=bool(self.guarded)) as tape:
             outputs = self.forward(batch, training=True)
             terms = self.losses(batch, outputs)
-            loss = sum(terms.values())
-            # replicas add their gradients up, half precision needs its gradients large
-            share = loss / tf.distribute.get_strategy().num_replicas_in_sync
-            scaled = self.optimizer.scale_loss(share)
-        gradients = tape.gradient(scaled, variables)
+            parts = [self._scaled(sum(part)) for part in self._parts(terms)]
+        monitored = self.monitored(batch, outputs)
+        if self.guarded:
+            gradients, monitored["cosine"] = self._guarded(tape, *parts)
+        else:
+            gradients = tape.gradient(*parts, self.trained_variables)
         if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
             gradients = self.overflowing_together(gradients)
-        monitored = self.monitored(batch, outputs)
-        self.optimizer.apply(gradients, variables)
+        self.optimizer.apply(gradients, self.trained_variables)
         if self.discriminators:
             monitored = {**monitored, **self._train_discriminators(batch, outputs)}
         self.step.assign_add(1)
         self.after_step()
-        return {**terms, "loss": loss, **monitored}
+        return {**terms, "loss": sum(terms.values()), **monitored}
+
+    def _scaled(self, loss):
+        """Replicas add their gradients up, half precision needs its gradients large."""
+        return self.optimizer.scale_loss(loss / _replicas())
+
+    def _parts(self, terms):
+        """The terms, or those that are not guarded and those that are."""
+        if not self.guarded:
+            return [terms.values()]
+        if missing := set(self.guarded) - set(terms):
+            raise ValueError(
+                f"{type(self).__name__}: guarded terms {sorted(missing)}; there are {list(terms)}."
+            )
+        free = [term for name, term in terms.items() if name not in self.guarded]
+        return [free, [terms[name] for name in self.guarded]]
+
+    def _guarded(self, tape, source, target):
+        """The guarded gradient of both parts; all replicas judge by the sums over all of them."""
+        zero = tf.UnconnectedGradients.ZERO
+        sums = [
+            [self.global_sum(g) for g in tape.gradient(part, self.trained_variables, None, zero)]
+            for part in (source, target)
+        ]
+        gradients, cosine = guarded_gradient(*sums)
+        return [g / _replicas() for g in gradients], cosine  # replicas add them up once more
 
     def _train_discriminators(self, batch, outputs):
         """One update of the discriminators on what the network gave before its own update."""
         variables = self.discriminator_variables
         with tf.GradientTape() as tape:
             terms = self.discriminator_losses(batch, outputs)
-            share = sum(terms.values()) / tf.distribute.get_strategy().num_replicas_in_sync
+            share = sum(terms.values()) / _replicas()
         self.discriminator_optimizer.apply(tape.gradient(share, variables), variables)
         return terms
 
@@ -184,6 +213,47 @@ class Method(keras.Model):
         outputs = self.forward(batch, training=False)
         terms = self.losses(batch, outputs)
         return {**terms, "loss": sum(terms.values()), **self.monitored(batch, outputs)}
+
+
+def guarded_gradient(source, target):
+    """Source's gradient and what of the target's does not point against it: (gradients, cosine).
+
+    g = g_s + ((1 + cos)/2)² · (g_t − min(0, ⟨g_s, g_t⟩)/‖g_s‖² · g_s), with the cosine of g_s and
+    g_t over all variables together. A gradient that overflowed, whose step loss scaling skips,
+    counts as a cosine of 0.
+
+    Args:
+        source: gradients of the source's terms, one tensor a variable.
+        target: those of the guarded terms.
+
+    Returns:
+        The gradients to apply, and the cosine, −1 to 1.
+
+    Source:
+        Projection: Yu et al., Gradient surgery for multi-task learning, NeurIPS 2020; the scale:
+        GraTa (Chen et al., arXiv 2408.07343).
+
+    Example:
+        >>> gradients, cosine = guarded_gradient([ops.ones(2)], [-ops.ones(2)])
+        >>> gradients[0].numpy().tolist(), round(float(cosine), 3)
+        ([1.0, 1.0], -1.0)
+    """
+
+    def product(a, b):
+        pairs = zip(a, b, strict=True)
+        return sum(ops.sum(ops.cast(x, "float32") * ops.cast(y, "float32")) for x, y in pairs)
+
+    both, length = product(source, target), product(source, source)
+    lengths = ops.sqrt(length) * ops.sqrt(product(target, target))
+    cosine = ops.clip(ops.divide_no_nan(both, lengths), -1.0, 1.0)
+    against = ops.divide_no_nan(ops.minimum(both, 0.0), length)
+    scale = ((1.0 + cosine) / 2.0) ** 2
+    gradients = [s + scale * (t - against * s) for s, t in zip(source, target, strict=True)]
+    return gradients, ops.where(ops.isfinite(cosine), cosine, 0.0)
+
+
+def _replicas():
+    return tf.distribute.get_strategy().num_replicas_in_sync
 
 
 def _plain(value):

@@ -4,9 +4,11 @@ import keras
 from keras import layers, ops
 
 from keras_meduda.models.blocks import CropToMatch, batch_norm, conv, max_pool
+from keras_meduda.models.needs import needs
 from keras_meduda.models.transposed import conv_transpose
 
 
+@needs(small={"filters": (8, 16)})
 def AERUNet(input_shape, channels, filters=(32, 64, 128, 256, 512), name="aerunet"):
     """Attention-enhanced residual U-Net, 2D or 3D by the length of `input_shape`.
 

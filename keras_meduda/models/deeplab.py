@@ -6,10 +6,12 @@ import keras
 from keras import layers
 
 from keras_meduda.models.blocks import ResizeTo, batch_norm, check_rank, conv, kaiming_normal
+from keras_meduda.models.needs import needs
 
 BACKBONES = ("mobilenetv2", "resnet50")
 
 
+@needs(ranks=(2,))
 def DeepLabV3Plus(input_shape, channels, backbone="mobilenetv2", boundary=True, weights=None,
                   name="deeplabv3plus"):
     """DeepLabV3+ at output stride 16 whose mask branch also reads the boundary logit.

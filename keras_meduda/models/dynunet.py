@@ -10,11 +10,13 @@ from keras_meduda.models.blocks import (
     kaiming_normal,
     per_axis,
 )
+from keras_meduda.models.needs import needs
 from keras_meduda.models.transposed import conv_transpose
 
 
-def DynUNet(input_shape, channels, kernel_sizes=(3, 3, 3, 3, 3), strides=(1, 2, 2, 2, 2),
-            filters=None, residual=False, deep_supervision=0, name="dynunet"):
+@needs(spacing=True, small={"filters": (8, 8, 16, 16, 16)})
+def DynUNet(input_shape, channels, kernel_sizes=None, strides=None, filters=None, residual=False,
+            deep_supervision=0, spacing=None, name="dynunet"):
     """U-Net of instance-normalised convolutions, 2D or 3D by the length of `input_shape`.
 
     Block: (conv, instance norm, LeakyReLU 0.01) × 2, strided in its first convolution. Decoder:
@@ -29,12 +31,15 @@ def DynUNet(input_shape, channels, kernel_sizes=(3, 3, 3, 3, 3), strides=(1, 2, 
         input_shape: `(*spatial, image channels)`; spatial sizes may be `None` and need not divide
             the strides.
         channels: number of logit channels.
-        kernel_sizes: for each level an odd number, or one per axis. Default 3 in five levels.
+        kernel_sizes: for each level an odd number, or one per axis. Default 3 in five levels, but 1
+            in the first along an axis of far longer voxels.
         strides: for each level a number, or one per axis; the first is 1. Default
-            `(1, 2, 2, 2, 2)`.
+            `(1, 2, 2, 2, 2)`, but 1 in the second along an axis of far longer voxels.
         filters: width of each level. Default 32, doubled at each level up to 320.
         residual: whether the encoder's blocks are residual. Default `False`.
         deep_supervision: number of levels below the topmost with logits of their own. Default 0.
+        spacing: voxels in mm along the axes, for the defaults of `kernel_sizes` and `strides`: an
+            axis is far longer above twice the smallest. Default `None`, all alike.
         name: name of the model.
 
     Returns:
@@ -57,6 +62,9 @@ def DynUNet(input_shape, channels, kernel_sizes=(3, 3, 3, 3, 3), strides=(1, 2, 
         29466
     """
     rank = len(input_shape) - 1
+    long = [s > 2 * min(spacing) for s in spacing] if spacing else [False] * rank
+    kernel_sizes = kernel_sizes or (tuple(1 if far else 3 for far in long), 3, 3, 3, 3)
+    strides = strides or (1, tuple(1 if far else 2 for far in long), 2, 2, 2)
     depth = len(strides)
     filters = filters or [min(32 * 2**level, 320) for level in range(depth)]
     if not depth == len(kernel_sizes) == len(filters):

@@ -11,13 +11,18 @@ from keras_meduda.models.blocks import (
     kaiming_normal,
     max_pool,
 )
+from keras_meduda.models.needs import needs
 
 
+@needs(ranks=(3,), axes="slices")
 def RatLesNetV2(input_shape, channels, name="ratlesnetv2"):
     """Three-level 3D encoder and decoder of constant width with trilinear upsampling.
 
     Block: y = x + f(f(x)), f(x) = conv3(BN(ReLU(x))); bottleneck: conv1(BN(ReLU(x))), the ReLU
     before the norm. Every decoder level reads [up(bottleneck(x)), skip].
+
+    Odd sizes, as in the original: max pooling keeps the last plane (9 → 5), upsampling interpolates
+    to the size of the skip connection.
 
     Args:
         input_shape: `(slices, rows, columns, image channels)`, slices first as in the published

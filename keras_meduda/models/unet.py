@@ -11,9 +11,11 @@ from keras_meduda.models.blocks import (
     padded_conv,
     per_axis,
 )
+from keras_meduda.models.needs import needs
 from keras_meduda.models.transposed import conv_transpose
 
 
+@needs(small={"filters": (8, 16, 32)})
 def UNet(input_shape, channels, filters=(16, 32, 64, 128, 256), strides=None, res_units=2,
          norm="batch", name="unet"):
     """U-Net with strided convolutions and residual units, 2D or 3D by the length of `input_shape`.

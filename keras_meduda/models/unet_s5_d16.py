@@ -11,8 +11,10 @@ from keras_meduda.models.blocks import (
     kaiming_normal,
     max_pool,
 )
+from keras_meduda.models.needs import needs
 
 
+@needs(ranks=(2,))
 def UNetS5D16(input_shape, channels, head="psp", auxiliary=True, name="unet_s5_d16"):
     """Five-stage U-Net, 64 to 1024 wide, with a full-resolution FCN, PSP or DeepLabV3 head.
 

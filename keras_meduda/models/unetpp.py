@@ -4,8 +4,10 @@ import keras
 from keras import layers
 
 from keras_meduda.models.blocks import ResizeTo, batch_norm, conv, max_pool
+from keras_meduda.models.needs import needs
 
 
+@needs(small={"filters": (8, 16)})
 def UNetPlusPlus(input_shape, channels, filters=(32, 64, 128, 256, 512), deep_supervision=False,
                  name="unetplusplus"):
     """Nested U-Net with linear upsampling, 2D or 3D by the length of `input_shape`.

@@ -6,12 +6,14 @@ import keras
 from keras import layers, ops
 
 from keras_meduda.models.blocks import conv, instance_block
+from keras_meduda.models.needs import needs
 from keras_meduda.models.transposed import conv_transpose
 
 _PATCH = 16
 _DEPTH = 12
 
 
+@needs(multiple=16, small={"feature_size": 4, "hidden": 24, "mlp": 48, "heads": 2})
 def UNETR(input_shape, channels, feature_size=16, hidden=768, mlp=3072, heads=12, name="unetr"):
     """U-Net transformer, 2D or 3D by the length of `input_shape`.
 

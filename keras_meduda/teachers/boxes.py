@@ -67,7 +67,7 @@ def boxes_from_masks(cases: pd.DataFrame, task, jitter: int = 0, seed: int = 0) 
     """
     rows, labelled = [], cases[cases["mask"] != ""]
     for case in track(labelled.itertuples(), len(labelled), "boxes from masks"):
-        labels = read_mask(case.mask, task)
+        labels = read_mask(case.mask, task.of(case))
         if labels.ndim != 2:
             raise DataError(Problem(case.mask, f"shape {labels.shape}", "a picture (two axes)"))
         check_grid(labels, case.mask, case.image)
@@ -223,7 +223,7 @@ def write_yolo(cases: pd.DataFrame, task, folder, name: str = "tumour", seed: in
     fresh = folder.with_name(f".{folder.name}-unfinished")
     shutil.rmtree(fresh, ignore_errors=True)  # of a call that was interrupted
     for case in track(parts.itertuples(), len(parts), "writing YOLO data"):
-        labels = read_mask(case.mask, task)
+        labels = read_mask(case.mask, task.of(case))
         write_picture(
             fresh / "images" / case.split / f"{case.case}.png",
             as_rgb(read_image(case.image).array),

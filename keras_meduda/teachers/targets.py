@@ -1,29 +1,31 @@
-"""What a teacher hands over: soft masks and embeddings in one HDF5 file, case by case.
+"""What a teacher hands over: a table of cases, and their soft masks and embeddings.
 
-`/<case>/probability` float16 in the image's own grid, `variance` float64, `quality` and `boxes`
-float32, `embedding` float16 where the teacher has one; attributes `teacher`, `version`,
-`image_sha256`, `status` (`done` or `failed`), `reason` and `checksum`.
+The table has the columns `case`, `status` (`done` or `failed`), `reason`, `image` (digest of the
+image's files) and `target`, a path relative to the table. A target is an `.npz` archive by another
+name: `probability` float16 in the image's own grid, `variance`, `quality`, `boxes`, `reason`, and
+`embedding`, the shape of the float16 numbers in the file `.features` of the same name.
 """
 
-import hashlib
-import os
 import shutil
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pandas as pd
 
+from keras_meduda.data.cache import contents, digest, stored
+from keras_meduda.data.cases import read_table
+from keras_meduda.data.files import each
 from keras_meduda.data.io import DataError, Problem, image_files, read_image, replacing
 from keras_meduda.data.spatial import resize
 from keras_meduda.progress import track
 from keras_meduda.teachers.boxes import check_names
 
 NO_BOXES = np.zeros((0, 4), "float32")
-COMPRESSED = ("probability", "embedding")
-CONTENT = {"boxes", "probability", "variance", "quality", "embedding"}
+STORE = "prepared"  # folder beside the table, where students keep prepared images as well
+COLUMNS = ["case", "status", "reason", "image", "target"]
 
 
 class Failure(ValueError):
@@ -115,120 +117,108 @@ def make_targets(path, cases: pd.DataFrame, teacher: Teacher, boxes=None) -> pd.
     """Runs a teacher over cases and keeps what it says; a second start goes on where it stopped.
 
     A case is done anew where its image, its boxes, the teacher or its version changed, or where
-    what is stored is damaged. A file that cannot be read at all is set aside as
-    `<name>.unreadable`. The size is announced after the first case that is taught.
+    what is stored is damaged. The size is announced after the first case that is taught.
 
     Args:
-        path: the HDF5 file.
+        path: the table, a CSV file; targets lie in the folder `prepared` beside it.
         cases: a case table; masks are not read.
         teacher: the `Teacher`.
         boxes: `{case: (n, 4)}` as `boxes_by_case` gives it. Default none.
 
     Returns:
-        A frame `case, status, reason`; a case that failed, as one without a box does, is skipped in
-        training.
+        A frame `case, status, reason, image, target`; a case that failed, as one without a box
+        does, is skipped in training.
 
     Raises:
-        DataError: an image that cannot be read, names that two domains share, a file that another
-            process has open for writing, or one that holds something else.
+        DataError: images that cannot be read, names that two domains share, or a file at `path`
+            that is no table of targets.
         OSError: too little room on the disk.
     """
     check_names(cases)
-    path, boxes = Path(path), boxes or {}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    prompts = {c: np.asarray(boxes.get(c, NO_BOXES), "float32") for c in cases["case"]}
-    identity = {
-        case.case: {
-            "teacher": teacher.name,
-            "version": teacher.version,
-            "image_sha256": _sha256(case.image),
-        }
-        for case in cases.itertuples()
-    }
+    path, boxes, announced = Path(path), boxes or {}, []
+    if path.exists():
+        _read_table(path)  # or something else would be replaced
+    everything, store = list(cases.itertuples()), path.parent / STORE
+    images = each(lambda case: digest(contents(image_files(case.image))), everything, "images")
 
-    def is_current(case):
-        old = stored[case]
-        same = all(old[name] == value for name, value in identity[case].items())
-        return same and np.array_equal(old["boxes"], prompts[case])
+    def taught(i, case):
+        prompts = np.asarray(boxes.get(case.case, NO_BOXES), "float32")
+        of = [images[i], teacher.name, teacher.version, prompts.tolist()]
 
-    stored = _stored(path)
-    stored = {c: old for c, old in stored.items() if c not in identity or is_current(c)}
-    todo, announced = [case for case in cases.itertuples() if case.case not in stored], False
-    if todo:
-        _into_new_file(path, stored)
-        with h5py.File(path, "a") as file:
-            for i, case in enumerate(track(todo, len(todo), f"{teacher.name} teaches")):
-                boxes, result = prompts[case.case], _result(teacher, case, prompts[case.case])
-                values, attributes = _content(result, identity[case.case], boxes)
-                _write(file, case.case, values, attributes)
-                stored[case.case] = attributes
-                if not announced and attributes["status"] == "done":
-                    _announce(values, len(todo) - i, path)
-                    announced = True
-    rows = [(case, stored[case]["status"], stored[case]["reason"]) for case in identity]
-    return pd.DataFrame(rows, columns=["case", "status", "reason"])
+        def write(file):
+            result = _result(teacher, case, prompts)
+            if not announced and isinstance(result, Target):
+                announced.append(_announce(result, len(everything) - i, path))
+            _write(file, result, prompts, of, store)
+
+        target = Path(stored(store, "target", of, write))
+        try:
+            result = _read(target)
+        except Exception as error:  # damaged bytes make the reader raise anything
+            print(f"{target}: damaged and made anew, the target of {case.case!r} ({error})")
+            for file in (target, target.with_suffix(".features")):
+                file.unlink(missing_ok=True)
+            result = _read(stored(store, "target", of, write))
+        failed = isinstance(result, Failure)
+        status, reason = ("failed", str(result)) if failed else ("done", "")
+        return case.case, status, reason, images[i], f"{STORE}/{target.name}"
+
+    progress = track(enumerate(everything), len(everything), f"{teacher.name} teaches")
+    table = pd.DataFrame([taught(i, case) for i, case in progress], columns=COLUMNS)
+    with replacing(path) as unfinished:
+        table.to_csv(unfinished, index=False)
+    return table
 
 
-def read_target(file: h5py.File, case: str) -> Target | None:
-    """What is stored for a case, or `None` where the teacher failed.
+def open_targets(path) -> pd.DataFrame:
+    """A table of targets, one row a case, with absolute paths.
 
     Raises:
-        DataError: the case is missing or its data do not fit their checksum.
+        DataError: no such file, or no table of targets.
+    """
+    table = _read_table(path).set_index("case")
+    folder = Path(path).absolute().parent
+    return table.assign(target=[str(folder / target) for target in table["target"]])
+
+
+def read_target(targets: pd.DataFrame, case: str) -> Target | None:
+    """What is stored for a case, or `None` where the teacher failed.
+
+    Args:
+        targets: what `open_targets` gives.
+        case: its name.
+
+    Raises:
+        DataError: the case is missing or its data are damaged.
     """
     again = "run make_teacher_targets.py again, it makes this case anew"
+    if case not in targets.index:
+        raise DataError(Problem("targets", f"no case {case!r}", f"one; {again}"))
+    file = targets["target"][case]
     try:
-        values, attributes = _read(file[case]) if case in file else (None, None)
-    except Exception as error:  # damaged bytes make h5py raise anything
-        raise DataError(
-            Problem(file.filename, f"data of {case!r} that do not fit their checksum", again)
-        ) from error
-    if attributes is None:
-        raise DataError(Problem(file.filename, f"no case {case!r}", f"one; {again}"))
-    if attributes["status"] != "done":
-        return None
-    return Target(**{**values, "variance": float(values["variance"])})
+        result = _read(file)
+    except Exception as error:  # damaged bytes make the reader raise anything
+        found = f"missing or damaged data of {case!r} ({error})"
+        raise DataError(Problem(file, found, again)) from error
+    return None if isinstance(result, Failure) else result
 
 
-def target_of(file: h5py.File, case) -> Target | None:
+def target_of(targets: pd.DataFrame, case) -> Target | None:
     """`read_target` of a row of a case table, whose image must be the one that the teacher saw.
 
     Raises:
         DataError: as there, or another image.
     """
-    target = read_target(file, case.case)
-    if attributes_of(file[case.case])["image_sha256"] != _sha256(case.image):
+    target = read_target(targets, case.case)
+    if targets["image"][case.case] != digest(contents(image_files(case.image))):
         raise DataError(
             Problem(
-                file.filename,
+                targets["target"][case.case],
                 f"a target of {case.case!r} made of another image than {case.image}",
                 "targets of these cases: run make_teacher_targets.py on their table",
             )
         )
     return target
-
-
-def open_targets(path) -> h5py.File:
-    """A file of targets, for reading.
-
-    Raises:
-        DataError: no such file, not HDF5, or one that another process is writing.
-    """
-    expected = "teacher targets, as make_teacher_targets.py writes them"
-    try:
-        return h5py.File(path, "r")
-    except BlockingIOError as error:
-        raise DataError(
-            Problem(path, "a file that another process has open for writing", "one that is closed")
-        ) from error
-    except Exception as error:  # damaged bytes make h5py raise anything
-        found = "no such file" if not Path(path).exists() else f"no readable HDF5 ({error})"
-        raise DataError(Problem(path, found, expected)) from error
-
-
-def attributes_of(group: h5py.Group) -> dict[str, str]:
-    """The attributes of a case as text; its `checksum` names its content."""
-    texts = dict(group.attrs).items()  # bytes; earlier files hold them in variable length
-    return {name: t.decode() if isinstance(t, bytes) else t for name, t in texts}
 
 
 def _result(teacher, case, prompts):
@@ -250,122 +240,55 @@ def _result(teacher, case, prompts):
         return failure
 
 
-def _content(result, identity, prompts):
-    """Data sets and attributes of a target or a failure."""
-    failed = isinstance(result, Failure)
-    values = {"boxes": prompts}
-    if not failed:
+def _write(file, result, prompts, of, store):
+    """One case; its embedding comes first, so that where the target is everything is."""
+    values = {"boxes": prompts, "reason": str(result) if isinstance(result, Failure) else ""}
+    if isinstance(result, Target):
         values["probability"] = np.asarray(result.probability, "float16")
         values["variance"] = np.float64(result.variance)
         values["quality"] = np.asarray(result.quality, "float32")
         if result.embedding is not None:
-            values["embedding"] = np.asarray(result.embedding, "float16")
-    status = {"status": "failed" if failed else "done", "reason": str(result) if failed else ""}
-    attributes = {**identity, **status}
-    return values, {**attributes, "checksum": _checksum(values, attributes)}
+            embedding = np.ascontiguousarray(result.embedding, "float16")
+            stored(store, "features", of, lambda path: path.write_bytes(embedding.data))
+            values["embedding"] = np.array(embedding.shape)
+            values["crc32"] = np.array(zlib.crc32(embedding))
+    with open(file, "wb") as stream:
+        np.savez_compressed(stream, **values)
 
 
-def _write(file, case, values, attributes):
-    """One case; the attributes come last, so that without them a case is unfinished."""
-    group = file.create_group(case)
-    for name, value in values.items():
-        maps = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
-        group.create_dataset(name, data=value, **(maps if name in COMPRESSED else {}))
-    for name, text in attributes.items():
-        encoded = text.encode()  # of fixed length: HDF5 can crash where a variable one is damaged
-        group.attrs[name] = np.array(encoded, h5py.string_dtype("utf-8", max(1, len(encoded))))
-    file.flush()
-
-
-def _read(group):
-    """Data sets and attributes of a case.
+def _read(file) -> Target | Failure:
+    """A stored result.
 
     Raises:
-        Exception: any, where bytes are damaged; ValueError where the checksum does not fit.
+        Exception: any, where bytes are missing or damaged: zip archives have checksums.
     """
-    values = {name: group[name][()] for name in group}
-    attributes = attributes_of(group)
-    if attributes["checksum"] != _checksum(values, attributes):
-        raise ValueError("data that do not fit their checksum")
-    return values, attributes
+    with np.load(file) as archive:
+        values = dict(archive)
+    if reason := str(values.pop("reason")):
+        return Failure(reason)
+    if "embedding" in values:
+        shape, crc32 = tuple(values.pop("embedding").tolist()), values.pop("crc32")
+        path = Path(file).with_suffix(".features")
+        values["embedding"] = np.memmap(path, "float16", "r", shape=shape)
+        if zlib.crc32(values["embedding"]) != crc32:
+            raise ValueError(f"{path} does not fit its checksum")
+    return Target(**{**values, "variance": float(values["variance"])})
 
 
-def _checksum(values, attributes):
-    digest = hashlib.sha256()
-    for name in sorted(values):
-        array = np.ascontiguousarray(values[name])
-        digest.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
-    for name in ("teacher", "version", "image_sha256", "status", "reason"):
-        digest.update(str(attributes[name]).encode())
-    return digest.hexdigest()
-
-
-def _sha256(cell):
-    digest = hashlib.sha256()
-    for file in image_files(cell):
-        try:
-            digest.update(Path(file).read_bytes())
-        except OSError as error:
-            raise DataError(Problem(file, error.strerror.lower(), "an image file")) from error
-    return digest.hexdigest()
-
-
-def _stored(path):
-    """Attributes and boxes of every case in a file whose data are sound."""
-    if not path.exists():
-        return {}
-    found, damaged, foreign = {}, [], []
+def _read_table(path):
     try:
-        with open_targets(path) as file:
-            for case in list(file):
-                try:
-                    if _is_foreign(file[case]):
-                        foreign.append(case)
-                        continue
-                    values, attributes = _read(file[case])
-                    found[case] = {**attributes, "boxes": values["boxes"]}
-                except Exception:  # damaged bytes make h5py raise anything
-                    damaged.append(case)
-    except Exception as error:
-        if isinstance(error.__cause__, BlockingIOError):
-            raise  # in use, not damaged
-        _set_aside(path, error.__cause__ or error)
-        return {}
-    if foreign:
-        raise DataError(
-            Problem(path, f"other data, such as {foreign[0]!r}", "teacher targets, or a new file")
-        )
-    if damaged:
-        names = ", ".join(map(ascii, damaged[:5]))
-        print(f"{path}: {len(damaged)} cases are damaged or unfinished and made anew: {names}")
-    return found
+        return read_table(path, COLUMNS)
+    except DataError as error:
+        expected = "a table of targets, as make_teacher_targets.py writes it"
+        raise DataError(*(Problem(path, p.found, expected) for p in error.problems)) from error
 
 
-def _is_foreign(entry):
-    """Whether this is no case of ours, not even one whose writing was interrupted."""
-    ours = isinstance(entry, h5py.Group) and ("teacher" in entry.attrs or CONTENT >= set(entry))
-    return not ours
-
-
-def _into_new_file(path, cases):
-    """Moves sound cases into a new file: one with damage, seen or unseen, is not safe to change."""
-    with replacing(path) as unfinished, h5py.File(unfinished, "w") as new:
-        if cases:
-            with open_targets(path) as old:
-                for case in cases:  # HDF5's own copy would take some damage along, or fail of it
-                    _write(new, case, *_read(old[case]))
-
-
-def _set_aside(path, error):
-    aside = path.with_name(f"{path.name}.unreadable")
-    os.replace(path, aside)
-    print(f"{path} cannot be read ({error}); it is now {aside}, and every case is done anew.")
-
-
-def _announce(values, count, path):
-    """Says how large the file will grow; the first case stands for the others."""
-    size = count * sum(value.nbytes for value in values.values())
+def _announce(target, count, path):
+    """Says how much the targets will take; the first one stands for the others."""
+    arrays = target.probability, target.embedding
+    size = count * sum(2 * array.size for array in arrays if array is not None)
     free = shutil.disk_usage(path.parent).free
     print(f"{path}: at most {size / 1e9:.2f} GB for {count} cases ({free / 1e9:.0f} GB free)")
     if size > free:
         raise OSError(f"{path}: needs {size / 1e9:.2f} GB, {free / 1e9:.2f} GB are free.")
+    return size

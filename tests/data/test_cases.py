@@ -176,10 +176,10 @@ FAULTS = {  # what is done to the files of case a, or to its cells; severity; fo
         "error", "mask values [1, 129]", "background (0,)"),
     "inverted": (
         lambda d, c: write_picture(d / "a_mask.png", np.where(mask(), 0, 255).astype("uint8")),
-        "error", "classes on 100% of its border: an inverted mask?", "background"),
+        "warning", "classes on 100% of its border: an inverted mask?", "background"),
     "all foreground": (
         lambda d, c: write_picture(d / "a_mask.png", np.full((20, 24), 255, "uint8")),
-        "error", "classes on 100% of the image: an inverted mask?", "background"),
+        "warning", "classes on 100% of the image: an inverted mask?", "background"),
     "cup outside its disc": (
         lambda d, c: c.__setitem__("mask", class_files(d, mask() == 255, np.roll(mask(), 2) > 0)),
         "warning", "8 px of cup outside disc", "every cup within its disc"),

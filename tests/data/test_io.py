@@ -262,9 +262,12 @@ IMAGES = {
     "text": (lambda d: written(d / "a.png", b"Dear reader"), "cannot be decoded", "complete .png"),
     "zero bytes": (lambda d: written(d / "a.png", b""), "an empty file (0 bytes)", "an image file"),
     "folder": (lambda d: folder(d / "a.png"), "a folder", "an image file"),
-    "unknown format": (lambda d: written(d / "a.mha", b"x"), "the ending .mha", ".nii.gz"),
-    "dicom file": (lambda d: written(d / "a.dcm", b"x"), "DICOM", "dcm2niix -z y -o OUTPUT"),
-    "dicom folder": (lambda d: folder(d / "scan", "IM0001"), "DICOM", "dcm2niix -z y -o OUTPUT"),
+    "unknown format": (lambda d: written(d / "a.mgz", b"x"), "the ending .mgz", ".nii.gz"),
+    "dicom file of no series": (
+        lambda d: written(d / "a.dcm", bytes(128) + b"DICM"), "DICOM", "one series"),
+    "no dicom": (
+        lambda d: written(d / "a.dcm", b"x"), "data that cannot be decoded", "a complete DICOM"),
+    "dicom folder": (lambda d: folder(d / "scan", "IM0001"), "DICOM without", "one series"),
     "pages": (lambda d: pages(d / "a.tif"), "2 pages", "one page a file"),
     "frames": (lambda d: volume(d / "a.nii", noise(3, 3, 3, 2)),
                "shape (3, 3, 3, 2)", "joined by |"),

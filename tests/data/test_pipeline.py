@@ -363,7 +363,7 @@ ZSCORE = Preprocessing((16, 12), normalise="zscore")
             ValueError,
             "source_photometry=Intensity.* Degradation for 8-bit ones",
         ),
-        ({"source": empty(), "patch": RandomPatch((4, 4, 4))}, ValueError, "patch of pictures"),
+        ({"source": empty(), "patch": RandomPatch((4, 4, 4))}, ValueError, "expected one rank"),
         (
             {"source": empty(ZSCORE), "source_photometry": Photometry()},
             ValueError,
@@ -381,3 +381,20 @@ def test_a_picture_and_its_mask_are_of_one_shape(tmp_path):
     write_picture(cases["mask"][3], np.zeros((18, 21), "uint8"))
     with pytest.raises(DataError, match=r"3.png: found a mask of shape \(18, 21\), expected \(21"):
         prepare(cases, FUNDUS, SMALL, tmp_path / "store", labels=True)
+
+
+def test_patches_of_pictures_are_parts_of_them_and_those_of_the_source_hold_labels(tmp_path):
+    rows, columns = np.indices((16, 12))
+    image = np.stack([10 * rows, 10 * columns, 0 * rows], -1)
+    labels = np.zeros((16, 12))
+    labels[9, 7] = 3
+    data = write_prepared(tmp_path / "data", [image], [labels])
+    patch = RandomPatch((4, 6), foreground=1.0)
+    batches = Batches(20, source=data, target=data, geometry=STILL, photometry=None, patch=patch)
+    batch = take(batches, 1)[0]
+    part = image[:4, :6]
+    for half in batch.values():
+        seen = grey(half["image"])
+        np.testing.assert_allclose(seen, seen[:, :1, :1] + part, atol=1e-3)
+    assert (batch["source"]["mask"].sum(axis=(1, 2)) == 1).all(), "the one labelled pixel"
+    assert len(np.unique(batch["target"]["image"][:, 0, 0, :2], axis=0)) > 10, "anywhere"

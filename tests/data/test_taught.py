@@ -39,9 +39,9 @@ def cases(tmp_path):
 
 
 def teach(cases, folder, function=looks):
-    make_targets(folder / "t.h5", cases, Teacher("looks", "1", function, prompted=False))
+    make_targets(folder / "t.csv", cases, Teacher("looks", "1", function, prompted=False))
     prepared = prepare(cases, TASK, SMALL, folder / "prepared", labels=False)
-    return add_teacher(prepared, cases, folder / "t.h5", folder / "prepared")
+    return add_teacher(prepared, cases, folder / "t.csv", folder / "prepared")
 
 
 def take(target, count, geometry=STILL, first=0):
@@ -60,10 +60,10 @@ def test_a_case_in_which_the_teacher_failed_is_left_out(cases, tmp_path):
 
 def test_twins_stay_with_their_image_where_another_case_failed(cases, tmp_path):
     folder = tmp_path / "prepared"
-    make_targets(tmp_path / "t.h5", cases, Teacher("looks", "1", looks, prompted=False))
+    make_targets(tmp_path / "t.csv", cases, Teacher("looks", "1", looks, prompted=False))
     styled = prepare(cases, TASK, SMALL, folder, labels=False)
     styled = add_styles(styled, styled, folder, variants=1)
-    target = add_teacher(styled, cases, tmp_path / "t.h5", folder)
+    target = add_teacher(styled, cases, tmp_path / "t.csv", folder)
     assert [(i, s) for i, s in zip(target.images, target.styles, strict=True)] == [
         (i, s) for i, s in zip(styled.images, styled.styles, strict=True) if i != styled.images[2]
     ]
@@ -104,9 +104,9 @@ def test_new_targets_replace_those_that_were_prepared(cases, tmp_path):
     def opposite(image, boxes):
         return Target(1 - image[..., 0] / 255.0, 0.1, np.ones(1))
 
-    make_targets(tmp_path / "t.h5", cases, Teacher("opposite", "1", opposite, prompted=False))
+    make_targets(tmp_path / "t.csv", cases, Teacher("opposite", "1", opposite, prompted=False))
     prepared = prepare(cases, TASK, SMALL, tmp_path / "prepared", labels=False)
-    after = add_teacher(prepared, cases, tmp_path / "t.h5", tmp_path / "prepared")
+    after = add_teacher(prepared, cases, tmp_path / "t.csv", tmp_path / "prepared")
     assert not set(before.teacher.masks) & set(after.teacher.masks)
     for taught in take(after, 3):
         np.testing.assert_allclose(taught["teacher"], 1 - taught["image"], atol=0.01)
@@ -117,14 +117,14 @@ def test_targets_of_another_image_of_the_same_name_are_refused(cases, tmp_path):
     other = cases.assign(case=["c1", "c0", "c2", "c3"])
     prepared = prepare(other, TASK, SMALL, tmp_path / "prepared", labels=False)
     with pytest.raises(DataError, match="a target of 'c1' made of another image than .*0.png"):
-        add_teacher(prepared, other, tmp_path / "t.h5", tmp_path / "prepared")
+        add_teacher(prepared, other, tmp_path / "t.csv", tmp_path / "prepared")
 
 
 def test_a_teacher_that_always_failed_is_named(cases, tmp_path):
     def fail(image, boxes):
         raise Failure("nothing")
 
-    with pytest.raises(DataError, match="t.h5: found no case that succeeded"):
+    with pytest.raises(DataError, match="t.csv: found no case that succeeded"):
         teach(cases, tmp_path, fail)
 
 
@@ -149,7 +149,7 @@ def test_embeddings_of_several_widths_are_refused(cases, tmp_path):
         found, width = looks(image, boxes), 1 + int(image[0, 0, 0]) // 40
         return Target(found.probability, found.variance, found.quality, np.ones((8, 6, width)))
 
-    with pytest.raises(DataError, match="t.h5: found embeddings 2 and, of 'c1', 3 wide"):
+    with pytest.raises(DataError, match="t.csv: found embeddings 2 and, of 'c1', 3 wide"):
         teach(cases, tmp_path, uneven)
 
 

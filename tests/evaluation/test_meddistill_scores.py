@@ -72,8 +72,8 @@ def test_a_teacher_is_scored_and_its_failures_count_as_empty(cases, tmp_path):
         return Target(grey(image), 0.1, np.ones(1))
 
     first = read_image(cases["image"][0]).array
-    make_targets(tmp_path / "t.h5", cases, Teacher("grey", "1", teach, prompted=False))
-    frame = evaluate_teacher(tmp_path / "t.h5", cases, TASK)
+    make_targets(tmp_path / "t.csv", cases, Teacher("grey", "1", teach, prompted=False))
+    frame = evaluate_teacher(tmp_path / "t.csv", cases, TASK)
     assert frame["failed"].tolist() == [True, False, False]
     assert frame["prediction_empty"].tolist() == [True, False, False]
     assert frame["reference_empty"].tolist() == [False, False, True]

@@ -69,6 +69,44 @@ def test_surface_metrics_are_medpys_on_the_whole_image(name):
         )
 
 
+def odd_mask(rng, shape):
+    """A mask that is ragged, thin, tiny or on the border, by chance."""
+    noise = gaussian_filter(rng.normal(size=shape), rng.choice([0, 0.7, 2, 5]))
+    mask = noise >= np.quantile(noise, rng.choice([0, 0.3, 0.8, 0.97, 1]))
+    if rng.random() < 0.3:
+        mask[tuple(slice(n) for n in rng.integers(1, np.array(shape) + 1))] = True
+    if rng.random() < 0.3:
+        mask[tuple(rng.integers(0, shape))] = True
+    return mask
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("spacing", [(1, 1), (0.7, 0.7), (0.4, 3), (1, 1, 1), (0.5, 0.5, 4)])
+def test_surface_metrics_are_medpys_on_odd_masks(spacing, seed):
+    binary = pytest.importorskip("medpy.metric.binary")
+    rng = np.random.default_rng([seed, len(spacing)])
+    for _ in range(5):
+        shape = tuple(rng.integers(1, 90 if len(spacing) == 2 else 16, len(spacing)))
+        pair = odd_mask(rng, shape), odd_mask(rng, shape)
+        expected = [f(*pair, voxelspacing=spacing) for f in (binary.hd95, binary.assd)]
+        assert surface_metrics(*pair, spacing) == pytest.approx(expected, abs=1e-6), shape
+
+
+def test_far_distances_between_ragged_masks_are_exact():
+    rows, columns = np.indices((1400, 1447))
+    single = ((rows + columns) % 2 == 0) & (np.random.default_rng(0).random(rows.shape) < 0.5)
+    prediction, reference = single & (columns < 500), single & (columns > 950)  # all is surface
+    pooled = np.concatenate(
+        [
+            distance_transform_edt(~reference)[prediction],
+            distance_transform_edt(~prediction)[reference],
+        ]
+    )
+    assert surface_metrics(prediction, reference, (1, 1)) == pytest.approx(
+        (np.percentile(pooled, 95), pooled.mean()), abs=1e-9
+    )
+
+
 @pytest.mark.parametrize("name", PAIRS)
 def test_case_metrics_are_symmetric(name):
     prediction, reference, spacing = PAIRS[name]

@@ -37,6 +37,35 @@ def test_many_equal_one_by_one(run, cases):
         np.testing.assert_allclose(together, km.predict(run, image), atol=1e-5)
 
 
+def test_a_broken_picture_gives_its_error_in_its_place(run, cases, tmp_path):
+    whole = cases["image"].iloc[0]
+    (broken := tmp_path / "broken.png").write_bytes(b"no picture")
+    images = [whole, broken, *[whole] * 8, np.full((8, 8, 3), np.nan)]
+    found = list(predict_all(run, images, keep_going=True))
+    assert [isinstance(p, DataError) for p in found] == [i in (1, 10) for i in range(11)]
+    assert "broken.png" in str(found[1]) and "NaN" in str(found[10])
+    np.testing.assert_allclose(found[9], found[0], atol=1e-6)
+    with pytest.raises(DataError, match="broken.png"):
+        list(predict_all(run, images))
+    only_broken = list(predict_all(run, [broken] * 9, keep_going=True))
+    assert all(isinstance(error, DataError) for error in only_broken)
+
+
+def test_pictures_are_read_a_few_ahead_of_what_is_taken(run, monkeypatch):
+    """A folder of any length takes the memory of some batches."""
+    from keras_meduda.evaluation import predict as module
+
+    began, original = [], module._input
+    monkeypatch.setattr(
+        module, "_input", lambda run, image: began.append(0) or original(run, image)
+    )
+    predictions = predict_all(run, [np.zeros((8, 8, 3), "uint8")] * 200)
+    next(predictions)
+    assert len(began) <= 6 * module.BATCH
+    predictions.close()
+    assert len(began) <= 6 * module.BATCH
+
+
 def test_evaluation_has_a_row_a_case_and_class(run, cases):
     frame = km.evaluate(run, cases)
     assert len(frame) == 2 * len(cases) and set(frame["class"]) == {"cup", "disc"}

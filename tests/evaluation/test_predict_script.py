@@ -84,14 +84,117 @@ def test_every_case_has_a_mask_of_its_own_in_the_folder(run, phantoms, tmp_path,
     assert list(contents(tmp_path)) == [table]
 
 
-def test_a_dicom_folder_is_told_how_to_be_converted(tmp_path):
-    (tmp_path / "IM0001").write_bytes(bytes(128) + b"DICM")
-    for path in (tmp_path, tmp_path / "IM0001"):
-        with pytest.raises(DataError, match="dcm2niix"):
-            predict.cases_of((path,))
+def test_a_file_of_no_format_is_named_beside_good_ones(tmp_path):
+    Image.fromarray(np.zeros((40, 40, 3), "uint8")).save(tmp_path / "a.png")
+    (tmp_path / "notes.txt").write_text("not an image")
+    with pytest.raises(FileNotFoundError, match="notes.txt: no image files found"):
+        predict.cases_of((tmp_path / "a.png", tmp_path / "notes.txt"))
     (tmp_path / "other").mkdir()
     with pytest.raises(FileNotFoundError, match="no image files found"):
         predict.cases_of((tmp_path / "other",))
+
+
+def picture(path, seed=0):
+    noise = np.random.default_rng(seed).integers(0, 255, (40, 40, 3)).astype("uint8")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(noise).save(path)
+    return path
+
+
+BROKEN = {  # what takes the place of one picture among many, and what is said of it
+    "truncated": (lambda path: path.write_bytes(path.read_bytes()[:900]), "cannot be decoded"),
+    "empty": (lambda path: path.write_bytes(b""), "an empty file"),
+    "text": (lambda path: path.write_text("Dear reader"), "cannot be decoded"),
+    "gone": (lambda path: (path.unlink(), path.symlink_to("nowhere.png")), "no longer there"),
+    "a folder": (lambda path: (path.unlink(), path.mkdir()), None),
+    "two channels": (
+        lambda path: Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 2))
+                                     .astype("uint8")).save(path), "2 channels"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "found"), BROKEN.values(), ids=BROKEN)
+def test_one_broken_picture_ends_no_other(run, tmp_path, capsys, spoil, found):
+    """A second start goes on: with the broken one alone, and once it is mended to the end."""
+    for i in range(12):
+        picture(tmp_path / "d" / f"p{i:02}.png", i)
+    broken = tmp_path / "d" / "p10.png"
+    spoil(broken)
+    flags = predict.PredictFlags(
+        run=(run.path,), images=(tmp_path / "d",), out=tmp_path / "o", overlays=True
+    )
+    if found is None:  # a folder is no picture, whatever its name
+        predict.main(flags)
+        return
+    stamps = []
+    for count in ("11 masks in", "11 masks in"):
+        with pytest.raises(DataError, match=f"p10.png: found .*{found}") as caught:
+            predict.main(flags)
+        assert len(caught.value.problems) == 1 and count in capsys.readouterr().out
+        masks = sorted((tmp_path / "o").glob("*.png"))
+        assert [mask.name for mask in masks] == [f"p{i:02}.png" for i in range(12) if i != 10]
+        stamps.append([mask.stat().st_mtime_ns for mask in masks])
+    assert stamps[0] == stamps[1]
+    broken.unlink()
+    picture(broken)
+    predict.main(flags)
+    assert "12 masks in" in (out := capsys.readouterr().out) and "11 of them from before" in out
+
+
+def test_a_second_start_makes_what_has_changed_only_when_asked(run, tmp_path, capsys):
+    for i in range(3):
+        picture(tmp_path / "d" / f"p{i}.png", i)
+    flags = predict.PredictFlags(run=(run.path,), images=(tmp_path / "d",), out=tmp_path / "o")
+    predict.main(flags)
+    picture(tmp_path / "d" / "p3.png")
+    predict.main(flags)
+    assert "4 masks in" in (out := capsys.readouterr().out) and "3 of them from before" in out
+    picture(tmp_path / "d" / "p1.png", 9)
+    with pytest.raises(ValueError, match="1 files of these names are there, such as .*p1.png"):
+        predict.main(flags)
+    flags.flips = "X"
+    with pytest.raises(ValueError, match="4 files of these names are there"):
+        predict.main(flags)
+    flags.overwrite = True
+    predict.main(flags)
+    (tmp_path / "o" / "p2.png").unlink()
+    flags.overwrite = False
+    predict.main(flags)
+    assert "4 masks in" in (out := capsys.readouterr().out) and "3 of them from before" in out
+
+
+@pytest.mark.parametrize("name", ["._p1.png", ".p2.png", "Thumbs.db", ".DS_Store", "notes.txt"])
+def test_what_systems_leave_behind_is_not_predicted(tmp_path, name):
+    picture(tmp_path / "p1.png")
+    (tmp_path / name).write_bytes(b"\0\5\26\7\0\2\0\0Mac OS X        ")
+    assert predict.cases_of((tmp_path,))["case"].tolist() == ["p1"]
+
+
+def test_a_table_may_end_in_capitals(tmp_path):
+    picture(tmp_path / "p1.png")
+    (tmp_path / "CASES.CSV").write_text("case,image\np1,p1.png\n")
+    assert predict.cases_of((tmp_path / "CASES.CSV",))["case"].tolist() == ["p1"]
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_predicted(run, tmp_path):
+    picture(tmp_path / "p1.png")
+    (tmp_path / "file").touch()
+    flags = predict.PredictFlags(
+        run=(run.path,), images=(tmp_path / "p1.png",), out=tmp_path / "file" / "out"
+    )
+    with pytest.raises(OSError, match="file/out cannot be written .*; expected --out FOLDER"):
+        predict.main(flags)
+
+
+def test_pictures_that_viewers_turn_are_a_warning(run, tmp_path, capsys):
+    exif = Image.Exif()
+    exif[274] = 6
+    for i in range(5):
+        Image.fromarray(np.zeros((40, 40, 3), "uint8")).save(tmp_path / f"{i}.jpg", exif=exif)
+    flags = predict.PredictFlags(run=(run.path,), images=(tmp_path,), out=tmp_path / "o")
+    predict.main(flags)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "EXIF" in line]
+    assert line.startswith("warning: 5 files (") and "the EXIF orientation 6" in line
 
 
 def test_names_of_postprocessing(run):

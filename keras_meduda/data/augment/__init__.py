@@ -13,6 +13,8 @@ from keras_meduda.data.augment.appearance import (
     recolour,
     rescan,
 )
+from keras_meduda.data.augment.contrast import GIN, LabelCurves, RandomTable, levels
+from keras_meduda.data.augment.effects import Effect, change, check_effect
 from keras_meduda.data.augment.geometry import (
     Deformation,
     Geometry,
@@ -24,16 +26,23 @@ from keras_meduda.data.augment.geometry import (
 from keras_meduda.data.augment.places import RandomCrop, RandomPatch
 
 __all__ = [
+    "GIN",
     "Deformation",
     "Degradation",
+    "Effect",
     "Geometry",
     "Intensity",
+    "LabelCurves",
     "Photometry",
     "RandomCrop",
     "RandomPatch",
+    "RandomTable",
     "blur",
+    "change",
+    "check_effect",
     "degrade",
     "displace",
+    "levels",
     "on_grid",
     "recolour",
     "rescan",

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
+from keras_meduda.data.augment.effects import Effect
+
 
 @dataclass(frozen=True)
-class Photometry:
+class Photometry(Effect):
     """How far the appearance of an 8-bit image is changed, as another camera would.
 
     Args:
@@ -34,6 +36,7 @@ class Photometry:
     hue: float = 0.0
     grey: float = 0.0
     probability: float = 0.8
+    zscored = False
 
     def sample(self, seed):
         """One draw: a dictionary of numbers, neutral where a change is not made."""
@@ -80,7 +83,7 @@ def recolour(image, draw):
 
 
 @dataclass(frozen=True)
-class Intensity:
+class Intensity(Effect):
     """How far the intensities of a z-scored image are changed, as another scanner would.
 
     Voxels that are exactly 0 stay so: the background of `zscore_foreground`.
@@ -107,6 +110,7 @@ class Intensity:
     blur: float = 1.0
     noise: float = 0.1
     probability: float = 0.8
+    zscored = True
 
     def sample(self, seed):
         """One draw: a dictionary of numbers, neutral where a change is not made."""
@@ -170,7 +174,7 @@ def _mirrored(x, axis, margin):
 
 
 @dataclass(frozen=True)
-class Degradation:
+class Degradation(Effect):
     """What spoils an 8-bit picture before the network sees it, as UDA_CLR has it.
 
     Args:
@@ -190,6 +194,8 @@ class Degradation:
     gamma: tuple[float, float] = (0.5, 3.5)
     eraser: tuple[float, float] = (0.02, 0.06)
     probability: float = 0.5
+    zscored = False
+    pictures_only = True
 
     def sample(self, seed):
         """One draw: a dictionary of numbers, neutral where a change is not made."""

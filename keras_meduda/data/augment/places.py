@@ -55,16 +55,17 @@ class RandomCrop:
 
 @dataclass(frozen=True)
 class RandomPatch:
-    """Where a patch of a volume is read: around a labelled voxel, or anywhere.
+    """Where a patch of an image is read: around a labelled voxel, or anywhere.
 
     Args:
-        size: of the patch, in voxels of the prepared volume.
+        size: of the patch, in pixels or voxels of the prepared image.
         foreground: share of the source's patches that are centred on a voxel of some class, drawn
-            from all of them alike and moved inside where the patch would leave the volume. The
+            from all of them alike and moved inside where the patch would leave the image. The
             others, and all those of a target, lie anywhere. Default ⅓.
 
     Raises:
-        ValueError: a size that is not three positive whole numbers, or a share outside of 0…1.
+        ValueError: a size that is not two or three positive whole numbers, or a share outside of
+            0…1.
 
     Source:
         `oversample_foreground_percent` of nnU-Net, there 0.33.
@@ -75,25 +76,25 @@ class RandomPatch:
         [0, 0, 0]
     """
 
-    size: tuple[int, int, int]
+    size: tuple[int, ...]
     foreground: float = 1 / 3
 
     def __post_init__(self):
-        object.__setattr__(self, "size", _whole("RandomPatch", self.size, 3))
+        object.__setattr__(self, "size", _whole("RandomPatch", self.size, 2, 3))
         if not 0 <= self.foreground <= 1:
             raise ValueError(f"RandomPatch: foreground={self.foreground}; expected 0 to 1.")
 
     def sample(self, seed, size, voxels=None):
-        """First voxel `(3,)` of one draw.
+        """First voxel `(rank,)` of one draw.
 
         Args:
             seed: `(2,)` integers.
-            size: of the volume.
+            size: of the image.
             voxels: flat indices of labelled voxels, perhaps none. Default: the patch lies anywhere.
         """
         seeds = tf.random.split(seed, 3)
         last = tf.constant(size) - self.size
-        u = tf.random.stateless_uniform([3], seeds[0])
+        u = tf.random.stateless_uniform([len(self.size)], seeds[0])
         anywhere = tf.minimum(tf.cast(u * tf.cast(last + 1, "float32"), "int32"), last)
         if voxels is None:
             return anywhere
@@ -105,10 +106,10 @@ class RandomPatch:
         return tf.where(chosen & (count > 0), around, anywhere)
 
 
-def _whole(name, size, rank):
-    """A size as a tuple of `rank` positive whole numbers."""
+def _whole(name, size, *ranks):
+    """A size as a tuple of positive whole numbers, as many as one of the ranks."""
     found = tuple(size) if np.iterable(size) else (size,)
-    if len(found) != rank or not all(isinstance(n, Integral) and n > 0 for n in found):
-        number = {2: "two", 3: "three"}[rank]
+    if len(found) not in ranks or not all(isinstance(n, Integral) and n > 0 for n in found):
+        number = " or ".join({2: "two", 3: "three"}[rank] for rank in ranks)
         raise ValueError(f"{name}: size {size}; expected {number} positive whole numbers.")
     return tuple(int(n) for n in found)

@@ -7,6 +7,7 @@ import pandas as pd
 
 from keras_meduda.data.cases import read_cases
 from keras_meduda.data.catalog.layout import find_files, pairs, recognised
+from keras_meduda.data.files import is_hidden
 from keras_meduda.data.io import DataError, Problem, stem
 from keras_meduda.task import Task
 
@@ -40,8 +41,7 @@ def folders(root, task=None, group=None, domain=None) -> tuple[pd.DataFrame, Tas
         ['p07_1', 'siemens', 'p07']
     """
     root = Path(root).absolute()
-    inner = sorted(path.parent for path in root.glob("*/images"))
-    homes = [root] if (root / "images").is_dir() else inner
+    homes = [root] if (root / "images").is_dir() else _domains(root)
     cases = pd.concat([pairs(home, home.name) for home in homes] or [pd.DataFrame()])
     cases = recognised(cases, root, "images/ and masks/, or <domain>/images/ and <domain>/masks/")
     names = {
@@ -50,6 +50,12 @@ def folders(root, task=None, group=None, domain=None) -> tuple[pd.DataFrame, Tas
         if pattern is not None
     }
     return cases.assign(**names), task or Task(("foreground",), values={"foreground": (1, 255)})
+
+
+def _domains(root):
+    """The folders of a root that have images of their own."""
+    homes = sorted(path.parent for path in root.glob("*/images"))
+    return [home for home in homes if not is_hidden(home.name)]
 
 
 def _named(cases, pattern, root):
@@ -83,7 +89,7 @@ def cases_at(path) -> pd.DataFrame:
     path = Path(path).absolute()
     if not path.is_dir():
         return read_cases(path)
-    if (path / "images").is_dir() or any(path.glob("*/images")):
+    if (path / "images").is_dir() or _domains(path):
         return folders(path)[0]
     rows = [
         {"case": stem(file), "domain": path.name, "image": file}

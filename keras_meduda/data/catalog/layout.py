@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from keras_meduda.data.cases import case_table
+from keras_meduda.data.files import is_hidden, one_name, visible_files
 from keras_meduda.data.io import FORMATS, DataError, Problem, stem
 
 
@@ -11,10 +12,8 @@ def find_files(root, pattern):
     """Visible files of known formats whose path below the root matches, sorted."""
     return [
         path
-        for path in sorted(Path(root).absolute().rglob("*"))
-        if path.name.lower().endswith(FORMATS)
-        and not path.name.startswith(".")
-        and re.search(pattern, relative(root, path))
+        for path in visible_files(root)
+        if path.name.lower().endswith(FORMATS) and re.search(pattern, relative(root, path))
     ]
 
 
@@ -33,7 +32,8 @@ def pairs(home, domain, folders=("images", "masks")):
     images, masks = {}, {}
     for found, folder in zip((images, masks), folders, strict=True):
         for path in find_files(Path(home, folder), ""):
-            name = stem(path).removesuffix("_mask") if found is masks else stem(path)
+            name = one_name(stem(path))
+            name = name.removesuffix("_mask") if found is masks else name
             if name in found:
                 raise DataError(Problem(path, f"a second file named {name!r}", "one file a case"))
             found[name] = path
@@ -64,6 +64,7 @@ def recognised(rows, root, looked_for):
         return case_table(rows)
     root = Path(root).absolute()
     there = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
+    there = [name for name in there if not is_hidden(name)]
     found = (
         f"{len(there)} entries: {', '.join(there[:8])}{' …' if len(there) > 8 else ''}"
         if there

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from keras_meduda.data.catalog.layout import is_tidy, pairs, recognised
+from keras_meduda.data.files import is_hidden
 from keras_meduda.data.io import DataError, Problem
 from keras_meduda.data.matlab import convert_chiu
 from keras_meduda.task import Task
@@ -56,7 +57,8 @@ def chiu(root, split="published", fold=None, cache=None, size=(256, 256)):
     if split == "published" and fold is not None:
         raise ValueError(f"chiu: fold={fold}; split='published' has no folds.")
     root = Path(root).absolute()
-    if files := sorted(root.glob("*.mat"), key=_by_number):
+    mats = [file for file in root.glob("*.mat") if not is_hidden(file.name)]
+    if files := sorted(mats, key=_by_number):
         folder = Path(cache or root.with_name(f"{root.name}_png"))
         folder = folder / ("original" if size is None else "x".join(map(str, size)))
         cases, test = convert_chiu(files, folder, size), PUBLISHED_TEST

@@ -5,6 +5,7 @@ import csv
 import numpy as np
 
 from keras_meduda.data._cv2 import cv2
+from keras_meduda.data.cache import made
 from keras_meduda.data.io import replacing
 
 
@@ -19,7 +20,7 @@ def drawn(write, out, *settings):
     """
     name = "_".join(map(str, (write.__name__.removeprefix("write_"), *np.hstack(settings))))
     table = out / "phantoms" / name / "cases.csv"
-    return table if table.exists() else write(table.parent, *settings)
+    return made(table, name, lambda: write(table.parent, *settings))
 
 
 def write_table(folder, rows):

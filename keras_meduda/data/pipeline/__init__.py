@@ -5,6 +5,7 @@ from keras_meduda.data.pipeline.prepared import (
     Prepared,
     add_styles,
     add_teacher,
+    order_ratio,
     prepare,
     prepared_bytes,
 )
@@ -14,6 +15,7 @@ __all__ = [
     "Prepared",
     "add_styles",
     "add_teacher",
+    "order_ratio",
     "prepare",
     "prepared_bytes",
 ]

@@ -9,17 +9,20 @@ import tensorflow as tf
 
 from keras_meduda.data.augment import (
     Deformation,
-    Degradation,
+    Effect,
     Geometry,
-    Intensity,
     Photometry,
     RandomCrop,
     RandomPatch,
+    change,
+    check_effect,
     on_grid,
     warp,
 )
 from keras_meduda.data.boundary import boundary_target
 from keras_meduda.data.pipeline.prepared import Prepared
+
+_LIBRARY = "keras_meduda."
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,9 @@ class Batches:
         source: labelled cases.
         target: unlabelled cases.
         geometry: how far images are moved; volumes take a `Geometry`.
-        photometry: how far a target's strong view is recoloured. z-scored images take an
-            `Intensity` or `None`, not at all; 8-bit ones any other.
+        photometry: how far a target's strong view is recoloured: an effect of `data.augment`, a
+            tuple of them that are made in order, or `None`, not at all. z-scored images take an
+            `Intensity`, not a `Photometry` or `Degradation`.
         source_photometry: the same for source images. Default `None`. Source style twins, where
             there are any, replace half of the source images.
         crop: `RandomCrop` of source pictures, cut out once they have been moved. Default `None`,
@@ -46,14 +50,14 @@ class Batches:
         target_photometry: how far target images are changed ahead of their strong view. Default
             `None`.
         boundary: whether a source also holds `boundary`, see `data.boundary`. Default `False`.
-        patch: `RandomPatch` of volumes, all that is read of them; moved on its own, mirrored at its
-            border. Default `None`, the whole volume.
+        patch: `RandomPatch` of large images, all that is read of them; moved on its own, mirrored
+            at its border. Default `None`, the whole image.
 
     Raises:
         ValueError: no cases, a source without labels, halves that were prepared differently,
-            photometry of the wrong range, what is for pictures with volumes or the reverse, a crop
-            or patch that is larger than the images, or a crop without labels to choose its place
-            by.
+            photometry of the wrong range, an effect of one's own that is no graph code, what is for
+            pictures with volumes or the reverse, a crop or patch that is larger than the images, or
+            a crop or an effect of labels that a target does not have.
     """
 
     batch_size: int
@@ -61,10 +65,10 @@ class Batches:
     source: Prepared | None = None
     target: Prepared | None = None
     geometry: Geometry | Deformation = Geometry()
-    photometry: Photometry | Intensity | None = Photometry()
-    source_photometry: Photometry | Intensity | Degradation | None = None
+    photometry: Effect | tuple[Effect, ...] | None = Photometry()
+    source_photometry: Effect | tuple[Effect, ...] | None = None
     crop: RandomCrop | None = None
-    target_photometry: Photometry | Intensity | Degradation | None = None
+    target_photometry: Effect | tuple[Effect, ...] | None = None
     boundary: bool = False
     patch: RandomPatch | None = None
 
@@ -85,7 +89,7 @@ class Batches:
             )
         if len(ways := {half.preprocessing for half in halves}) > 1:
             raise ValueError(f"Batches: source and target are prepared differently: {ways}.")
-        self._check_photometry()
+        self._check_ranges()
         if self.target and self.target.teacher and isinstance(self.geometry, Deformation):
             raise ValueError("Batches: a teacher's targets follow a Geometry, not a Deformation.")
         if self.crop and self.target:
@@ -93,39 +97,58 @@ class Batches:
         size = self.preprocessing.size
         of_pictures = {
             "a Deformation": isinstance(self.geometry, Deformation),
-            "a Degradation": Degradation in map(type, self._photometries().values()),
+            **{f"a {type(e).__name__}": e.pictures_only for _, e in self._used()},
             "crop": self.crop,
             "a teacher": any(half.teacher for half in halves),
         }
         if len(size) == 3 and (found := [name for name, there in of_pictures.items() if there]):
             raise ValueError(
                 f"Batches: {' and '.join(found)} of volumes {size}; that is for pictures. Volumes "
-                "take a Geometry, a Photometry or Intensity, and patch=RandomPatch(...)."
+                "take a Geometry, effects such as an Intensity, and patch=RandomPatch(...)."
             )
-        if len(size) == 2 and self.patch:
-            raise ValueError(f"Batches: patch of pictures {size}; expected crop=RandomCrop(...).")
         cut = self.crop or self.patch
+        if cut and len(cut.size) != len(size):
+            raise ValueError(f"Batches: patch {cut.size} of images of {size}; expected one rank.")
+        if self.patch and any(half.teacher for half in halves):
+            raise ValueError("Batches: a teacher's targets are of whole images; received a patch.")
         if cut and any(c > n for c, n in zip(cut.size, size, strict=True)):
             name = "crop" if self.crop else "patch"
             raise ValueError(
                 f"Batches: {name} {cut.size} is larger than the prepared images {size}."
             )
+        self._check_effects()
 
-    def _check_photometry(self):
-        for name, changes in self._photometries().items():
-            if isinstance(changes, Intensity) != self.preprocessing.zscored:
+    def _check_ranges(self):
+        for name, effect in self._used():
+            if not isinstance(effect, Effect):
                 raise ValueError(
-                    f"Batches: {name}={type(changes).__name__}(...) for images with "
+                    f"Batches: {name}={effect!r}; expected a data.augment.Effect, several in a "
+                    "tuple, or None."
+                )
+            shown = f"{name}={type(effect).__name__}(...)"
+            if effect.reads_mask and name != "source_photometry":
+                raise ValueError(f"Batches: {shown} needs labels, which a target does not have.")
+            if effect.zscored not in (None, self.preprocessing.zscored):
+                raise ValueError(
+                    f"Batches: {shown} for images with "
                     f"normalise={self.preprocessing.normalise!r}; expected an Intensity or None "
                     "for z-scored images, a Photometry or Degradation for 8-bit ones."
                 )
 
-    def _photometries(self):
-        """The photometry that is used, by the name of its argument."""
-        source = {"source_photometry": self.source_photometry} if self.source else {}
-        target = {"photometry": self.photometry, "target_photometry": self.target_photometry}
-        used = source | (target if self.target else {})
-        return {name: changes for name, changes in used.items() if changes is not None}
+    def _check_effects(self):
+        """Those of users; the library's own are tested, and tracing takes a third of a second."""
+        own = [pair for pair in self._used() if not type(pair[1]).__module__.startswith(_LIBRARY)]
+        for name, effect in own:
+            try:
+                check_effect(effect, self.shape, len(self.task.classes))
+            except ValueError as error:
+                raise ValueError(f"Batches: {name}: {error}") from error
+
+    def _used(self):
+        """The effects that are used, by the name of their argument."""
+        names = ("source_photometry",) if self.source else ()
+        names += ("photometry", "target_photometry") if self.target else ()
+        return [(name, effect) for name in names for effect in _in_order(getattr(self, name))]
 
     @property
     def task(self):
@@ -151,7 +174,7 @@ class Batches:
         views = {f.name: getattr(self, f.name) for f in fields(self)[4:]}
         return {
             **{name: half.fingerprint for name, half in halves.items() if half},
-            **{name: str(value) for name, value in views.items()},
+            **{name: _described(value) for name, value in views.items()},
         }
 
     def from_step(self, first_step: int, worker: int = 0, workers: int = 1) -> tf.data.Dataset:
@@ -186,8 +209,7 @@ class Batches:
         file = tf.gather(data.images, index)
         if data.styles:
             file = tf.where(_uniform(seeds[3]) < 0.5, file, _random_style(data, index, seeds[2]))
-        voxels = tf.gather(data.voxels, index) if data.voxels else None
-        part = self._part(seeds[0], voxels)
+        part = self._part(seeds[0], _labelled(data, index) if self.patch else None)
         image = _read(file, data.dtype, data.shape, **part)
         labels = _read(tf.gather(data.labels, index), "uint8", (*data.shape[:-1], 1), **part)
         move = self._move(seeds[0], image)
@@ -196,11 +218,12 @@ class Batches:
         if self.crop:
             place = self.crop.sample(tf.random.fold_in(seeds[0], 1), labels[..., 0])
             image, labels = self.crop.apply(image, place), self.crop.apply(labels, place)
-        image = _recoloured(image, self.source_photometry, seeds[1])
         mask = _one_hot(labels[..., 0], data.task)
+        classes = mask[..., -len(data.task.classes) :]
+        image = self._changed(image, self.source_photometry, seeds[1], classes)
         sample = {"image": data.preprocessing.normalised(image), "mask": mask}
         if self.boundary:
-            sample["boundary"] = boundary_target(mask if data.task.overlapping else mask[..., 1:])
+            sample["boundary"] = boundary_target(classes)
         return sample
 
     def _target_sample(self, number):
@@ -215,19 +238,20 @@ class Batches:
         image = view(tf.gather(data.images, index))
         move = self._move(seeds[0], image)
         image = self.geometry.apply(image, move)
-        image = _recoloured(image, self.target_photometry, seeds[3])
-        views = {"image": image, "strong": _recoloured(image, self.photometry, seeds[1])}
+        image = self._changed(image, self.target_photometry, seeds[3])
+        views = {"image": image, "strong": self._changed(image, self.photometry, seeds[1])}
         if data.styles:
             views["style"] = self.geometry.apply(view(_random_style(data, index, seeds[2])), move)
         views = {name: data.preprocessing.normalised(view) for name, view in views.items()}
         return {**views, **_taught(data, index, move)} if data.teacher else views
 
+    def _changed(self, image, photometry, seed, mask=None):
+        return change(_in_order(photometry), image, seed, mask, not self.preprocessing.zscored)
+
     def _part(self, seed, voxels=None):
         """What is read of an image: the whole, or where its patch begins and how large it is."""
         if not self.patch:
             return {}
-        if voxels is not None:
-            voxels = tf.io.decode_raw(tf.io.read_file(voxels), "int32")
         seed = tf.random.fold_in(seed, 2)
         start = self.patch.sample(seed, self.preprocessing.size, voxels)
         return {"start": start, "size": self.patch.size}
@@ -235,6 +259,14 @@ class Batches:
     def _move(self, seed, image):
         size, axes = image.shape[:-1], self.preprocessing.axes
         return self.geometry.sample(seed, *size, **({"axes": axes} if len(size) == 3 else {}))
+
+
+def _labelled(data, index):
+    """Flat indices of labelled voxels: of volumes some that are kept, of pictures all."""
+    if data.voxels:
+        return tf.io.decode_raw(tf.io.read_file(tf.gather(data.voxels, index)), "int32")
+    labels = tf.io.decode_raw(tf.io.read_file(tf.gather(data.labels, index)), "uint8")
+    return tf.cast(tf.where(labels)[:, 0], "int32")
 
 
 def _taught(data, index, move):
@@ -267,8 +299,18 @@ def _uniform(seed):
     return tf.random.stateless_uniform([], seed)
 
 
-def _recoloured(image, photometry, seed):
-    return image if photometry is None else photometry.apply(image, photometry.sample(seed))
+def _in_order(photometry):
+    """The effects of an argument that takes one, several or none."""
+    several = isinstance(photometry, tuple | list)
+    return tuple(photometry) if several else () if photometry is None else (photometry,)
+
+
+def _described(setting):
+    """A setting as a run keeps it; of several effects each, of a single one as it always was."""
+    if isinstance(setting, tuple | list):
+        effects = [str(effect) for effect in setting]
+        return str(None) if not effects else effects[0] if len(effects) == 1 else effects
+    return str(setting)
 
 
 def _random_style(data, index, seed):
@@ -278,9 +320,9 @@ def _random_style(data, index, seed):
 
 
 def _read(file, dtype, shape, start=None, size=None):
-    """An array of a file, or the part of a volume `(*size, C)` that begins at `start`.
+    """An array of a file, or the part `(*size, C)` of it that begins at `start`.
 
-    Of a volume the slices along its first axis in which the part lies are read, in one go; smaller
+    Of a part the slices along its first axis in which the part lies are read, in one go; smaller
     bricks, each a file, save bytes but no time.
     """
     if start is None:
@@ -290,7 +332,7 @@ def _read(file, dtype, shape, start=None, size=None):
     slices = tf.data.FixedLengthRecordDataset(file, slice_bytes, first, buffer_size=2**20)
     slices = slices.take(size[0]).batch(size[0], drop_remainder=True).get_single_element()
     slices = tf.reshape(tf.io.decode_raw(slices, dtype), (size[0], *shape[1:]))
-    return tf.slice(slices, [0, start[1], start[2], 0], (*size, shape[-1]))
+    return tf.slice(slices, tf.concat([[0], start[1:], [0]], 0), (*size, shape[-1]))
 
 
 def _one_hot(labels, task):

@@ -4,32 +4,23 @@ One file an image, whether picture or volume, its values in the order of the axe
 it, or the part of it that holds a patch, in graph code, so that no Python runs in a step.
 """
 
-import hashlib
-import json
+import functools
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from keras_meduda.data.bands import BandStyle, order_changed, transfer
+from keras_meduda.data.cache import digest, states, stored
 from keras_meduda.data.checks import check_grid
-from keras_meduda.data.files import state_of
-from keras_meduda.data.intensity import match_histogram
-from keras_meduda.data.io import (
-    DataError,
-    Problem,
-    image_files,
-    mask_files,
-    read_image,
-    read_mask,
-    replacing,
-)
+from keras_meduda.data.files import each
+from keras_meduda.data.intensity import match_histogram, zscore
+from keras_meduda.data.io import DataError, Problem, image_files, mask_files, read_image, read_mask
 from keras_meduda.data.spatial import resize
-from keras_meduda.progress import track
 from keras_meduda.task import Preprocessing, Task, to_json
-from keras_meduda.teachers.targets import attributes_of, open_targets, target_of
+from keras_meduda.teachers.targets import open_targets, target_of
 
 VOXELS = 4096  # at most so many labelled voxels of a volume are kept to centre patches on
 THREADS = 4  # that prepare volumes: each takes six times a volume in float32 of memory
@@ -71,13 +62,21 @@ class Prepared:
         """
         taught = (self.teacher.masks, self.teacher.features) if self.teacher else ()
         files = (self.images, self.labels, *self.styles, *taught)
-        names = json.dumps([[os.path.basename(path) for path in group] for group in files])
-        return f"{len(self.images)} images, {hashlib.sha256(names.encode()).hexdigest()[:16]}"
+        names = [[os.path.basename(path) for path in group] for group in files]
+        return f"{len(self.images)} images, {digest(names)[:16]}"
 
     @property
     def shape(self):
         """Shape of a prepared image, `(*size, channels)`."""
         return (*self.preprocessing.size, self.preprocessing.channels)
+
+    def image(self, path):
+        """The array in one of its image or twin files, `(*size, channels)`."""
+        return np.fromfile(path, self.dtype).reshape(self.shape)
+
+    def label_map(self, path):
+        """The labels in one of its label files, uint8 `(*size)`."""
+        return np.fromfile(path, "uint8").reshape(self.shape[:-1])
 
     def only(self, kept):
         """The images of these numbers, with their labels and twins."""
@@ -120,80 +119,125 @@ def prepare(
         DataError: a file that cannot be read, holds NaN or does not fit the preprocessing, a mask
             on another grid than its image, or a case without a mask where labels are asked for.
     """
-    folder, volumes = Path(folder), len(preprocessing.size) == 3
-    folder.mkdir(parents=True, exist_ok=True)
+    volumes = len(preprocessing.size) == 3
 
-    def image_file(row):
-        path = folder / f"{_digest(image_files(row.image), to_json(preprocessing))}.image"
-        if not path.exists():
-            image = read_image(row.image)
-            if not np.isfinite(image.array).all():  # a single one would blank all z-scores
-                raise DataError(Problem(row.image, "NaN or infinite values", "finite numbers"))
-            stored = _fitting(row.image, preprocessing.stored, image.array, image.spacing)
-            _write(path, stored.astype(_dtype(preprocessing), copy=False))
-        return str(path)
+    def prepared_case(row):
+        """The paths of image, labels and labelled voxels; the image is read at most once."""
+        image = functools.cache(lambda: _finite(row.image, preprocessing))
 
-    def label_file(row):
+        def write_image(file):
+            fitted = _fitting(row.image, preprocessing.stored, image().array, image().spacing)
+            _write(file, fitted.astype(_dtype(preprocessing), copy=False))
+
+        def write_labels(file):
+            array = read_mask(row.mask, encoded)
+            check_grid(array, row.mask, row.image)
+            if volumes:  # they lie where their image does
+                arrays = array, image().array, image().spacing
+                _write(file, _fitting(row.mask, preprocessing.stored_labels, *arrays))
+            else:
+                _write(file, resize(array, preprocessing.size, linear=False))
+
+        files, settings = image_files(row.image), to_json(preprocessing)
+        path = stored(folder, "image", [states(files), settings], write_image)
+        if not labels:
+            return (path,)
         if not row.mask:
             raise DataError(Problem(row.image, "no mask", "one for every case that gives labels"))
-        files, place = [file for _, file in mask_files(row.mask)], preprocessing.size
-        if volumes:  # they lie where their image does
-            files += image_files(row.image)
-            place = [getattr(preprocessing, name) for name in ("size", "axes", "spacing", "fit")]
-        path = folder / f"{_digest(files, row.mask, to_json(task), place)}.label"
-        if not path.exists():
-            labels = read_mask(row.mask, task)
-            check_grid(labels, row.mask, row.image)
-            if volumes:
-                image = read_image(row.image)
-                arrays = labels, image.array, image.spacing
-                labels = _fitting(row.mask, preprocessing.stored_labels, *arrays)
-                _write(_voxels(path), _some_voxels(labels))  # first: with the labels all is there
-            else:
-                labels = resize(labels, preprocessing.size, linear=False)
-            _write(path, labels)
-        return str(path)
+        masks, encoded = [file for _, file in mask_files(row.mask)], task.of(row)
+        place = {name: settings[name] for name in ("size", "axes", "spacing", "fit")}
+        place = [states(files), place] if volumes else place
+        of = [states(masks), row.mask, to_json(encoded), place]
+        label = stored(folder, "label", of, write_labels)
+        return (path, label, _voxels(folder, label)) if volumes else (path, label)
 
-    rows = list(cases.itertuples())
-    images = _each(image_file, rows, "preparing images", volumes)
-    files = _each(label_file, rows, "preparing masks", volumes) if labels else ()
-    voxels = tuple(str(_voxels(file)) for file in files) if volumes else ()
-    return Prepared(task, preprocessing, images, files, voxels=voxels)
+    done = each(prepared_case, list(cases.itertuples()), "preparing", _threads(preprocessing))
+    lists = dict(zip(("images", "labels", "voxels"), zip(*done, strict=True), strict=False))
+    return Prepared(task, preprocessing, **{"images": (), **lists})
 
 
 def add_styles(
-    prepared: Prepared, references: Prepared, folder, variants: int = 4, seed: int = 0
+    prepared: Prepared,
+    references: Prepared,
+    folder,
+    variants: int = 4,
+    seed: int = 0,
+    by_bands: bool = False,
 ) -> Prepared:
-    """Adds style twins: each image with the histogram of randomly drawn images of the other domain.
+    """Adds style twins: each image in the grey levels of randomly drawn images of the other domain.
 
     Written once, seeded; never matched during training. Of volumes the foreground alone is matched:
     what is not 0 if that is the background of their z-scores, else what is not darkest.
 
     Args:
         prepared: the images to restyle.
-        references: the images whose histograms they take.
+        references: the images whose grey levels they take.
         folder: where prepared arrays are kept.
         variants: twins an image, each of another reference while there are any. Default 4.
         seed: of the draw of references.
+        by_bands: `False` gives a twin the histogram of its reference. `True` matches bands of grey
+            levels by where they lie, which may change their order; for grey pictures and volumes
+            of one contrast, see `data.bands`. Default `False`.
+
+    Raises:
+        ValueError: bands of images of colours or of several contrasts.
     """
     every = np.tile(np.arange(len(references.images)), (len(prepared.images), 1))
     draw = np.random.default_rng(seed).permuted(every, axis=1)[:, :variants]
+    bands = _bands_between(prepared, references) if by_bands else None
+    drawn_from = [prepared.fingerprint, references.fingerprint, seed] if by_bands else []
+
+    def restyled(number, index):
+        image = prepared.image(prepared.images[number])
+        reference = references.image(references.images[index])
+        if not by_bands:
+            return _restyled(image, reference, prepared.preprocessing)
+        labels = prepared.label_map(prepared.labels[number]) if prepared.labels else None
+        own, wanted = bands.own[number], bands.wanted[index]
+        rng = np.random.default_rng([seed, number, index])
+        twin = transfer(image, own, wanted, bands.sigma, reference, rng, labels)
+        return _in_range(twin, image, prepared.preprocessing)
 
     def twins(item):
-        path, drawn = item
-        image = _read(path, prepared)
+        number, drawn = item
         files = []
-        for index in drawn:
-            reference = references.images[index]
-            twin = Path(folder) / f"{Path(path).stem}-{Path(reference).stem}.image"
-            if not twin.exists():
-                _write(twin, _restyled(image, _read(reference, references), prepared.preprocessing))
-            files.append(str(twin))
+        for index in drawn.tolist():
+            names = Path(prepared.images[number]).stem, Path(references.images[index]).stem
+
+            def write(file, index=index):
+                _write(file, restyled(number, index))
+
+            files.append(stored(folder, "image", [*names, *drawn_from], write))
         return tuple(files)
 
-    items = list(zip(prepared.images, draw, strict=True))
-    volumes = len(prepared.preprocessing.size) == 3
-    return replace(prepared, styles=_each(twins, items, "preparing styles", volumes))
+    items, threads = list(enumerate(draw)), _threads(prepared.preprocessing)
+    return replace(prepared, styles=each(twins, items, "preparing styles", threads))
+
+
+def order_ratio(source: Prepared, target: Prepared, most: int = 12) -> float:
+    """R of `data.bands.order_changed` between prepared images, at most so many of each domain."""
+    some, others = (half.only(_spread(len(half.images), most)) for half in (source, target))
+    labels = map(some.label_map, some.labels) if some.labels else None
+    return order_changed(map(some.image, some.images), map(others.image, others.images), labels)
+
+
+def _bands_between(prepared, references):
+    labels = map(prepared.label_map, prepared.labels) if prepared.labels else None
+    images = map(prepared.image, prepared.images), map(references.image, references.images)
+    return BandStyle.between(*images, labels)
+
+
+def _in_range(twin, image, preprocessing):
+    """A twin as prepared files hold it: z-scored again, or whole numbers of 0…255."""
+    if not preprocessing.zscored:
+        return np.rint(np.clip(twin, 0, 255)).astype(image.dtype)
+    inside = image != 0 if preprocessing.normalise == "zscore_foreground" else None
+    return zscore(twin, inside).astype(image.dtype)
+
+
+def _spread(count, most):
+    """Numbers of at most so many of `count` things, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
 
 
 def _restyled(image, reference, preprocessing):
@@ -219,8 +263,8 @@ def add_teacher(prepared: Prepared, cases: pd.DataFrame, targets, folder) -> Pre
     Args:
         prepared: the images, in the order of `cases`.
         cases: the case table they were prepared from.
-        targets: the HDF5 file of `make_teacher_targets.py`.
-        folder: where prepared arrays are kept.
+        targets: the table of `make_teacher_targets.py`.
+        folder: where prepared arrays are kept; embeddings stay where the teacher left them.
 
     Returns:
         The cases that the teacher has taught, `teacher` filled in. Without an embedding in every
@@ -232,38 +276,25 @@ def add_teacher(prepared: Prepared, cases: pd.DataFrame, targets, folder) -> Pre
         DataError: a missing or damaged file or case, one whose image is not that which the teacher
             saw, embeddings of several widths, or no case that succeeded.
     """
-    folder, size = Path(folder), prepared.preprocessing.size
-    kept, masks, variances, entropies, features, shape = [], [], [], [], [], ()
-    with open_targets(targets) as file:
-        of_case = zip(cases.itertuples(), prepared.images, strict=True)
-        for number, (row, image) in enumerate(of_case):
-            case, target = row.case, target_of(file, row)
-            if target is None:
-                continue
-            name = f"{Path(image).stem}-{attributes_of(file[case])['checksum'][:24]}"
-            mask, embedding = folder / f"{name}.teacher", target.embedding
-            if not masks:  # the first case stands for the others
-                values = 2 * int(np.prod(size)) + (0 if embedding is None else embedding.nbytes)
-                print(f"{folder}: at most {len(cases) * values / 1e9:.2f} GB of teacher's targets")
-            if not mask.exists():
-                probability = target.probability.astype("float32")[..., None]
-                _write(mask, resize(probability, size).astype("float16"))
-            if embedding is not None:
-                shape = shape or embedding.shape
-                if embedding.shape[-1] != shape[-1]:
-                    found = f"embeddings {shape[-1]} and, of {case!r}, {embedding.shape[-1]} wide"
-                    raise DataError(Problem(targets, found, "those of one teacher"))
-                if embedding.shape != shape:
-                    name = f"{name}-{'x'.join(map(str, shape[:-1]))}"
-                feature = folder / f"{name}.features"
-                features.append(str(feature))
-                if not feature.exists():
-                    fitting = resize(embedding.astype("float32"), shape[:-1])
-                    _write(feature, fitting.astype("float16"))
-            kept.append(number)
-            masks.append(str(mask))
-            variances.append(target.variance)
-            entropies.append(target.entropy)
+    size, table = prepared.preprocessing.size, open_targets(targets)
+    kept, masks, variances, entropies, features, shape = [], [], [], [], [], None
+    for number, row in enumerate(cases.itertuples()):
+        target, name = target_of(table, row), table["target"][row.case]
+        if target is None:
+            continue
+        kept.append(number)
+        masks.append(_resized(folder, "teacher", name, target.probability[..., None], size))
+        variances.append(target.variance)
+        entropies.append(target.entropy)
+        if (embedding := target.embedding) is None:
+            continue
+        shape = shape or embedding.shape
+        if embedding.shape[-1] != shape[-1]:
+            found = f"embeddings {shape[-1]} and, of {row.case!r}, {embedding.shape[-1]} wide"
+            raise DataError(Problem(targets, found, "those of one teacher"))
+        same = embedding.shape == shape
+        path = embedding.filename if same else None
+        features.append(str(path or _resized(folder, "features", name, embedding, shape[:-1])))
     if not kept:
         raise DataError(Problem(targets, "no case that succeeded", "cases with a soft mask"))
     taught = Taught(tuple(masks), tuple(variances), tuple(entropies))
@@ -272,34 +303,37 @@ def add_teacher(prepared: Prepared, cases: pd.DataFrame, targets, folder) -> Pre
     return replace(prepared.only(kept), teacher=taught)
 
 
-def _read(path, data):
-    return np.fromfile(path, data.dtype).reshape(data.shape)
-
-
 def _write(path, array):
-    """Atomically, so that an interrupted preparation leaves whole files only."""
-    with replacing(path) as unfinished:
-        unfinished.write_bytes(np.ascontiguousarray(array).data)  # tofile hides a full disk
+    path.write_bytes(np.ascontiguousarray(array).data)  # tofile hides a full disk
 
 
-def _digest(files, *settings):
-    """Name of a prepared file: of its input files (path, size, time of change) and settings."""
-    stamps = [(f, *state_of(f)) for f in files if os.path.exists(f)]
-    text = json.dumps([files, stamps, settings], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
+def _resized(folder, kind, target, array, size):
+    """A teacher's array in another grid, in half precision."""
+
+    def write(file):
+        _write(file, resize(np.asarray(array, "float32"), size).astype("float16"))
+
+    return stored(folder, kind, [Path(target).stem, size], write)
 
 
-def _voxels(path):
-    """Where a label file's labelled voxels are listed."""
-    return Path(path).with_suffix(".voxels")
+def _finite(cell, preprocessing):
+    """The image of a cell; a single NaN would blank all z-scores."""
+    image = read_image(cell)
+    if not np.isfinite(preprocessing.without_nan(image.array)).all():
+        raise DataError(Problem(cell, "NaN or infinite values", "finite numbers"))
+    return image
 
 
-def _some_voxels(labels):
-    """Flat indices of labelled voxels, int32, in order; a fair draw where there are many."""
-    found = np.flatnonzero(labels).astype("int32")
-    if len(found) > VOXELS:
-        found = np.sort(np.random.default_rng(0).choice(found, VOXELS, replace=False))
-    return found
+def _voxels(folder, label):
+    """Flat indices of a label file's labelled voxels, int32, in order; a fair draw of many."""
+
+    def write(file):
+        found = np.flatnonzero(np.fromfile(label, "uint8")).astype("int32")
+        if len(found) > VOXELS:
+            found = np.sort(np.random.default_rng(0).choice(found, VOXELS, replace=False))
+        _write(file, found)
+
+    return stored(folder, "voxels", Path(label).name, write)
 
 
 def _fitting(file, function, *arrays):
@@ -310,6 +344,6 @@ def _fitting(file, function, *arrays):
         raise DataError(Problem(file, str(error), "one that fits the preprocessing")) from None
 
 
-def _each(function, items, description, volumes):
-    with ThreadPoolExecutor(min(THREADS, os.cpu_count()) if volumes else os.cpu_count()) as pool:
-        return tuple(track(pool.map(function, items), len(items), description))
+def _threads(preprocessing):
+    cores = os.cpu_count() or 1
+    return min(THREADS, cores) if len(preprocessing.size) == 3 else cores

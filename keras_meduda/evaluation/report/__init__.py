@@ -1,6 +1,6 @@
 """What a run leaves for people: tables of its evaluation, and one page that shows them."""
 
-from keras_meduda.evaluation.report.console import print_comparison
+from keras_meduda.evaluation.report.console import print_comparison, print_scores
 from keras_meduda.evaluation.report.facts import about_run, about_session
 from keras_meduda.evaluation.report.page import write_label_free_report, write_report
 from keras_meduda.evaluation.report.pictures import outline
@@ -12,6 +12,7 @@ __all__ = [
     "compare",
     "outline",
     "print_comparison",
+    "print_scores",
     "score",
     "write_evaluation",
     "write_label_free_report",

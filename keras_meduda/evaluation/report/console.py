@@ -1,11 +1,38 @@
-"""What a study prints at its end."""
+"""What an evaluation prints at its end."""
 
 import pandas as pd
 from rich.console import Console
 from rich.table import Column, Table
 
 from keras_meduda.evaluation.report.tables import p_in_words
-from keras_meduda.evaluation.statistics import case_columns
+from keras_meduda.evaluation.statistics import case_columns, summarise
+
+
+def print_scores(heading: str, frames: dict[str, pd.DataFrame], unit: str) -> None:
+    """One table: Dice and HD95 of every run and class on the tested cases, with 95 % intervals."""
+    summaries = {name: summarise(frame) for name, frame in frames.items()}
+    first = next(iter(summaries.values()))
+    names = ("Dice", "95 % interval", f"HD95, {unit}", "95 % interval")
+    table = Table(
+        "class", "run", *(Column(name, justify="right") for name in names),
+        title=f"{heading}: {first['n']} cases of {first['groups']} groups",
+    )  # fmt: skip
+    for label in first["classes"]:
+        for name, summary in summaries.items():
+            dice, hd95 = (summary["classes"][label][metric] for metric in ("dice", "hd95"))
+            table.add_row(
+                label,
+                name.replace("_", " "),
+                f"{dice['mean']:.4f}",
+                "{:.4f} to {:.4f}".format(*dice["ci95"]),
+                f"{hd95['mean']:.2f}",
+                "{:.2f} to {:.2f}".format(*hd95["ci95"]),
+            )
+    Console().print(table)
+    print(
+        "HD95: 95th percentile of the pooled surface distances (MedPy's definition). Intervals: "
+        "bootstrap over groups."
+    )
 
 
 def print_comparison(comparison: dict, adapted: pd.DataFrame, unit: str) -> None:

@@ -198,7 +198,7 @@ def _view(heading, case, runs, cases, task, masks=None):
     found = {name: (masks or task.masks)(p) for name, p in outputs.items()}
     reference = None
     if row.mask:
-        reference = task.one_hot(read_mask(row.mask, task)).astype(bool)
+        reference = task.one_hot(read_mask(row.mask, task.of(row))).astype(bool)
         reference = reference if task.overlapping else reference[..., 1:]
     shown = [*found.values()] + ([] if reference is None else [reference])
     strip = pictures.Strip.of(np.any([m.any(axis=-1) for m in shown], axis=0), image.spacing)

@@ -28,14 +28,21 @@ def write_evaluation(run_dir, name: str, frame: pd.DataFrame) -> dict:
     return summary
 
 
-def score(run, cases: pd.DataFrame, task=None, masks=None) -> tuple[pd.DataFrame, np.ndarray]:
-    """Case metrics as `km.evaluate` gives them, and the counts of `calibration.reliability`."""
+def score(run, cases: pd.DataFrame, task=None, **how) -> tuple[pd.DataFrame, np.ndarray]:
+    """Case metrics as `km.evaluate` gives them, and the counts of `calibration.reliability`.
+
+    Args:
+        run: what `km.load` or `km.fit` returns.
+        cases: a case table whose rows all have masks.
+        task: as in `km.evaluate`.
+        **how: `masks` and `medpy` of `km.evaluate`.
+    """
     counts = []
 
     def count(probabilities, reference):
         counts.append(reliability(probabilities, reference))
 
-    frame = evaluate(run, cases, task, masks=masks, observe=count)
+    frame = evaluate(run, cases, task, observe=count, **how)
     return frame, np.sum(counts, axis=0)
 
 

@@ -1,0 +1,275 @@
+"""Masks of images: in the input's own size and format, from a trained run.
+
+python scripts/predict.py --run runs/latest --images scan.png folder/ --out predictions
+python scripts/predict.py --run runs/a runs/b runs/c --flips X --images scan.nii.gz   (they vote)
+
+A DICOM folder gives a mask a series, as NIfTI and as DICOM SEG. Started again, the script goes on
+where it stopped; images that cannot be read are named at the end, and all others are predicted.
+"""
+
+import errno
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from keras_meduda.commands.prediction import PredictionFlags
+
+
+@dataclass(kw_only=True)
+class Flags(PredictionFlags):
+    """Masks of images from a trained run."""
+
+    images: tuple[Path, ...]
+    """Image files, folders of images or of DICOM series, or one case table (.csv)."""
+    out: Path = Path("predictions")
+    """Folder of the masks, named like the images; of a table whose domains share names of cases, a
+    folder for each of them."""
+    overlays: bool = False
+    """Also write pictures with the outlines drawn on the image, of a volume on three slices."""
+    full_field: bool = True
+    """Put masks of regions of interest (a table of prepare_rois.py) back into the full picture."""
+    overwrite: bool = False
+    """Replace what an earlier call has written; inputs are replaced in no case."""
+
+
+@dataclass
+class Job:
+    """A case and where its mask goes."""
+
+    row: tuple
+    folder: Path
+    name: str  # of the mask, below --out and without its ending
+    made_from: list
+
+
+def main(flags):
+    """Predicts every image and writes its mask; raises what could not be read at the end."""
+    from keras_meduda.data.cache import remove_outdated
+    from keras_meduda.data.files import DataError, Problem, check_writable
+    from keras_meduda.evaluation.predict import predict_all
+    from keras_meduda.progress import track
+
+    jobs = jobs_of(flags)
+    left = jobs if flags.overwrite else unfinished(jobs, flags.out)
+    check_outputs(jobs, left, flags)
+    check_writable(flags.out, "--out")
+    run, masks_of = flags.load()
+    warn(left, run)
+    for job in left:
+        for file in files_of(job, flags.out):  # checked above: an earlier call's
+            file.unlink()
+    remove_outdated(flags.out, {job.name: job.made_from for job in left})
+    problems = []
+    images = [job.row.image for job in left]
+    predictions = predict_all(run, images, keep_going=True)
+    for job in track(left, len(left), "predicting"):
+        probabilities = next(predictions)
+        if isinstance(probabilities, DataError):
+            problems += probabilities.problems
+            continue
+        try:
+            write(run, job, masks_of(probabilities), flags)
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:  # a full disk is no problem of one image
+                whole = len(jobs) - len(unfinished(jobs, flags.out))
+                raise OSError(
+                    f"{error}\n{whole} masks in {flags.out} are whole; once that is mended the "
+                    "same command goes on."
+                ) from error
+            found = f"the name {job.row.case!r}, too long for a file"
+            problems.append(Problem(job.row.image, found, "a shorter name of the case"))
+    failed = len({str(problem.file) for problem in problems})
+    before = f", {len(jobs) - len(left)} of them from before" if len(left) < len(jobs) else ""
+    print(f"{len(jobs) - failed} masks in {flags.out}{before}")
+    if problems:
+        print(f"{failed} of {len(jobs)} images have no mask:", file=sys.stderr)
+        raise DataError(*problems)
+
+
+def jobs_of(flags):
+    """What is to be done, case by case."""
+    cases = cases_of(flags.images)
+    shared, settings = cases["case"].duplicated().any(), settings_of(flags)
+    jobs = []
+    for row in cases.itertuples():
+        folder = flags.out / row.domain if shared else flags.out
+        name = Path(os.path.relpath(folder / row.case, flags.out)).as_posix()
+        jobs.append(Job(row, folder, name, [settings, states_of(row)]))
+    return jobs
+
+
+def write(run, job, masks, flags):
+    """The mask of one case, and what goes with it."""
+    from keras_meduda.data import dicom
+    from keras_meduda.data.io import image_files, read_image, write_mask, write_picture
+    from keras_meduda.data.roi import paste
+    from keras_meduda.evaluation.orthogonal import orthogonal_slices
+    from keras_meduda.evaluation.report import outline
+
+    row, out, values = job.row, job.folder, run.task.decode(masks)
+    if flags.full_field and hasattr(row, "full_width"):
+        background = run.task.decode(masks[:1, :1] & False).item()
+        write_picture(out / f"{row.case}.png", paste(values, row._asdict(), background))
+    else:
+        if is_dicom(row):
+            series = image_files(row.image)[0]
+            dicom.write_segmentation(out / row.case, masks, series, run.task.classes)
+        write_mask(out / row.case, values, like=row.image)
+    if flags.overlays:
+        image = read_image(row.image)
+        if image.affine is None:
+            picture = outline(image.array, masks)
+        else:
+            picture = orthogonal_slices(image.array, masks.any(axis=-1), spacing=image.spacing)
+        write_picture(out / "overlays" / f"{row.case}.png", picture)
+
+
+def cases_of(paths):
+    """The case table of a CSV file, or of image files and folders of such."""
+    from keras_meduda.data import dicom
+    from keras_meduda.data.cases import case_table, read_cases
+    from keras_meduda.data.files import visible_files
+    from keras_meduda.data.io import FORMATS, stem
+
+    if len(paths) == 1 and paths[0].suffix.lower() == ".csv":
+        return read_cases(paths[0])
+    rows = []
+    for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: no such file or folder.")
+        files = visible_files(path, deep=False) if path.is_dir() else [path]
+        found = [
+            {"case": stem(file), "image": str(file)}
+            for file in files
+            if file.name.lower().endswith(FORMATS)
+        ]
+        if path.is_dir():
+            series = dicom.series_in(path)
+            found += [{"case": name, "image": str(at)} for name, at in series.items()]
+        elif not found and dicom.is_dicom(path):
+            found = [{"case": path.stem, "image": str(path)}]
+        if not found:
+            raise FileNotFoundError(
+                f"{path}: no image files found (looked for {', '.join(FORMATS)} and DICOM)."
+            )
+        rows += found
+    return case_table(rows)
+
+
+def is_dicom(row):
+    """Whether a case is a DICOM series."""
+    from keras_meduda.data import dicom
+    from keras_meduda.data.io import FORMATS, image_files
+
+    file = image_files(row.image)[0]
+    return not file.lower().endswith(FORMATS) and dicom.is_dicom(file)
+
+
+def paths_of(job, flags):
+    """What is written of a case; of a mask its path without the ending."""
+    paths = [job.folder / job.row.case]
+    if flags.overlays:
+        paths.append(job.folder / "overlays" / job.row.case)
+    if is_dicom(job.row):
+        paths.append(job.folder / f"{job.row.case}.dcm")
+    return paths
+
+
+def settings_of(flags):
+    """What a mask depends on beside its image."""
+    from keras_meduda.data.files import state_of
+
+    files = [path / name for path in flags.run for name in ("config.json", "network.keras")]
+    names = "flips", "postprocess", "precision", "full_field", "overlays"
+    return [
+        [state_of(file) for file in files if file.exists()],
+        *(getattr(flags, name) for name in names),
+    ]
+
+
+def states_of(row):
+    """Size and time of change of the files of a case; `None` of one that is not there."""
+    from keras_meduda.data.files import state_of, visible_files
+    from keras_meduda.data.io import image_files
+
+    files = []
+    for path in map(Path, image_files(row.image)):
+        files += visible_files(path, deep=False) if path.is_dir() else [path]
+    return [[file.name, state_of(file) if file.exists() else None] for file in files]
+
+
+def unfinished(jobs, out):
+    """Those whose mask is not there, or was made of another image or with other settings."""
+    from keras_meduda.data.cache import digest, recorded
+
+    known = recorded(out)
+    return [
+        job
+        for job in jobs
+        if known.get(job.name) != digest(job.made_from) or not files_of(job, out)
+    ]
+
+
+def files_of(job, out):
+    """The masks of that name that are there, whatever their ending."""
+    from keras_meduda.data.io import FORMATS
+
+    files = (out / f"{job.name}{ending}" for ending in FORMATS)
+    return [file for file in files if file.exists()]
+
+
+def warn(jobs, run):
+    """What the headers of the images let doubt, a line a cause."""
+    from keras_meduda.data.checks import header_warnings
+    from keras_meduda.data.files import by_cause
+
+    problems, spacing = [], run.preprocessing.spacing
+    if spacing:  # from the network's order of axes to X, Y and Z
+        spacing = [spacing[run.preprocessing.order.index(axis)] for axis in range(3)]
+    for job in jobs:
+        try:
+            problems += header_warnings(job.row.image, spacing)
+        except Exception:  # whoever predicts it says what is wrong
+            continue
+    for line in by_cause(problems):
+        print(line, file=sys.stderr)
+
+
+def check_outputs(jobs, left, flags):
+    """Masks are named like the cases: none may take another file's place, or leave the folder."""
+    from collections import Counter
+
+    from keras_meduda.data.io import image_files, mask_files, stem
+
+    def place(path):  # whatever the ending
+        return Path(path).parent.resolve() / stem(path)
+
+    places = Counter(place(path) for job in jobs for path in paths_of(job, flags))
+    if outside := [p for p in places if flags.out.resolve() not in p.parents]:
+        raise ValueError(
+            f"--out {flags.out}: {len(outside)} cases have names that lead out of it, such as to "
+            f"{outside[0]}; expected names without '..' or a leading '/'."
+        )
+    if alike := [p for p, count in places.items() if count > 1]:
+        raise ValueError(
+            f"{len(alike)} names of cases differ in their ending alone, such as {alike[0].name}; "
+            "expected one mask a name."
+        )
+    read = {}
+    for row in (job.row for job in jobs):
+        files = image_files(row.image) + [file for _, file in mask_files(row.mask)]
+        read |= {place(file): file for file in files if file}
+    if twice := [read[p] for p in places if p in read]:
+        raise ValueError(
+            f"--out: {len(twice)} files would be written beside or over an input of the same name, "
+            f"such as {twice[0]}; expected another folder."
+        )
+    new = {place(path) for job in left for path in paths_of(job, flags)}
+    folders = {p.parent for p in new if p.parent.is_dir()}
+    there = [file for f in folders for file in sorted(f.iterdir()) if place(file) in new]
+    if there and not flags.overwrite:
+        raise ValueError(
+            f"--out {flags.out}: {len(there)} files of these names are there, such as {there[0]}; "
+            "expected another folder, or --overwrite."
+        )

@@ -1,0 +1,30 @@
+"""Flags that prediction and evaluation share."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(kw_only=True)
+class PredictionFlags:
+    """Flags of every script that predicts: which runs, and how their masks are made."""
+
+    run: tuple[Path, ...]
+    """Run folder of a training; several vote, each rid of small islands and holes."""
+    flips: str = ""
+    """Axes whose mirror images are averaged, such as X or XY; k axes cost 2^k predictions."""
+    postprocess: Literal["none", "beal", "islands_and_holes"] = "none"
+    """Of the masks: none, or as BEAL or RatLesNetV2 do."""
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] | None = None
+    """What the network computes in; default: as it was trained. mixed_bfloat16 is faster on GPUs
+    and on processors that have it, and moves single pixels of a mask."""
+    xla: bool = False
+    """Compile the network by XLA, once for every size of batch; pays on a GPU."""
+
+    def load(self):
+        """The run, or the several as one, and the function from probabilities to masks."""
+        from keras_meduda.evaluation import postprocess
+        from keras_meduda.evaluation.ensemble import load_together
+
+        run = load_together(self.run, self.flips, precision=self.precision, xla=self.xla)
+        return run, postprocess.named(self.postprocess, run.task)

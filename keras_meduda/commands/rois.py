@@ -1,0 +1,76 @@
+"""Cut square regions around the optic disc out of fundus photographs.
+
+    python scripts/prepare_rois.py --dataset refuge --root REFUGE --out rois
+    python scripts/prepare_rois.py --cases cases.csv --boxes boxes.csv --size 800 --out rois
+
+A case with a box is cut by it, any other by its mask. The regions come with a case table,
+OUT/cases.csv, whose columns x0, y0, full_width and full_height lead back to the full photograph
+(keras_meduda.data.roi.paste). Masks are written as 255 cup, 128 rim, 0 background. Start it again
+to go on after an interruption.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from keras_meduda.experiment.options import Count, Positive
+
+KERAS = False  # it may load PyTorch, which does not share a process with TensorFlow
+
+
+@dataclass
+class Flags:
+    """Where the photographs are, and what to cut."""
+
+    out: Path
+    """folder for the regions"""
+    cases: Path | None = None
+    """case table of the photographs, or --dataset and --root"""
+    dataset: Literal["refuge", "drishti_gs", "rim_one_dl", "rim_one_r3", "fundus_rois"] | None = (
+        None
+    )
+    """a public data set as its owner ships it"""
+    root: Path | None = None
+    """folder of that data set"""
+    box_form: Literal["corners", "xywh", "centre"] = "corners"
+    """columns of --boxes: x0,y0,x1,y1, x,y,width,height (COCO) or xc,yc,width,height (YOLO)"""
+    box_unit: Literal["px", "share"] = "px"
+    """pixels, or shares of the image's width and height"""
+    boxes: Path | None = None
+    """CSV file case,x0,y0,x1,y1 of discs, in pixels"""
+    scale: Positive = 1.6
+    """side of a region in diameters of its disc"""
+    size: Count | None = None
+    """side in pixels, instead of --scale"""
+    cup: tuple[int, ...] = (255,)
+    """mask values of the cup, with --cases"""
+    disc: tuple[int, ...] = (128, 255)
+    """mask values of the disc, those of the cup among them, with --cases"""
+    background: tuple[int, ...] = (0,)
+    """mask values of the background, with --cases"""
+
+
+def main(flags):
+    """Read the table, cut, and say what was done."""
+    if bool(flags.cases) == bool(flags.dataset and flags.root):
+        raise ValueError("received neither or both, expected --cases, or --dataset with --root")
+
+    from keras_meduda.data import catalog
+    from keras_meduda.data.boxes import read_boxes
+    from keras_meduda.data.cases import read_cases
+    from keras_meduda.data.roi import prepare_rois
+    from keras_meduda.task import Task
+
+    if flags.cases:
+        cases = read_cases(flags.cases)
+        task = Task(
+            catalog.FUNDUS.classes,
+            overlapping=True,
+            background=flags.background,
+            values={"cup": flags.cup, "disc": flags.disc},
+        )
+    else:
+        cases, task = getattr(catalog, flags.dataset)(flags.root)
+    boxes = flags.boxes and read_boxes(flags.boxes, flags.box_form, flags.box_unit, cases)
+    table = prepare_rois(cases, task, flags.out, boxes, flags.scale, flags.size)
+    print(f"{len(table)} regions, {(table['mask'] != '').sum()} with masks: {flags.out}/cases.csv")

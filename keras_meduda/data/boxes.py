@@ -1,0 +1,79 @@
+"""Box tables as detectors and other programs write them: corners in pixels of what they hold."""
+
+import numpy as np
+import pandas as pd
+
+from keras_meduda.data.cases import read_table
+from keras_meduda.data.io import DataError, Problem, read_shape
+
+CORNERS = ["x0", "y0", "x1", "y1"]
+FORMS = {  # of boxes, and their columns
+    "corners": CORNERS,
+    "xywh": ["x", "y", "width", "height"],
+    "centre": ["xc", "yc", "width", "height"],
+}
+
+
+def read_boxes(path, form="corners", unit="px", cases=None) -> pd.DataFrame:
+    """The boxes of a CSV file as corners in pixels, with a `score` where the file has none: 1.
+
+    | form      | columns beside `case`      | of                                           |
+    |-----------|----------------------------|----------------------------------------------|
+    | `corners` | `x0, y0, x1, y1`           | this library; x1 and y1 exclusive            |
+    | `xywh`    | `x, y, width, height`      | COCO: the left upper corner, and the size    |
+    | `centre`  | `xc, yc, width, height`    | YOLO: the middle, and the size               |
+
+    Args:
+        path: the file.
+        form: what its four numbers are. Default `"corners"`.
+        unit: `"px"`, or `"share"` of the image's width and height. Default `"px"`.
+        cases: the case table, whose images give their size to shares; boxes of other cases stay
+            shares.
+
+    Returns:
+        A frame `case, x0, y0, x1, y1, score`, numbers but for the case.
+
+    Raises:
+        DataError: what `read_table` says, values that are no numbers, an empty box, pixels that
+            look like shares, or shares that leave the image.
+        ValueError: another form or unit.
+    """
+    if form not in FORMS or unit not in ("px", "share") or unit == "share" and cases is None:
+        raise ValueError(
+            f"read_boxes: form={form!r}, unit={unit!r}; expected one of {', '.join(FORMS)}, and "
+            "'px' or, with a case table, 'share'."
+        )
+    names = list(FORMS[form])
+    table = read_table(path, required=["case", *names])
+    table["score"] = table.get("score", "1")
+    boxes = table[["case"]].join(table[[*names, "score"]].apply(pd.to_numeric, errors="coerce"))
+    boxes = boxes.rename(columns=dict(zip(names, CORNERS, strict=True)))
+    if form == "centre":
+        boxes[["x0", "y0"]] -= boxes[["x1", "y1"]].to_numpy() / 2
+    if form != "corners":
+        boxes[["x1", "y1"]] += boxes[["x0", "y0"]].to_numpy()
+    corners = boxes[CORNERS]
+    good = (boxes["x1"] > boxes["x0"]) & (boxes["y1"] > boxes["y0"]) & boxes["score"].notna()
+    good &= np.isfinite(corners).all(axis=1)
+    expected = "finite numbers x0 < x1, y0 < y1 (and a score, where there is that column)"
+    if form != "corners":
+        expected = "finite numbers, and a width and height above 0"
+    if good.all() and unit == "share":
+        good = ((corners > -1e-6) & (corners < 1 + 1e-6)).all(axis=1)
+        expected = "shares of the image within 0…1; pixels are the unit px"
+    elif good.all():
+        tiny = (corners <= 1).all(axis=1)
+        good = ~tiny if tiny.all() else ~(tiny & (corners % 1 != 0).any(axis=1))
+        expected = "pixels; shares of the image's width and height are the unit share"
+    if not good.all():
+        raise DataError(
+            *(
+                Problem(path, f"the box {' '.join(row[names])} of {row['case']!r}", expected)
+                for _, row in table[~good].iterrows()
+            )
+        )
+    if unit == "share":
+        shapes = {case.case: read_shape(case.image) for case in cases.itertuples()}
+        size = np.array([(*shapes.get(case, (1, 1))[:2],) for case in boxes["case"]])[:, ::-1]
+        boxes[CORNERS] = corners.to_numpy() * np.tile(size, 2)
+    return boxes

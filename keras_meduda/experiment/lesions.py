@@ -1,0 +1,68 @@
+"""Labelled volumes of one or two domains: which train, which choose and which are tested."""
+
+import pandas as pd
+
+from keras_meduda.data import catalog
+from keras_meduda.data.cases import read_cases
+from keras_meduda.data.checks import checked
+from keras_meduda.data.io import DataError, Problem, is_volume
+from keras_meduda.data.phantoms import drawn, write_brain
+from keras_meduda.data.splits import in_three, unseen
+from keras_meduda.task import Task
+
+
+def check(flags) -> None:
+    """What can be said of the flags before a file is read.
+
+    Raises:
+        ValueError: flags that contradict each other.
+        FileNotFoundError: no such checkpoint.
+    """
+    if bool(flags.root) != bool(flags.dataset) or flags.root and flags.cases:
+        raise ValueError("Expected --dataset with --root, or --cases, or none of them (phantoms).")
+    if flags.train_domain and flags.train_domain == flags.test_domain:
+        raise ValueError(f"--train-domain and --test-domain are both {flags.test_domain!r}.")
+    if (flags.transfer == "none") != (flags.init is None):
+        raise ValueError(
+            f"--transfer {flags.transfer} with --init {flags.init}: a transfer needs weights to "
+            "start from, and weights a transfer, partial or full."
+        )
+    if flags.init and not flags.init.exists():
+        raise FileNotFoundError(f"{flags.init}: no such checkpoint.")
+    if flags.moving_statistics and flags.transfer != "partial":
+        raise ValueError("--moving-statistics is of --transfer partial: nothing else is frozen.")
+    if not set(flags.flips) <= set("XYZ"):
+        raise ValueError(f"--flips {flags.flips}: expected letters out of XYZ.")
+
+
+def read(flags):
+    """Labelled cases in the parts train, val and test, those of the other domain, and the task.
+
+    No case of the other domain trains, and no group that trains or chooses is tested.
+    """
+    home, away = flags.train_domain, flags.test_domain
+    if flags.dataset:
+        cases, task = getattr(catalog, flags.dataset)(flags.root)
+    else:
+        table = flags.cases
+        if not table:
+            home, away = (home, away) if home or away else ("t2", "flair")
+            size = (16, 20, 12) if flags.smoke else (40, 44, 32)
+            table = drawn(write_brain, flags.out, 12, size, 0)
+        values = flags.lesion if flags.cases else (1,)
+        cases, task = read_cases(table), Task(("lesion",), values={"lesion": values}, unit="mm")
+    domains = set(cases["domain"])
+    if unknown := {home, away} - {None, *domains}:
+        raise ValueError(f"no case of domain {sorted(unknown)}; there are {sorted(domains)}.")
+    if flat := [cell for cell in cases["image"] if not is_volume(cell)]:
+        raise DataError(*(Problem(cell, "no volume", "NIfTI: .nii or .nii.gz") for cell in flat))
+    labelled = cases[cases["mask"] != ""]
+    if lost := len(cases) - len(labelled):
+        print(f"{lost} of {len(cases)} cases have no mask and are left out")
+    other = labelled["domain"] == away
+    own, other = in_three(labelled[labelled["domain"] == home if home else ~other]), labelled[other]
+    learnt = own[own["split"] != "test"]
+    own = pd.concat([learnt, unseen(own[own["split"] == "test"], learnt)])
+    other = unseen(other, learnt) if away else other
+    checked(pd.concat([own, other]), task, channels=1)
+    return own, other, task

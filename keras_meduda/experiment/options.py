@@ -1,0 +1,48 @@
+"""What every experiment is asked for beside its recipe and its data."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The smallest value that a number may have, written beside it: `Annotated[int, Bound(1)]`.
+
+    Args:
+        least: the bound.
+        above: whether the bound itself is excluded. Default `False`.
+    """
+
+    least: float
+    above: bool = False
+
+    def refuses(self, number) -> str | None:
+        """What was expected, where a number is none of these; `nan` is none."""
+        if number > self.least if self.above else number >= self.least:
+            return None if number < float("inf") else "a finite number"
+        return f"a number above {self.least}" if self.above else f"{self.least} or more"
+
+
+Count = Annotated[int, Bound(1)]
+NotNegative = Annotated[int, Bound(0)]
+Share = Annotated[float, Bound(0)]
+Positive = Annotated[float, Bound(0, above=True)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Where an experiment goes, and what its computation is like."""
+
+    out: Path = Path("runs/latest")
+    """Run folder."""
+    seed: NotNegative = 0
+    """Of the split, the weights, the order and the augmentation."""
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    """Arithmetic of the network."""
+    strategy: Literal["none", "mirrored", "multiworker"] = "none"
+    """Over all GPUs of this machine (mirrored), or all machines of TF_CONFIG (multiworker)."""
+    resume: bool = True
+    """Continue what the run folder holds."""
+    smoke: bool = False
+    """Shrink everything: the same path in seconds, for a first try."""

@@ -1,0 +1,152 @@
+"""The one end of every experiment: scores of each network, one table, one report."""
+
+from rich.console import Console
+
+from keras_meduda.data.io import is_volume
+from keras_meduda.evaluation.label_free import label_free, reference_shares, suspicious
+from keras_meduda.evaluation.orthogonal import write_orthogonal_slices
+from keras_meduda.evaluation.report import (
+    about_run,
+    about_session,
+    compare,
+    print_comparison,
+    print_scores,
+    score,
+    write_evaluation,
+    write_label_free_report,
+    write_report,
+)
+from keras_meduda.evaluation.teacher import evaluate_teacher
+
+
+def evaluate_runs(recipe, data, options, runs, targets, began) -> None:
+    """Scores every run where there are masks, prints one table, and writes `report.html`.
+
+    Args:
+        recipe: what was trained.
+        data: on which cases.
+        options: the run folder.
+        runs: by name.
+        targets: the teacher's, where there was one; it is scored as well.
+        began: `time.perf_counter()` when the experiment began.
+    """
+    runs = {**runs, recipe.deployed: recipe.deploy(runs[recipe.deployed])}
+    page = {
+        "path": options.out / "report.html",
+        "runs": runs,
+        "trainings": {name.replace("_", " "): runs[name].path for name in runs},
+        "data": data.table,
+        "facts": {
+            "Data": data.described,
+            **_target_labels(recipe, data),
+            **recipe.facts,
+            **about_run(runs[recipe.deployed]),
+            **about_session(began),
+        },
+    }
+    if next(iter(data.tests), None) in data.scored:
+        _with_labels(recipe, data, options, runs, targets, page)
+    else:
+        _without_labels(recipe, data, runs, page)
+    _say(f"report: {page['path']}")
+
+
+def _with_labels(recipe, data, options, runs, targets, page):
+    main, *others = data.scored
+    alone, notes, parts, calibration = len(recipe.stages) == 1, [], {}, {}
+    deployed = recipe.deployed
+    for heading, cases in data.scored.items():
+        scored = runs if heading == main else _without_oracle(runs)
+        frames = {}
+        if targets is not None and data.prompted is not None and "teacher" not in runs:
+            frames["teacher"] = evaluate_teacher(targets, cases, data.task)
+        for name, run in scored.items():
+            masks = recipe.masks if name == deployed else None
+            frames[name], counts = score(run, cases, data.task, masks=masks)
+            if heading == main:
+                calibration[name] = counts
+        for name, frame in frames.items():
+            folder = _plain(heading) if alone else _folder(name, heading, main)
+            write_evaluation(options.out, folder, frame)
+        parts[heading] = frames
+        where = (
+            options.out
+            / "evaluation"
+            / (_plain(heading) if alone else _folder(deployed, heading, main))
+        )
+        notes += recipe.notes(runs[deployed], cases, frames[deployed], where)
+        if is_volume(cases["image"].iloc[0]):
+            files = write_orthogonal_slices(
+                where / "slices", runs[deployed], cases, frames[deployed], recipe.masks
+            )
+            _say(f"slices: {files[0].parent}")
+    comparison = None
+    if {"source_only", "adapted"} <= set(parts[main]):
+        comparison = compare(options.out, parts[main])
+        print_comparison(comparison, parts[main]["adapted"], data.task.unit)
+    else:
+        for heading, frames in parts.items():
+            print_scores(heading, frames, data.task.unit)
+    for note in notes:
+        _say(note)
+    write_report(
+        title=recipe.title,
+        parts=parts,
+        cases=data.scored[main],
+        task=data.task,
+        calibration=calibration,
+        comparison=comparison,
+        notes=tuple(notes),
+        masks=recipe.masks,
+        **page,
+    )
+
+
+def _without_labels(recipe, data, runs, page):
+    tested = next(iter(data.tests.values())) if data.tests else data.parts["target"]
+    described = _without_oracle(runs)
+    names = list(described)[-2:]  # the deployed one, and what it began with
+    frame = label_free({name: described[name] for name in names}, tested)
+    shares = None
+    if "source" in data.parts:
+        shares = reference_shares(data.parts["source"], data.task)
+    write_label_free_report(
+        title=f"{recipe.title}, without labels",
+        frame=frame,
+        cases=tested,
+        source_shares=shares,
+        **page,
+    )
+    missing = "labels in its test part" if "target, test" in data.tests else "test cases"
+    _say(f"The target has no {missing}, so no accuracy can be given.")
+    for line in suspicious(frame, shares):
+        _say(f"look first: {line}")
+
+
+def _without_oracle(runs):
+    return {name: run for name, run in runs.items() if name != "oracle"}
+
+
+def _folder(name, heading, main):
+    """`adapted` on what the report is about, `adapted_on_source` elsewhere."""
+    return name if heading == main else f"{name}_on_{_plain(heading)}"
+
+
+def _plain(heading):
+    return heading.removesuffix(", test").replace(" ", "_")
+
+
+def _target_labels(recipe, data):
+    """What labels of the target were read for, where there is a target."""
+    if "target" not in data.parts:
+        return {}
+    names = [n.replace("_", " ") for n in (*recipe.given, *recipe.stages) if n != "oracle"]
+    said = f"not read in training or selection of {' and '.join(names)}."
+    if "oracle" in recipe.stages:
+        said += " The oracle is trained on them: it is the upper end of the comparison, no more."
+    return {"Target labels": f"Labels of the target were {said}"}
+
+
+def _say(text):
+    """One line that a terminal may break but we do not: paths stay whole when copied."""
+    Console().print(text, highlight=False, markup=False, soft_wrap=True)

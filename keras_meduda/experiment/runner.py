@@ -1,0 +1,261 @@
+"""The one way an experiment runs: its stages in order, then evaluation and report."""
+
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Column, Table
+
+from keras_meduda.data.io import replacing
+from keras_meduda.data.pipeline import Batches, add_styles, add_teacher, prepare, prepared_bytes
+from keras_meduda.distribution import is_chief, lost_worker_explained, strategy, total
+from keras_meduda.evaluation.validation import mean_dice
+from keras_meduda.experiment.data import Data
+from keras_meduda.experiment.options import Options
+from keras_meduda.experiment.recipe import Recipe, Stage
+from keras_meduda.experiment.results import evaluate_runs
+from keras_meduda.experiment.shares import write_shares
+from keras_meduda.training import Run, fit, load, setup
+
+
+def run(recipe: Recipe, data: Data, options: Options) -> dict[str, Run]:
+    """Trains the stages of a recipe in their order, scores every network and writes the report.
+
+    What gets deployed lies in the run folder itself, every other stage in a folder of its name
+    below it. Called again, each stage goes on where it stopped.
+
+    Args:
+        recipe: what is trained.
+        data: on which cases.
+        options: folder, seed, precision and strategy.
+
+    Returns:
+        The runs by name, those of `recipe.given` first.
+
+    Raises:
+        ValueError: a given run of other classes, preprocessing or network; a part of the data that
+            a stage uses and that is not there; a run folder that cannot go on.
+
+    Example:
+        >>> from keras_meduda.recipes import oct
+        >>> flags = oct.Flags(smoke=True, out=getfixture("tmp_path") / "run")
+        >>> data = oct.data(flags)
+        >>> sorted(run(oct.recipe(flags, data), data, flags))  # doctest: +ELLIPSIS
+        3...
+        ['trained']
+    """
+    began, replicas = time.perf_counter(), strategy(options.strategy)
+    runs = dict(recipe.given)
+    for given in runs.values():
+        _check_given(given, recipe, data)
+    _check_parts(recipe, data)
+    announce(recipe, data, options)
+    stages = _Stages(recipe, data, options)
+    for name, stage in recipe.stages.items():
+        runs[name] = stages.train(name, stage, runs)
+    if is_chief(replicas):  # one worker evaluates and writes
+        evaluate_runs(recipe, data, options, runs, stages.targets, began)
+    return runs
+
+
+def announce(recipe: Recipe, data: Data, options: Options) -> None:
+    """Prints cases, groups, disk and memory before anything is written.
+
+    Raises:
+        ValueError: the prepared data need more disk than there is.
+    """
+    table = Table("part", *(Column(name, justify="right") for name in ("cases", "groups")))
+    table.add_column("labels used for")
+    for row in data.table:
+        table.add_row(*map(str, row.values()))
+    needed = {}  # prepared once, however many stages use it
+    for stage in recipe.stages.values():
+        for part in stage.uses:
+            part = "target" if part == "taught" else part
+            twins = stage.target_styles if part == "target" else stage.source_styles
+            needed[part] = max(twins, needed.get(part, 0))
+    disk = sum(
+        prepared_bytes(data.parts[part], recipe.preprocessing, twins)
+        for part, twins in needed.items()
+    )
+    given = next(iter(recipe.given.values()), None)
+    network = given.network if given else recipe.build(data.task)
+    views = max((2 * len(stage.uses) - 1 for stage in recipe.stages.values()), default=1)
+    values = sum(_size(layer.output) for layer in _layers(network))
+    memory = 4 * (5 * network.count_params() + 3 * views * recipe.batch_size * values) + 1e9
+    free = shutil.disk_usage(_existing(options.out)).free
+    console = Console()
+    console.print(table)
+    console.print(
+        f"{network.name}: {network.count_params():,} parameters; {recipe.steps} steps of "
+        f"{recipe.batch_size} a domain\n"
+        f"prepared data: {decimal(disk)} on disk ({decimal(free)} free); "
+        f"memory: about {decimal(int(memory))}",
+        highlight=False,
+    )
+    if disk > free:
+        raise ValueError(
+            f"{options.out}: the prepared data need {decimal(disk)}, {decimal(free)} are free."
+        )
+
+
+class _Stages:
+    """What the stages of one experiment share."""
+
+    def __init__(self, recipe, data, options):
+        self.recipe, self.data, self.options = recipe, data, options
+        self.store, self.targets = options.out / "prepared", None
+        self.replicas = strategy(options.strategy)
+        self.first = self.folder(next(iter(recipe.stages), "")) / "first.keras"
+
+    def folder(self, name):
+        return self.options.out / ("" if name == self.recipe.deployed else name)
+
+    def train(self, name, stage: Stage, runs) -> Run:
+        """One training."""
+        recipe, options, task = self.recipe, self.options, self.data.task
+        folder, steps = self.folder(name), stage.steps or recipe.steps
+        Console().print(
+            f"{name.replace('_', ' ')} → {folder}", style="bold", highlight=False, soft_wrap=True
+        )
+        if "taught" in stage.uses and self.targets is None:
+            self.teach(runs)
+        batches = self.batches(stage)
+        with setup(options.strategy, options.precision, options.seed):
+            network = self.network(name, stage, runs)
+            if stage.prepare:
+                stage.prepare(network)
+            method = stage.method(network, batches)
+            stage.compile(method, steps)
+        validation = {}
+        if stage.keep:
+            cases = self.data.parts["validation"]
+            watched = mean_dice(cases, task, recipe.preprocessing, recipe.window)
+            validation = {"validation": watched, **stage.keep}
+        run = fit(
+            method, batches, steps=steps, run_dir=folder, resume=options.resume,
+            window=recipe.window, **validation,
+        )  # fmt: skip
+        if stage.labelled and is_chief(self.replicas):
+            write_shares(run, self.data.parts[stage.labelled], task)
+        return run
+
+    def network(self, name, stage, runs):
+        """The network of a stage with its first weights."""
+        if stage.start == "first":
+            return keras.saving.load_model(self.first, compile=False)
+        if stage.start != "fresh":
+            run = runs[stage.start]
+            given = stage.start in self.recipe.given  # else it has the precision already
+            return load(run.path, self.options.precision if given else None).network
+        network = self.recipe.build(self.data.task)
+        later = any(stage.start == "first" for stage in self.recipe.stages.values())
+        if later and self.first.parent == self.folder(name):
+            there = self.options.resume and self.first.exists()
+            if is_chief(self.replicas) and not there:
+                with replacing(self.first) as unfinished:
+                    network.save(unfinished)
+        return network
+
+    def teach(self, runs):
+        """Makes the teacher's targets: one of several workers does, the others wait."""
+        with lost_worker_explained(self.replicas, self.options.out):
+            chief = is_chief(self.replicas)
+            self.targets = self.recipe.teacher(self.data, self.options, runs, chief)
+            total(self.replicas, 1)
+
+    def batches(self, stage) -> Batches:
+        """The training batches of a stage."""
+        recipe, parts = self.recipe, self.data.parts
+        source = target = None
+        if stage.labelled:
+            source = self.prepare(parts[stage.labelled], labels=True)
+        if "target" in stage.uses or "taught" in stage.uses:
+            target = self.prepare(parts["target"], labels=False)
+        self.warn_of_other_cases(source)
+        styled = target
+        if stage.target_styles:
+            styled = add_styles(
+                target, source, self.store, stage.target_styles, seed=self.options.seed
+            )
+        if stage.source_styles:
+            source = add_styles(
+                source, target, self.store, stage.source_styles, seed=self.options.seed
+            )
+        if "taught" in stage.uses:
+            styled = add_teacher(target, parts["target"], self.targets, self.store)
+            print(f"the teacher's targets: {len(styled.images)} of {len(parts['target'])} cases")
+        settings = {**recipe.batches, **stage.batches}
+        return Batches(
+            recipe.batch_size, self.options.seed, source=source, target=styled, **settings
+        )
+
+    def prepare(self, cases, labels):
+        """Cases on the network's grid."""
+        return prepare(cases, self.data.task, self.recipe.preprocessing, self.store, labels)
+
+    def warn_of_other_cases(self, source):
+        """What is tested here may have trained a given network that had another split."""
+        if source is None or "source, test" not in self.data.tests:
+            return
+        for given in self.recipe.given.values():
+            trained = json.loads((given.path / "config.json").read_text()).get("data") or {}
+            there, now = trained.get("source"), source.fingerprint
+            if there != now:
+                print(
+                    f"warning: --init {given.path} has not trained on this study's source cases "
+                    f"({there} there, {now} now). Cases of the source's test part may have trained "
+                    "it: its figures on the source may be too good.",
+                    file=sys.stderr,
+                )
+
+
+def _check_parts(recipe, data):
+    """Refuses a stage that uses what the data do not have."""
+    for name, stage in recipe.stages.items():
+        wanted = {"target" if part == "taught" else part for part in stage.uses}
+        wanted |= {"validation"} if stage.keep else set()
+        if missing := wanted - set(data.parts):
+            raise ValueError(
+                f"stage {name!r} uses {sorted(missing)}; the data have {sorted(data.parts)}."
+            )
+
+
+def _check_given(run, recipe, data):
+    """Refuses a network that was trained for something else; warns of other cases."""
+    there, here = ((t.classes, t.overlapping) for t in (run.task, data.task))
+    pairs = {"classes": (there, here), "preprocessing": (run.preprocessing, recipe.preprocessing)}
+    for name, (there, now) in pairs.items():
+        if there != now:
+            raise ValueError(f"--init {run.path}: {name} {there}, expected {now} as in this study.")
+    if recipe.network:
+        network = recipe.build(data.task)
+        there, now = (sorted(tuple(w.shape) for w in n.weights) for n in (run.network, network))
+        if there != now:
+            raise ValueError(
+                f"--init {run.path}: a network of {run.network.count_params():,} parameters, "
+                f"expected {network.count_params():,} as these flags make; give those of its "
+                "network, such as --filters or --backbone."
+            )
+
+
+def _layers(network):
+    """The layers of a network and of the networks in it."""
+    for layer in network.layers:
+        yield from _layers(layer) if isinstance(layer, keras.Model) else [layer]
+
+
+def _size(outputs):
+    outputs = outputs.values() if isinstance(outputs, dict) else [outputs]
+    return sum(int(np.prod(o.shape[1:])) for o in outputs if None not in o.shape[1:])
+
+
+def _existing(path):
+    path = Path(path).resolve()
+    return path if path.exists() else _existing(path.parent)

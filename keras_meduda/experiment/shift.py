@@ -1,0 +1,375 @@
+"""Flags and cases of an experiment on two domains: the source with labels, the target without."""
+
+import os
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from keras_meduda.experiment.options import Count, Options, Positive
+
+DATASETS = Literal[
+    "refuge", "drishti_gs", "rim_one_dl", "rim_one_r3", "fundus_rois", "brats", "folders"
+]
+TIDY_FUNDUS = ("cup=255", "disc=128,255")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShiftFlags(Options):
+    """Flags of an experiment on two domains; without any data flag it runs on phantoms."""
+
+    cases: Path | None = None
+    """Case table (CSV: case, domain, split, group, image, mask) with both domains."""
+    classes: tuple[str, ...] | None = None
+    """Classes and their mask values, for --cases and folders; default: the tidy fundus form,
+    cup=255 disc=128,255."""
+    source_domain: str | None = None
+    """Domain with labels."""
+    target_domain: str | None = None
+    """Domain to adapt to; its labels, where there are any, serve the final evaluation alone."""
+    source_dataset: DATASETS | None = None
+    """Layout of --source-root, instead of a case table."""
+    source_root: Path | None = None
+    """Folder of the labelled data set."""
+    target_dataset: DATASETS | None = None
+    """Layout of --target-root; may be left out for two domains of one data set."""
+    target_root: Path | None = None
+    """Folder of the unlabelled data set."""
+    steps: Count = 600
+    """Updates of the network, in each stage."""
+    learning_rate: Positive = 1e-3
+    """Of the first step; it falls to zero as a cosine."""
+    adapt_learning_rate: Positive = 5e-4
+    """The same for the adaptation."""
+    init: Path | None = None
+    """Run folder whose network is adapted, instead of training one on the source."""
+    oracle: bool = False
+    """Also train on the target's labels, as the upper end of the comparison."""
+    augment_source: bool = False
+    """Recolour source images, and give half of them the target's style, while adapting."""
+
+    def stages(self, alone, adapted) -> dict:
+        """Source only (unless --init gives it), adapted, and the oracle on request.
+
+        Args:
+            alone: the stage that trains on labels alone.
+            adapted: the stage that adapts.
+        """
+        return {
+            **({} if self.init else {"source_only": alone}),
+            "adapted": adapted,
+            **({"oracle": replace(alone, uses=("oracle",))} if self.oracle else {}),
+        }
+
+    def settings(self, grid) -> dict:
+        """What every recipe on two domains takes of its flags and its grid."""
+        from keras_meduda.training import load
+
+        return {
+            "preprocessing": grid.preprocessing,
+            "steps": 12 if self.smoke else self.steps,
+            "batch_size": self.batch_size or (2 if grid.volumes else 8),
+            "batches": grid.batches,
+            "window": grid.window,
+            "given": {"source_only": load(self.init)} if self.init else {},
+        }
+
+    def styled_source(self, grid, twins=4) -> dict:
+        """Settings of a stage that trains on the source in the target's style, if it shall."""
+        from keras_meduda.data.augment import Intensity, Photometry
+
+        if not self.augment_source:
+            return {}
+        colours = Intensity() if grid.preprocessing.zscored else Photometry()
+        return {"source_styles": twins, "batches": {"source_photometry": colours}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridFlags:
+    """Flags of the network's grid, for recipes that take photographs and volumes alike."""
+
+    size: tuple[Count, ...] = ()
+    """The network's grid: pixels a side, 192 by default, or voxels from left to right, back to
+    front and bottom to top, 144 176 160."""
+    batch_size: Count | None = None
+    """Of each domain: photographs, 8 by default, or patches, 2."""
+    patch: tuple[Count, ...] | None = None
+    """What the network sees at once; the rest is predicted by a sliding window. Default:
+    photographs whole, volumes in patches of 64 64 64 voxels of the grid."""
+    spacing: tuple[Positive, Positive, Positive] | None = None
+    """Of volumes: voxels in mm to which they are resampled; default: the files' own."""
+    fit: Literal["crop", "crop_foreground"] = "crop"
+    """Of volumes larger than the grid: keep the middle, or what lies around all that is not 0."""
+
+    def grid(self, data, needs, **picture):
+        """The network's grid of the data.
+
+        Args:
+            data: as `read` gives them.
+            needs: of the network, as `models.needs` has them.
+            picture: arguments of `Preprocessing` for photographs.
+
+        Raises:
+            ValueError: flags of volumes with photographs, or sizes that cannot be.
+        """
+        import pandas as pd
+
+        from keras_meduda.experiment.grids import are_volumes, picture_grid, volume_grid
+
+        cases = pd.concat([*data.parts.values(), *data.tests.values()])
+        if not are_volumes(cases):
+            if self.spacing or self.fit != "crop":
+                raise ValueError("--spacing and --fit are for volumes; received pictures.")
+            size, patch = self.size or 192, self.patch
+            if self.smoke:
+                size, patch = 64, 32 if patch else None
+            return picture_grid(size, patch, **picture)
+        drawn = not (self.cases or self.source_dataset)
+        size = self.size or ((48, 48, 48) if drawn else (144, 176, 160))
+        patch = self.patch or ((32, 32, 32) if drawn else (64, 64, 64))
+        if self.smoke:
+            size, patch = (32, 32, 32), (16, 16, 16)
+        return volume_grid(
+            cases, size=size, patch=patch, spacing=self.spacing, axes=needs.axes, fit=self.fit
+        )
+
+
+def discs(flags):
+    """Drawn optic discs as seen by two cameras: what `read` takes in place of data."""
+    from keras_meduda.data.phantoms import drawn, write_fundus
+
+    table = drawn(write_fundus, flags.out, 12 if flags.smoke else 72, 256, flags.seed)
+    return table, "camera_a", "camera_b", TIDY_FUNDUS
+
+
+def brains(flags):
+    """Drawn brains in two contrasts."""
+    from keras_meduda.data.phantoms import drawn, write_brain
+
+    count, size = (3, (24, 28, 20)) if flags.smoke else (24, (44, 48, 40))
+    table = drawn(write_brain, flags.out, count, size, flags.seed)
+    return table, "t2", "flair", ("tumour=1",)
+
+
+def read(flags: ShiftFlags, draw):
+    """The cases of the flags, with every file looked at.
+
+    Args:
+        flags: which cases, classes and seed.
+        draw: function without arguments that gives `(case table, source domain, target domain,
+            classes)` of phantoms, for flags that name no data.
+
+    Raises:
+        DataError: all that is wrong with the cases and their files, of both domains.
+        ValueError: flags that name no data, half of them or data twice, or domains without cases.
+    """
+    import pandas as pd
+
+    from keras_meduda.data.cases import without_masks
+    from keras_meduda.data.checks import checked
+    from keras_meduda.data.io import DataError, is_volume
+    from keras_meduda.experiment.data import Data
+
+    source, target, task, described = _domains(flags, draw)
+    source, target = _split(source, target, flags.seed)
+    oracle = target[target["split"] == "train"] if flags.oracle else target.iloc[:0]
+    if (oracle["mask"] == "").any():
+        raise ValueError(
+            "--oracle trains on the target's labels, but "
+            f"{(oracle['mask'] == '').sum()} of its {len(oracle)} training cases have "
+            "none. Leave the flag out."
+        )
+    route = " → ".join(", ".join(cases["domain"].unique()) for cases in (source, target))
+    data = Data(
+        task=task,
+        parts={
+            "source": source[source["split"] == "train"],
+            "target": without_masks(target[target["split"] == "train"]),
+            "oracle": oracle,
+        },
+        tests={
+            "target, test": target[target["split"] == "test"],
+            "source, test": source[source["split"] == "test"],
+        },
+        described=described or f"{flags.cases or 'phantoms of this library'}: {route}",
+        route=route,
+    )
+    _check_parts(data, source, target)
+    empty = source.iloc[:0]
+    labelled = pd.concat([data.parts["source"], data.tests.get("source, test", empty)])
+    trained = data.parts.get("oracle", data.parts["target"])
+    others = pd.concat([trained, data.tests.get("target, test", empty)])
+    channels, problems = 1 if is_volume(source["image"].iloc[0]) else 3, []
+    for cases, masks in (labelled, [True] * len(labelled)), (others, None):
+        try:
+            checked(cases, task, masks, channels)
+        except DataError as error:
+            problems += error.problems
+    if problems:
+        raise DataError(*problems)
+    return data
+
+
+def _split(source, target, seed):
+    """Both in train and test; a group that both have, such as a patient, is in one part alone."""
+    import pandas as pd
+
+    from keras_meduda.data.cases import split_or_given, split_together
+
+    shares = {"train": 0.8, "test": 0.2}
+    both = pd.concat([source, target])
+    if (both["split"] == "").all() and set(source["group"]) & set(target["group"]):
+        both = split_together(both, shares, seed)
+        return both[: len(source)], both[len(source) :]
+    return split_or_given(source, shares, seed), split_or_given(target, shares, seed)
+
+
+def _check_parts(data, source, target):
+    """Refuses data without training cases or of one domain twice; warns of what is unused."""
+    from keras_meduda.data.io import DataError, Problem, image_files
+
+    both = {"source": source, "target": target}
+    if empty := [
+        Problem(
+            "case table",
+            f"no {name} case of split 'train' among {sorted(cases['split'].unique())}",
+            "train, and test for those that are scored",
+        )
+        for name, cases in both.items()
+        if name not in data.parts
+    ]:
+        raise DataError(*empty)
+    files, others = (
+        {os.path.realpath(file) for cell in cases["image"] for file in image_files(cell)}
+        for cases in (source, target)
+    )
+    if twice := files & others:
+        raise ValueError(
+            f"{len(twice)} image files are in the source and in the target, such as {min(twice)}; "
+            "expected two domains (--source-domain, --target-domain)."
+        )
+    for name, cases in both.items():
+        unread = cases["split"][~cases["split"].isin(["train", "test"])]
+        for split, count in unread.value_counts().items():
+            print(
+                f"warning: {count} {name} cases of split {split!r} are not used; expected 'train' "
+                "or 'test'.",
+                file=sys.stderr,
+            )
+    tested = target[target["split"] == "test"]
+    if shared := set(data.parts["source"]["group"]) & set(tested["group"]):
+        print(
+            "warning: groups in the source's training part and in the target's test part: "
+            f"{', '.join(sorted(shared)[:3])} ({len(shared)} in all). If they are the same "
+            "patients, the figures are too good: give both one split.",
+            file=sys.stderr,
+        )
+
+
+def _domains(flags, draw):
+    """Source cases, target cases, the task, and where they come from if not from a table."""
+    from keras_meduda.data.cases import read_cases
+
+    check(flags)
+    if flags.source_dataset:
+        own = flags.source_dataset, flags.source_root
+        other = flags.target_dataset or own[0], flags.target_root or own[1]
+        source, task = _dataset(*own, flags.source_domain, flags.classes)
+        target, target_task = _dataset(*other, flags.target_domain, flags.classes)
+        there, here = ((t.classes, t.overlapping) for t in (task, target_task))
+        if there != here:
+            raise ValueError(
+                f"source has (classes, overlapping) {there}, target {here}; expected the same."
+            )
+        described = f"{own[0]} in {own[1]} → " + (
+            f"{flags.target_dataset} in {flags.target_root}"
+            if flags.target_dataset
+            else f"{flags.target_domain}, the same data set"
+        )
+        return source, target.assign(encoding=target_task.encoding), task, described
+    table, classes = flags.cases, flags.classes or TIDY_FUNDUS
+    names = flags.source_domain, flags.target_domain
+    if not table:
+        table, *names, classes = draw()
+    cases = read_cases(table)
+    source, target = (_domain(cases, name, table) for name in names)
+    return source, target, task_of(classes, source), None
+
+
+def check(flags: ShiftFlags):
+    """Refuses flags that name no data, half of them, or data twice.
+
+    Raises:
+        ValueError: which were given and which were expected.
+    """
+    by_table = [flags.cases]
+    by_name = [flags.source_dataset, flags.source_root, flags.target_dataset, flags.target_root]
+    if any(by_table) and any(by_name):
+        raise ValueError(
+            "Received both --cases and --source-dataset/--target-dataset; expected one of them."
+        )
+    domains = flags.source_domain, flags.target_domain
+    if any(domains) and not any(by_table + by_name):
+        raise ValueError(
+            "--source-domain and --target-domain need data: --cases, or --source-dataset and "
+            "--source-root."
+        )
+    two_of_one = all(by_name[:2]) and not any(by_name[2:]) and all(domains)
+    if any(by_name) and not (all(by_name) or two_of_one):
+        raise ValueError(
+            "Expected --source-dataset, --source-root, --target-dataset and --target-root "
+            "together; the last two may be left out where --source-domain and --target-domain are "
+            "two of one data set."
+        )
+    if flags.cases and not all(domains):
+        raise ValueError("--cases needs --source-domain and --target-domain.")
+
+
+def task_of(classes, cases):
+    """The task of `--classes`, in the unit of the images.
+
+    Raises:
+        ValueError: a text that is not name=value,value.
+
+    Example:
+        >>> import pandas as pd
+        >>> task_of(("cup=255", "disc=128,255"), pd.DataFrame({"image": ["a.png"]})).overlapping
+        True
+    """
+    from keras_meduda.data.io import is_volume
+    from keras_meduda.task import Task
+
+    values = {}
+    for text in classes:
+        name, _, numbers = text.partition("=")
+        try:
+            values[name] = tuple(int(number) for number in numbers.split(","))
+        except ValueError:
+            raise ValueError(
+                f"--classes: received {text!r}, expected name=value,value such as disc=128,255."
+            ) from None
+    counts = [v for numbers in values.values() for v in numbers]
+    overlapping = len(set(counts)) < len(counts)
+    unit = "mm" if is_volume(cases["image"].iloc[0]) else "px"
+    return Task(classes=tuple(values), overlapping=overlapping, values=values, unit=unit)
+
+
+def _domain(cases, name, where):
+    found = cases[cases["domain"] == name]
+    if not len(found):
+        raise ValueError(
+            f"{where}: no case of domain {name!r}; there are {sorted(cases['domain'].unique())}."
+        )
+    return found
+
+
+def _dataset(name, root, domain, classes):
+    """Cases and task of a data set; --classes, where it was given, is that of plain folders."""
+    from keras_meduda.data import catalog
+
+    cases, task = getattr(catalog, name)(root)
+    if classes:
+        if name != "folders":
+            raise ValueError(f"--classes is for --cases and folders; {name} has {task.classes}.")
+        task = task_of(classes, cases)
+    return (_domain(cases, domain, root) if domain else cases), task

@@ -1,0 +1,197 @@
+"""A teacher that boxes prompt: its cases, its boxes, and the file of its soft masks."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from keras_meduda.data.cache import contents, made
+from keras_meduda.data.cases import (
+    split_or_given,
+    split_together,
+    states_of,
+    without_masks,
+    write_cases,
+)
+from keras_meduda.data.catalog import cases_at
+from keras_meduda.data.checks import checked
+from keras_meduda.data.phantoms import drawn, write_brain_slices
+from keras_meduda.data.roi import read_boxes
+from keras_meduda.experiment.data import Data
+from keras_meduda.task import Task
+from keras_meduda.teachers.boxes import boxes_from_masks, check_names, write_boxes, write_yolo
+from keras_meduda.teachers.network import network
+from keras_meduda.teachers.targets import make_targets
+
+
+def read(flags) -> Data:
+    """The cases with their splits, every file looked at.
+
+    Raises:
+        ValueError: flags that contradict each other, or parts without the cases that they need.
+        DataError: all that is wrong with the table and its files.
+    """
+    _check(flags)
+    task = Task(("tumour",), overlapping=True, values={"tumour": flags.values})
+    count = 16 if flags.smoke else 96
+    path = flags.cases or drawn(write_brain_slices, flags.out, count, 128, flags.seed)
+    cases = _split(cases_at(path), flags.seed)
+    train, labelled, test = (cases[cases["split"] == s] for s in ("train", "labelled", "test"))
+    if flags.boxes:
+        read_boxes(flags.boxes)
+    own_teacher = flags.teacher == "network" and flags.teacher_weights is None
+    if (flags.supervised or own_teacher) and not len(labelled):
+        raise ValueError(
+            f"{path}: no case of split 'labelled', from which --supervised and the network teacher "
+            f"learn; there are {set(cases['split'])}."
+        )
+    if not len(train):
+        raise ValueError(f"{path}: no case of split 'train'; there are {set(cases['split'])}.")
+    boxed = flags.teacher == "network" or flags.boxes or flags.detector
+    without = train["mask"] == ""
+    if flags.oracle and without.any():
+        raise ValueError(f"{path}: {without.sum()} train cases without a mask; --oracle needs all.")
+    if not boxed and without.all():
+        raise ValueError(
+            f"{path}: no masks of train cases to take boxes from; expected --boxes or --detector."
+        )
+    check_names(cases)
+    trained = cases["split"] == "train"  # whose masks only boxes or an oracle may see
+    masks = (cases["mask"] != "").any()
+    seen = (cases["mask"] != "") & (~trained | (flags.oracle or not boxed))
+    checked(cases, task, seen | (masks & (cases["split"] == "labelled")), channels=3)
+    parts = {"target": without_masks(train), "few": labelled}
+    parts["oracle"] = train if flags.oracle else train.iloc[:0]
+    described = str(flags.cases or "phantoms of this library")
+    return Data(task, parts, {"test": test}, described, prompted=cases)
+
+
+def teach(flags, data, options, runs, chief) -> Path:
+    """Makes the teacher's targets in `OUT/teaching/targets.csv`, in a process of its own.
+
+    Args:
+        flags: which boxes and which teacher.
+        data: as `read` gives them.
+        options: of the experiment.
+        runs: the networks so far; the one named `"teacher"` teaches where it is there.
+        chief: whether this worker writes.
+
+    Returns:
+        The file.
+    """
+    folder = options.out / "teaching"
+    path = folder / "targets.csv"
+    if not chief:
+        return path
+    write_cases(data.prompted, folder / "cases.csv")
+    weights = runs["teacher"].path if "teacher" in runs else flags.teacher_weights
+    boxes = find_boxes(flags, data, folder)
+    if not options.resume:
+        path.unlink(missing_ok=True)
+    options = {"teacher": flags.teacher, "boxes": boxes, "weights": weights}
+    call("teach", cases=folder / "cases.csv", out=path, **options)
+    return path
+
+
+def teach_by_network(data, options, runs, chief) -> Path:
+    """Makes the targets of the network that was trained on the source, in this process.
+
+    Args:
+        data: whose target is taught.
+        options: of the experiment.
+        runs: the networks so far, `"source_only"` among them.
+        chief: whether this worker writes.
+
+    Returns:
+        The file.
+    """
+    path = options.out / "teaching" / "targets.csv"
+    if chief:
+        make_targets(path, data.parts["target"], network(runs["source_only"]))
+    return path
+
+
+def find_boxes(flags, data, folder) -> Path | None:
+    """The box table of the train and test cases."""
+    if flags.boxes or flags.teacher == "network":
+        return flags.boxes
+    path = folder / "boxes.csv"
+    if flags.detector is None:
+        print(f"boxes: from masks, edges moved by up to {flags.jitter} px: an upper figure")
+        write_boxes(boxes_from_masks(data.prompted, data.task, flags.jitter, flags.seed), path)
+        return path
+    weights = flags.detector
+    if weights.endswith(".yaml"):
+        weights = folder / "detector" / "detector.pt"
+
+        def train():
+            place = weights.parent
+            dataset = write_yolo(data.parts["few"], data.task, place / "data", seed=flags.seed)
+            how = {"model": flags.detector, "epochs": flags.detector_epochs, "seed": flags.seed}
+            call("detect", "train", data=dataset, out=place, **how)
+
+        if not flags.resume:
+            weights.unlink(missing_ok=True)
+        made(weights, states_of(data.parts["few"]), train)
+
+    def predict():
+        call("detect", "predict", weights=weights, cases=folder / "cases.csv", out=path)
+
+    return made(path, [contents([weights]), states_of(without_masks(data.prompted))], predict)
+
+
+def call(command, *words, **options):
+    """Another command, in its own process: PyTorch does not share one with TensorFlow.
+
+    Raises:
+        ValueError: it ended with an error.
+    """
+    for name, value in options.items():
+        words += (f"--{name}", value) if value is not None else ()
+    done = subprocess.run([sys.executable, "-m", "keras_meduda", command, *map(str, words)])
+    if done.returncode:
+        raise ValueError(f"{command} ended with code {done.returncode}; its message is above.")
+
+
+def _split(cases, seed):
+    """The split that the table names, or one by groups: without a mask an image can only train."""
+    if (cases["split"] != "").any():
+        return split_or_given(cases, {}, seed)
+    masked = cases["mask"] != ""
+    shares = {"labelled": 0.15, "train": max(0.0, masked.mean() - 0.35), "test": 0.2}
+    parts = split_together(cases[masked], shares, seed)
+    shown = parts["group"][parts["split"] != "train"]
+    rest = cases[~masked & ~cases["group"].isin(shown)].assign(split="train")
+    if lost := len(cases) - len(parts) - len(rest):
+        print(f"{lost} cases without a mask are left out: their groups are labelled or tested")
+    return pd.concat([parts, rest]).sort_index()
+
+
+def _check(flags):
+    """What can be said of the flags before a file is written."""
+    weights = Path(flags.teacher_weights) if flags.teacher_weights else None
+    if flags.detector and (flags.boxes or flags.teacher == "network"):
+        raise ValueError(
+            "--detector finds what --boxes has and --teacher network does without; expected one of "
+            "the three."
+        )
+    trained = flags.detector and not flags.detector.endswith(".yaml")
+    if trained and not Path(flags.detector).is_file():
+        raise FileNotFoundError(f"{flags.detector}: no such weights, expected .pt, or a .yaml.")
+    if weights and flags.teacher == "grabcut":
+        raise ValueError("--teacher grabcut has no weights; expected no --teacher-weights.")
+    if weights and flags.teacher == "network" and not (weights / "network.keras").exists():
+        raise FileNotFoundError(f"{weights}: expected a run folder with network.keras.")
+    downloadable = re.fullmatch(r"sam2(\.1)?_[tsbl]\.pt", flags.teacher_weights or "")
+    if weights and not weights.exists() and not downloadable:
+        raise FileNotFoundError(
+            f"{weights}: no such weights; expected a file, or a name such as sam2.1_t.pt, which "
+            "would be downloaded."
+        )
+    if not 0 <= flags.refine <= 1:
+        raise ValueError(f"--refine {flags.refine}: expected 0 to 1.")
+    fixed = flags.fixed_weights or (1.0,)
+    if not any(fixed[: 2 if flags.teacher == "grabcut" else 3]):
+        raise ValueError(f"--fixed-weights {fixed}: expected not all 0 (grabcut has no third).")

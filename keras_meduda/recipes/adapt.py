@@ -1,0 +1,40 @@
+"""Adaptation to another scanner as this library recommends it: the command `meduda adapt`.
+
+Photographs: the teacher sees the target as it is, the source is trained on in the target's colours.
+Volumes: the teacher sees the target in the source's style, on random patches. Both are the defaults
+of aerunet_kd, on any network that takes the images.
+
+Time and score on 2 cores: see aerunet_kd; docs/adapt.md says on which shifts it gained and lost.
+
+meduda adapt --cases cases.csv --source-domain zeiss --target-domain canon --out runs/canon
+meduda adapt --smoke                                                            (phantoms)
+meduda adapt --run runs/zeiss --images canon/ --out runs/canon     (source-free: a finished run)
+"""
+
+from dataclasses import dataclass, replace
+
+from keras_meduda.recipes import aerunet_kd
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flags(aerunet_kd.Flags):
+    """Adaptation to another scanner."""
+
+    network: str = "AERUNet"
+    """Name of a network of km.models."""
+
+
+def data(flags):
+    """The cases of the flags, or phantoms."""
+    return aerunet_kd.data(flags)
+
+
+def recipe(flags, data):
+    """Source only, adapted and, on request, the oracle."""
+    from keras_meduda.experiment.grids import are_volumes
+    from keras_meduda.experiment.networks import builder_of
+
+    rank = 3 if are_volumes(data.parts["source"]) else 2
+    filters = flags.filters if flags.network == "AERUNet" else None
+    network = builder_of(flags.network, rank, flags.smoke, filters=filters)
+    return replace(aerunet_kd.recipe(flags, data), network=network)

@@ -1,0 +1,80 @@
+"""AERUNet with KD-UDA: train on a labelled scanner, adapt to an unlabelled one by KL distillation.
+
+Paper: KD-UDA with AERUNet (thesis, Ashraf Ul Alam). The source is trained on in the target's
+histogram as well (unless --no-augment-source). Photographs are adapted whole, volumes on random
+patches and predicted by a sliding window. The thesis' teacher sees the target in the source's style
+(--mode style, the default for volumes); in photographs the one that sees it as it is is the safer.
+
+Time and score on 2 cores (benchmarks/fundus.md, three seeds): about 90 minutes for source only and
+adapted at 192 × 192; mean Dice from drishti_gs to refuge 86.3 → 89.7 %, oracle 91.5 %.
+
+python scripts/train_aerunet_kd.py --oracle                  (phantoms; --volumes for brains)
+python scripts/train_aerunet_kd.py --source-dataset refuge --source-root REFUGE \
+    --target-dataset drishti_gs --target-root Drishti-GS1
+python scripts/train_aerunet_kd.py --source-dataset brats --source-root BRATS \
+    --source-domain t2 --target-domain flair --size 144 176 160 --patch 64 64 64
+python scripts/train_aerunet_kd.py --cases cases.csv --source-domain zeiss --target-domain canon
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from keras_meduda.experiment.options import Count, Positive, Share
+from keras_meduda.experiment.shift import GridFlags, ShiftFlags, brains, discs, read
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flags(GridFlags, ShiftFlags):
+    """AERUNet with KL distillation."""
+
+    filters: tuple[Count, ...] = (16, 32, 64, 128, 256)
+    """Width of each level; the thesis' 2D network has 32 64 128 256 512."""
+    augment_source: bool = True
+    """Recolour source images, and give half of them the target's style, while adapting."""
+    mode: Literal["style", "strong", "marginal", "plain"] | None = None
+    """What the divergence compares (see KLDistillation); by default strong in photographs and style
+    in volumes."""
+    temperature: Positive = 2.0
+    """Of the softened probabilities."""
+    ema: Share | None = 0.99
+    """Decay of the averaging teacher; None keeps it frozen."""
+    volumes: bool = False
+    """Without data: drawn brains, T2 to FLAIR, instead of drawn optic discs."""
+
+
+def data(flags):
+    """The cases of the flags, or phantoms."""
+    return read(flags, partial(brains if flags.volumes else discs, flags))
+
+
+def recipe(flags, data):
+    """Source only, adapted and, on request, the oracle."""
+    import keras_meduda as km
+    from keras_meduda.experiment.recipe import Recipe, Stage, adam, supervised
+
+    needs = km.models.AERUNet.needs
+    grid = flags.grid(data, needs, normalise="zero_one", intensity=("clahe",))
+    mode = flags.mode or ("style" if grid.volumes else "strong")
+
+    def distillation(network, batches):
+        return km.methods.KLDistillation(
+            network, data.task.overlapping, mode, flags.temperature, ema=flags.ema
+        )
+
+    twins = 2 if grid.volumes and mode == "style" else 4
+    alone = Stage(supervised, compile=adam(flags.learning_rate))
+    adapted = Stage(
+        distillation,
+        uses=("source", "target"),
+        start="source_only",
+        compile=adam(flags.adapt_learning_rate),
+        target_styles=twins if mode == "style" else 0,
+        **flags.styled_source(grid, twins),
+    )
+    return Recipe(
+        title=f"Adaptation: {data.route}",
+        network=partial(km.models.AERUNet, filters=(8, 16) if flags.smoke else flags.filters),
+        stages=flags.stages(alone, adapted),
+        **flags.settings(grid),
+    )

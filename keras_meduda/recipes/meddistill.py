@@ -1,0 +1,145 @@
+"""MedDistill: boxes prompt a teacher, whose soft masks teach a UNet++ that needs neither.
+
+System: MedDistill (BUCT-IUSRC): detector → foundation model → UNet++ student with ULWR.
+
+DATA is a case table, a folder with images/ and masks/, or a folder of images. Cases of the split
+`train` are seen without masks; `labelled` ones train the detector, the `network` teacher and, with
+--supervised, the student; `test` ones are scored. Boxes come from --boxes, from --detector, or from
+the masks with --jitter, which is an upper figure. Every stage goes on where it stopped.
+
+Time and score on 2 cores (benchmarks/brain2d.md, three seeds): about 10 minutes; Dice of tumours in
+slices 48 % with a Dice term, 46 % with the 200 masks, 85 % of GrabCut with such boxes.
+
+python scripts/train_meddistill.py                             (phantoms, GrabCut as teacher)
+python scripts/train_meddistill.py --cases DATA --boxes boxes.csv --oracle
+python scripts/train_meddistill.py --cases DATA --detector yolo11n.yaml --teacher sam2
+python scripts/train_meddistill.py --cases DATA --teacher network     (feature term on)
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+from keras_meduda.experiment.options import Bound, Count, NotNegative, Options, Positive, Share
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flags(Options):
+    """Student without masks, from a teacher that boxes prompt."""
+
+    cases: Path | None = None
+    """Case table or folder; none: phantoms of brain slices."""
+    values: tuple[int, ...] = (1, 255)
+    """Mask values that are tumour."""
+    boxes: Path | None = None
+    """Box table of train and test cases."""
+    detector: str | None = None
+    """YOLO weights (.pt) that find the boxes, or a model (.yaml) to train on the labelled cases."""
+    detector_epochs: Count = 100
+    """Of that training."""
+    jitter: NotNegative = 4
+    """Pixels by which edges of boxes from masks are moved at random."""
+    teacher: Literal["grabcut", "sam2", "network"] = "grabcut"
+    """Who makes the soft masks."""
+    teacher_weights: str | None = None
+    """SAM2's checkpoint, or the run folder of network; none: trained on labelled cases."""
+    ulwr: Literal["original", "entropy", "kendall", "dwa"] = "original"
+    """How mask and feature level are weighed (see FoundationDistillation)."""
+    fixed_weights: tuple[Share, Share, Share] | None = None
+    """Fixed weights of BCE, MSE and feature term, instead of --ulwr."""
+    refine: Annotated[float, Bound(0)] = 0.0
+    """Co-learning: how far the student's moving average replaces the teacher's mask at the end."""
+    dice: Share = 1.0
+    """Weight of a Dice term beside the published ones, which alone are slow to see what is small
+    (benchmarks/brain2d.md); 0 is the published loss."""
+    supervised: bool = False
+    """Also learn from the masks of the labelled cases."""
+    oracle: bool = False
+    """Also train on the masks of the train cases, as the upper end of the comparison."""
+    legacy: bool = False
+    """Also score as the original does (logits cut at ½)."""
+    out: Path = Path("runs/meddistill")
+    """Run folder."""
+    steps: Count = 300
+    """Updates of each network."""
+    batch_size: Count = 8
+    """Images in a batch."""
+    size: Count = 96
+    """Side of the network's input, in pixels."""
+    filters: tuple[Count, ...] = (16, 32, 64, 128)
+    """Width of each level; the original has 32 64 128 256 512."""
+    deep_supervision: bool = False
+    """Train heads at every depth, so that the network can be pruned (docs/distil.md)."""
+    learning_rate: Positive = 1e-3
+    """Of the first step; it falls to zero as a cosine."""
+
+
+def data(flags):
+    """Train cases without masks, labelled ones, and those that are tested."""
+    from keras_meduda.experiment.teaching import read
+
+    return read(flags)
+
+
+def recipe(flags, data):
+    """The network teacher where one is to be trained, the student, and the oracle on request."""
+    from functools import partial
+
+    import keras_meduda as km
+    from keras_meduda.experiment.grids import picture_grid
+    from keras_meduda.experiment.recipe import Recipe, Stage, adam, supervised
+    from keras_meduda.experiment.teaching import teach
+
+    if flags.smoke:
+        flags = replace(flags, size=32, filters=(4, 8, 16), steps=12, batch_size=2)
+    alone = Stage(supervised, compile=adam(flags.learning_rate))
+
+    def method(network, batches):
+        teacher = batches.target.teacher
+        width = teacher.feature_shape[-1] if teacher.features else None
+        if width is None:
+            print("the teacher gives no embedding: no feature term, weights of the other two")
+        weights = flags.fixed_weights or flags.ulwr
+        return km.methods.FoundationDistillation(
+            network, width, weights, refine=flags.refine, dice=flags.dice
+        )
+
+    stages = {}
+    if flags.teacher == "network" and not flags.teacher_weights:
+        stages["teacher"] = replace(alone, uses=("few",))
+    student = ("few", "taught") if flags.supervised else ("taught",)
+    stages["student"] = replace(alone, method=method, uses=student)
+    if flags.oracle:
+        stages["oracle"] = replace(alone, uses=("oracle",))
+    return Recipe(
+        title=f"MedDistill: student of {flags.teacher}",
+        network=partial(
+            km.models.UNetPlusPlus, filters=flags.filters, deep_supervision=flags.deep_supervision
+        ),
+        preprocessing=picture_grid(flags.size, normalise="zero_one").preprocessing,
+        stages=stages,
+        steps=flags.steps,
+        batch_size=flags.batch_size,
+        batches={"photometry": None},
+        teacher=partial(teach, flags),
+        notes=partial(notes, flags),
+        facts={"Teacher": flags.teacher},
+    )
+
+
+def notes(flags, run, cases, frame, folder):
+    """What the teacher sees, the student's time, and the original's scores on request."""
+    import time
+
+    from keras_meduda.evaluation.legacy import evaluate_meddistill
+    from keras_meduda.evaluation.predict import predict_all
+
+    if flags.teacher != "network":
+        yield "The teacher sees a box around what it is to find, the student does not."
+    start = time.perf_counter()
+    list(predict_all(run, list(cases["image"])))
+    seconds = (time.perf_counter() - start) / len(cases)
+    yield f"Student: {1000 * seconds:.0f} ms an image, reading and resizing included."
+    if flags.legacy:
+        means = evaluate_meddistill(run, cases, run.task).mean(numeric_only=True)
+        yield "As the original scores: " + " ".join(f"{k} {v:.4f}" for k, v in means.items())

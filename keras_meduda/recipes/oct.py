@@ -1,0 +1,263 @@
+"""OCT fluid segmentation by transfer learning: the published configurations, and a recipe of ours.
+
+Paper: transfer of MMSegmentation's UNet-S5-D16 from HRF vessels to macular fluid
+(github.com/nogibjj/yj_xq_661_final_project); data: Chiu et al., Biomed. Opt. Express 6(4), 2015.
+Published test scores (22 B-scans, totals with the background): best mDice 0.8430, mIoU 0.7600.
+
+Time and score on 2 cores (benchmarks/oct.md): our recipe 12 minutes, mean Dice of background and
+fluid 86.8 % on the published split, 85.3 % with subjects left out.
+
+python scripts/train_oct.py                                   (phantoms, a few minutes on 2 cores)
+python scripts/train_oct.py --root CHIU                       (our recipe on the published split)
+python scripts/train_oct.py --root CHIU --split subject --fold 0
+python scripts/train_oct.py --root CHIU --preset best --init pspnet_unet_s5-d16_hrf.pth
+python scripts/train_oct.py --root CHIU --preset best --init pspnet_….pth --initial-inference
+python scripts/train_oct.py --root CHIU --init runs/discs --train all --encoder-rate 0.1
+"""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from keras_meduda.experiment.options import Count, NotNegative, Options, Share
+
+PUBLISHED = {  # what a row of the published table has beside 400 steps of CE and SGD
+    "steps_200": {"steps": 200},
+    "steps_400": {},
+    "flip": {"flip": True},
+    "crop_192": {"crop": 192},
+    "crop_224": {"crop": 224},
+    "crop_320": {"crop": 320},
+    "dice": {"crop": 320, "loss": "joint_dice_loss"},
+    "focal": {"crop": 320, "loss": "focal_loss"},
+    "adam": {"crop": 320, "adam": True},
+    "best": {"crop": 320, "l2": 1e-4},
+    "l2_1e-3": {"crop": 320, "l2": 1e-3},  # in the published table, without a run behind it
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flags(Options):
+    """OCT fluid segmentation; without data flags it runs on phantoms."""
+
+    root: Path | None = None
+    """Folder of the Chiu data set: its .mat files, or images/, masks/ and splits/."""
+    split: Literal["published", "subject"] | None = None
+    """Of --root: by image, as published (subjects leak; the default), or two subjects left out."""
+    fold: NotNegative | None = None
+    """Which two subjects, 0 to 4, for --split subject; default: 0."""
+    cases: Path | None = None
+    """Case table with train and test parts, instead of --root."""
+    fluid: tuple[int, ...] | None = None
+    """Mask values of fluid, for --cases; default: 1."""
+    preset: Literal[
+        "own", "steps_200", "steps_400", "flip", "crop_192", "crop_224", "crop_320", "dice",
+        "focal", "adam", "best", "l2_1e-3",
+    ] = "own"  # fmt: skip
+    """Our recipe, or a row of the published table."""
+    head: Literal["psp", "fcn", "deeplabv3"] | None = None
+    """Decode head of the published network; default: psp."""
+    init: Path | None = None
+    """Checkpoint to start from: run folder, .keras, .weights.h5, or a PyTorch state dict."""
+    initial_inference: bool = False
+    """Only evaluate that checkpoint, on all cases."""
+    train: str = "all"
+    """What trains: head, decoder, encoder, all, or a regular expression of layer names."""
+    encoder_rate: Share = 1.0
+    """Share of the learning rate that the encoder gets."""
+    freeze_batch_norm: bool = False
+    """Keep batch norm as the checkpoint has it."""
+    out: Path = Path("runs/oct")
+    """Run folder."""
+    steps: Count | None = None
+    """Updates of the network; default: the preset's, 200 on phantoms."""
+    batch_size: Count | None = None
+    """Default: the preset's."""
+    size: Count | None = None
+    """Side of the network's grid; default: the preset's, 96 on phantoms."""
+
+
+def data(flags):
+    """The labelled cases; groups are subjects.
+
+    Raises:
+        ValueError: flags that make no sense, or that nothing would read.
+    """
+    from keras_meduda import catalog
+    from keras_meduda.data.cases import read_cases
+    from keras_meduda.data.checks import checked
+    from keras_meduda.data.phantoms import drawn, write_oct
+    from keras_meduda.experiment.data import Data
+    from keras_meduda.task import Task
+
+    _check(flags)
+    if flags.root:
+        cases, task = catalog.chiu(flags.root, flags.split or "published", flags.fold)
+        table, described = flags.root, f"{flags.root}, split {flags.split or 'published'}"
+    else:
+        counts = (3, 2) if flags.smoke else (12, 6)
+        table = flags.cases or drawn(write_oct, flags.out, *counts, 128, flags.seed)
+        cases, task = read_cases(table), Task(("fluid",), values={"fluid": flags.fluid or (1,)})
+        described = str(flags.cases or "phantoms of this library")
+    labelled = cases[cases["mask"] != ""]
+    if lost := len(cases) - len(labelled):
+        print(f"{lost} of {len(cases)} B-scans have no mask and are left out")
+    needed = set() if flags.initial_inference else {"train", "test"}
+    if missing := needed - set(labelled["split"]):
+        parts = " and ".join(sorted(missing))
+        raise ValueError(f"{table}: no case of split {parts} with a mask; expected some of both.")
+    checked(labelled, task)
+    labelled = labelled.assign(group=labelled.get("subject", labelled["group"]))
+    train, test = (labelled[labelled["split"] == part] for part in ("train", "test"))
+    tests = {"initial": labelled} if flags.initial_inference else {"test": test}
+    return Data(task, {"source": train}, tests, f"{described}, groups are subjects")
+
+
+def recipe(flags, data):
+    """One training on labels; with --initial-inference none."""
+    import keras_meduda as km
+    from keras_meduda.experiment.recipe import Recipe, Stage
+    from keras_meduda.methods.finetuning import discriminative, load_checkpoint, train_only
+    from keras_meduda.training import Run
+
+    drawn = not (flags.root or flags.cases)
+    size = flags.size or (64 if flags.smoke else 96 if drawn else None)
+    preset = own(size or 256, flags.smoke)
+    if flags.preset != "own":
+        preset = published(size or 512, flags.head or "psp", **PUBLISHED[flags.preset])
+
+    def prepare(network):
+        if flags.init:
+            load_checkpoint(network, flags.init)
+        train_only(network, flags.train, flags.freeze_batch_norm)
+
+    def compile_method(method, steps):
+        optimizer = preset["optimizer"](steps)
+        if flags.encoder_rate != 1.0:
+            factors = {"encoder": flags.encoder_rate}
+            optimizer = discriminative(optimizer, method.network, factors)
+        method.compile(optimizer)
+
+    def method(network, batches):
+        return km.methods.Supervised(
+            network, data.task.overlapping, preset["loss"], preset.get("aux_weights", {})
+        )
+
+    experiment = Recipe(
+        title=f"OCT fluid: {flags.preset}",
+        network=preset["network"],
+        preprocessing=preset["preprocessing"],
+        stages={"trained": Stage(method, compile=compile_method, prepare=prepare)},
+        steps=flags.steps or (4 if flags.smoke else 200 if drawn else preset["steps"]),
+        batch_size=flags.batch_size or preset["batch_size"],
+        batches=preset["batches"],
+        window=preset.get("window"),
+        notes=totals,
+    )
+    if not flags.initial_inference:
+        return experiment
+    network = experiment.build(data.task)
+    load_checkpoint(network, flags.init)
+    run = Run(flags.out, network, data.task, experiment.preprocessing, experiment.window)
+    return replace(experiment, stages={}, given={"initial": run})
+
+
+def own(size, smoke=False):
+    """Our recipe: a residual U-Net on whole images, CE + Dice, AdamW, flip, scale and contrast."""
+    import keras
+
+    import keras_meduda as km
+    from keras_meduda.data.augment import Geometry, Photometry
+
+    filters = (8, 16, 32) if smoke else (16, 32, 64, 128, 256)
+    return {
+        "preprocessing": km.Preprocessing(size=(size, size), normalise="zero_one", channels=1),
+        "network": partial(km.models.AERUNet, filters=filters),
+        "optimizer": lambda steps: keras.optimizers.AdamW(
+            keras.optimizers.schedules.CosineDecay(1e-3, steps), weight_decay=1e-2
+        ),
+        "steps": 800,
+        "batch_size": 8,
+        "loss": km.losses.segmentation,
+        "batches": {
+            "geometry": Geometry(rotation=10.0, scale=0.25),
+            "source_photometry": Photometry(brightness=0.1, blur=0.5, noise=0.02, probability=0.5),
+        },
+    }
+
+
+def published(
+    size, head, steps=400, crop=None, flip=False, loss="cross_entropy", adam=False, l2=5e-4
+):
+    """A row of the published table; crops, windows and strides shrink with a smaller size.
+
+    One step of its inference differs. There the averaged logits are resized to the picture's own
+    grid and the larger one wins; here it is the probabilities of the averaged logits that are
+    resized, as everywhere in this library.
+    """
+    import keras
+
+    import keras_meduda as km
+    from keras_meduda.data.augment import Geometry, RandomCrop
+    from keras_meduda.optimizers import AdamWithL2, SGDWithL2
+
+    def scaled(pixels):
+        return (round(pixels * size / 512),) * 2
+
+    def optimizer(steps):
+        # The published schedule ends at 40,000 steps, of which training takes the first few.
+        poly = keras.optimizers.schedules.PolynomialDecay(0.01, 40_000, 1e-4, power=0.9)
+        return AdamWithL2(poly, l2=l2) if adam else SGDWithL2(poly, momentum=0.9, l2=l2)
+
+    return {
+        "preprocessing": km.Preprocessing(size=(size, size), normalise="imagenet"),
+        "network": lambda shape, channels: km.models.UNetS5D16(
+            (None, None, 3), channels, head=head
+        ),
+        "optimizer": optimizer,
+        "steps": steps,
+        "batch_size": 2,
+        "loss": getattr(km.losses, loss),
+        "aux_weights": {"aux_1": 0.4 if loss == "cross_entropy" else 1.0},
+        "batches": {
+            "geometry": Geometry(flip=flip, rotation=0.0, scale=0.0, shift=0.0),
+            "crop": RandomCrop(scaled(crop)) if crop else None,
+        },
+        "window": km.SlidingWindow(scaled(256), scaled(170)),
+    }
+
+
+def totals(run, cases, frame, folder):
+    """Pixels counted over all B-scans together, as published, with the background."""
+    import json
+
+    import keras_meduda as km
+    from keras_meduda.data.io import read_mask, replacing
+    from keras_meduda.evaluation.predict import predict_all
+
+    found = (p.argmax(axis=-1).astype("uint8") for p in predict_all(run, list(cases["image"])))
+    references = (read_mask(mask, run.task) for mask in cases["mask"])
+    result = km.metrics.totals(zip(found, references, strict=True), run.task.classes)
+    with replacing(folder / "totals.json") as unfinished:
+        unfinished.write_text(json.dumps(result, indent=1))
+    yield (
+        "Totals, pixels counted over all B-scans together: mean Dice of background and fluid "
+        f"{100 * result['mdice']:.2f} %, mean IoU {100 * result['miou']:.2f} %."
+    )
+
+
+def _check(flags):
+    """Refuses flags that make no sense, or that nothing would read."""
+    if flags.root and flags.cases:
+        raise ValueError("Received both --root and --cases; expected one of them.")
+    for name, useful, needs in (
+        ("split", flags.root, "--root"),
+        ("fold", flags.split == "subject", "--split subject"),
+        ("fluid", flags.cases, "--cases"),
+        ("head", flags.preset != "own", "a --preset of the published table"),
+    ):
+        if getattr(flags, name) is not None and not useful:
+            raise ValueError(f"--{name} needs {needs}.")
+    if flags.initial_inference and not flags.init:
+        raise ValueError("--initial-inference evaluates a checkpoint: name it with --init.")

@@ -1,0 +1,81 @@
+"""Source-free adaptation: a finished run and unlabelled images of another scanner, nothing else.
+
+Preprocessing, window and the classes' shares of the image come from the run folder. Papers: the
+class-ratio prior of Bateson et al. (Medical Image Analysis 2022), a mean teacher (Tarvainen and
+Valpola, 2017).
+
+Time on 2 cores: about as long as the run's own training with as many steps. Score: none yet; see
+benchmarks/shifts.md once its rows are made.
+
+meduda adapt --run runs/zeiss --images canon/ --out runs/canon
+meduda adapt --run runs/zeiss --images cases.csv --out runs/canon      (scores its part test)
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from keras_meduda.experiment.options import Count, Options, Positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flags(Options):
+    """Adaptation of a finished run to unlabelled images."""
+
+    run: Path
+    """Run folder whose network is adapted."""
+    images: Path
+    """Images of the target: a folder, or a case table (.csv)."""
+    out: Path
+    """Run folder of the adapted network."""
+    steps: Count = 300
+    """Updates of the network."""
+    batch_size: Count | None = None
+    """Images in a batch; default: photographs 8, patches of volumes 2."""
+    learning_rate: Positive = 2e-4
+    """Of the first step; it falls to zero as a cosine."""
+
+
+def data(flags):
+    """The target's images; a part `test` of a table is scored where it has masks."""
+    from keras_meduda.data.cases import without_masks
+    from keras_meduda.data.catalog import cases_at
+    from keras_meduda.data.checks import checked
+    from keras_meduda.experiment.data import Data
+    from keras_meduda.training import load
+
+    run, cases = load(flags.run), cases_at(flags.images)
+    tested = cases[cases["split"] == "test"]
+    target = without_masks(cases[cases["split"] != "test"])
+    tested = tested if len(tested) else target
+    checked(cases, run.task, (cases["split"] == "test") & (cases["mask"] != ""))
+    described = f"{flags.images}, with the network of {flags.run}"
+    return Data(run.task, {"target": target}, {"target, test": tested}, described)
+
+
+def recipe(flags, data):
+    """One stage that starts from the run and sees the target's images alone."""
+    import keras_meduda as km
+    from keras_meduda.data.augment import Intensity, RandomPatch
+    from keras_meduda.experiment.recipe import Recipe, Stage, adam
+    from keras_meduda.experiment.shares import read_shares
+
+    run = km.load(flags.run)
+    shares = read_shares(run)
+
+    def method(network, batches):
+        return km.methods.SourceFree(network, data.task.overlapping, shares)
+
+    batches = {"photometry": Intensity()} if run.preprocessing.zscored else {}
+    if run.window:
+        batches["patch"] = RandomPatch(run.window.size)
+    stage = Stage(method, uses=("target",), start="source_only", compile=adam(flags.learning_rate))
+    return Recipe(
+        title=f"Source-free adaptation of {flags.run}",
+        preprocessing=run.preprocessing,
+        stages={"adapted": stage},
+        steps=12 if flags.smoke else flags.steps,
+        batch_size=flags.batch_size or (2 if len(run.preprocessing.size) == 3 else 8),
+        batches=batches,
+        window=run.window,
+        given={"source_only": run},
+    )
