@@ -1,8 +1,23 @@
 """Installation of keras_meduda; tool settings live in pyproject.toml."""
 
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+
+class BuildWithWeights(build_py):
+    """Puts the released networks of weights/ into the package."""
+
+    def run(self):
+        """Builds; an editable installation reads the folder where it is."""
+        super().run()
+        if not self.editable_mode:
+            place = Path(self.build_lib, "keras_meduda", "released_weights")
+            aside = shutil.ignore_patterns("README.md", "evaluation")
+            shutil.copytree("weights", place, ignore=aside, dirs_exist_ok=True)
+
 
 setup(
     name="keras-meduda",
@@ -15,6 +30,8 @@ setup(
     packages=find_packages(include=["keras_meduda", "keras_meduda.*"]),
     package_dir={"": "."},  # an editable installation then puts this folder on the path
     package_data={"keras_meduda.evaluation.report": ["templates/*"]},
+    cmdclass={"build_py": BuildWithWeights},
+    entry_points={"console_scripts": ["meduda = keras_meduda.experiment.command_line:main"]},
     python_requires=">=3.11",
     classifiers=[
         "Development Status :: 4 - Beta",
@@ -51,6 +68,7 @@ setup(
         "teacher": ["ultralytics>=8.4", "torch>=2.4", "torchvision>=0.19"],  # AGPL-3.0; YOLO, SAM2
         "dicom": ["pydicom>=3.0", "highdicom>=0.26"],  # series in, SEG out
         "itk": ["SimpleITK>=2.3"],  # NRRD and MetaImage
+        "sam": ["onnxruntime>=1.31"],  # MIT; the family of SAM as ONNX files
         "notebook": ["jupyterlab>=4.2"],
         "docs": ["mkdocs-material>=9.8", "mkdocstrings[python]>=1.0"],
         "serving": ["tensorflow-serving-api>=2.21"],  # warm-up requests, gRPC client
@@ -73,7 +91,7 @@ setup(
             "mlflow-skinny>=3",  # the page on logging
             "nbclient>=0.11",
             "ipykernel>=7.4",
-            "keras-meduda[docs,serving,export,engines,dicom,itk]",
+            "keras-meduda[docs,serving,export,engines,dicom,itk,sam]",
         ],
     },
 )

@@ -1,4 +1,4 @@
-"""Trained networks that come with the project, in its folder `weights/`."""
+"""Trained networks that come with the project: its folder `weights/`, a part of the wheel."""
 
 import hashlib
 import json
@@ -6,7 +6,8 @@ from pathlib import Path
 
 from keras_meduda.training import Run, load
 
-FOLDER = Path(__file__).parents[1] / "weights"
+INSTALLED = Path(__file__).with_name("released_weights")  # by a wheel
+FOLDER = INSTALLED if INSTALLED.is_dir() else Path(__file__).parents[1] / "weights"
 
 
 def weights(name: str, folder=FOLDER) -> Run:
@@ -14,8 +15,7 @@ def weights(name: str, folder=FOLDER) -> Run:
 
     Args:
         name: an entry of `weights/manifest.json`.
-        folder: another folder with such a manifest. Default the project's own, which a checkout
-            has and a wheel has not.
+        folder: another folder with such a manifest. Default the project's own.
 
     Returns:
         The run, as `km.load` gives it.
@@ -34,7 +34,7 @@ def weights(name: str, folder=FOLDER) -> Run:
     manifest = folder / "manifest.json"
     if not manifest.is_file():
         raise FileNotFoundError(
-            f"{manifest}: no such file; released networks come with a checkout of the project."
+            f"{manifest}: no such file; expected a folder with the released networks' manifest."
         )
     entries = json.loads(manifest.read_text())
     if name not in entries:

@@ -20,7 +20,6 @@ from keras_meduda import distribution
 
 FOUR_METHODS = ["supervised", "kl_ema", "foundation", "category"]
 REPLICAS = str(Path(__file__).with_name("replicas.py"))
-SCRIPT = Path(__file__).parents[1] / "scripts" / "train_aerunet_kd.py"
 
 
 @pytest.fixture(scope="module")
@@ -198,12 +197,12 @@ def assert_same_bits(folder, other):
 
 
 @pytest.mark.slow
-def test_a_script_on_two_workers_leaves_one_run(tmp_path):
+def test_a_recipe_on_two_workers_leaves_one_run(tmp_path):
     """Both start in an empty folder and draw, prepare, train; one validates, evaluates, writes."""
-    command = [sys.executable, SCRIPT, "--smoke", "--strategy", "multiworker", "--out"]
+    command = [sys.executable, "-m", "keras_meduda", "train", "uda_clr", "--smoke", "--out"]
     workers = [
         subprocess.Popen(
-            [*command, tmp_path / "run"],
+            [*command, tmp_path / "run", "--strategy", "multiworker"],
             env={**os.environ, "TF_CONFIG": config},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

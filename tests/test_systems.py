@@ -20,7 +20,7 @@ def python(code, *arguments, **options):
 def test_memory_is_told_without_resource():
     """As on Windows, where psutil tells it, or nobody."""
     done = python(
-        "import sys, types, keras_meduda.cli\n"
+        "import sys, types, keras_meduda.experiment.command_line\n"
         "from keras_meduda.progress import peak_memory\n"
         "assert peak_memory() > 1e7\n"
         "sys.modules['resource'] = sys.modules['psutil'] = None\n"

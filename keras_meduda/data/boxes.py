@@ -60,11 +60,11 @@ def read_boxes(path, form="corners", unit="px", cases=None) -> pd.DataFrame:
         expected = "finite numbers, and a width and height above 0"
     if good.all() and unit == "share":
         good = ((corners > -1e-6) & (corners < 1 + 1e-6)).all(axis=1)
-        expected = "shares of the image within 0…1; pixels are the unit px"
+        expected = "shares of the image within 0…1; pixels are --box-unit px"
     elif good.all():
         tiny = (corners <= 1).all(axis=1)
         good = ~tiny if tiny.all() else ~(tiny & (corners % 1 != 0).any(axis=1))
-        expected = "pixels; shares of the image's width and height are the unit share"
+        expected = "pixels; shares of the image's width and height are --box-unit share"
     if not good.all():
         raise DataError(
             *(

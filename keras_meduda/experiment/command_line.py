@@ -10,11 +10,10 @@ import sys
 import types
 from collections.abc import Callable
 from dataclasses import fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import get_args, get_type_hints
 
-from keras_meduda.experiment.options import Bound
+from keras_meduda.experiment.options import Bound, nearest
 from keras_meduda.progress import peak_memory
 
 COMMANDS = {
@@ -106,17 +105,6 @@ def recipe_named(name: str) -> types.ModuleType:
     if name not in known:
         raise ValueError(f"no recipe {name!r}; {nearest(name, known)}")
     return importlib.import_module(f"keras_meduda.recipes.{name}")
-
-
-def nearest(name: str, known) -> str:
-    """What a name may have meant, and all names that there are.
-
-    Example:
-        >>> nearest("AERUnet", ["AERUNet", "UNet"])
-        'did you mean AERUNet? There are AERUNet, UNet.'
-    """
-    close = get_close_matches(name, known, 1)
-    return f"{f'did you mean {close[0]}? ' if close else ''}There are {', '.join(known)}."
 
 
 def run_script(script: Callable, flags_type: type, description: str, keras: bool = True) -> None:

@@ -24,8 +24,8 @@ class Data:
         parts: what trains. `"source"` has labels, `"target"` has its masks blanked; `"oracle"` is
             the target with labels, `"few"` are the few labelled cases, `"validation"` chooses the
             weights. A part without cases is left out.
-        tests: what is scored, by heading. The report is about the first; where that has no masks,
-            no accuracy can be given.
+        tests: what is scored, by heading. The report is about the first; where that has no case or
+            no masks, no accuracy can be given.
         described: where the cases come from, for the report.
         route: from which domains to which, where there are two. Default none.
         prompted: all cases, for a teacher that is shown them, or boxes drawn from their masks.
@@ -41,9 +41,7 @@ class Data:
 
     def __post_init__(self):
         parts = {name: cases for name, cases in self.parts.items() if len(cases)}
-        tests = {name: cases for name, cases in self.tests.items() if len(cases)}
         object.__setattr__(self, "parts", parts)
-        object.__setattr__(self, "tests", tests)
 
     @property
     def scored(self) -> dict[str, pd.DataFrame]:

@@ -3,7 +3,7 @@
 from functools import partial
 
 from keras_meduda import models
-from keras_meduda.experiment.command_line import nearest
+from keras_meduda.experiment.options import nearest
 
 
 def builder_of(name: str, rank: int, small: bool, **arguments):

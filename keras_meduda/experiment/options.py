@@ -1,6 +1,7 @@
 """What every experiment is asked for beside its recipe and its data."""
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -28,6 +29,17 @@ Count = Annotated[int, Bound(1)]
 NotNegative = Annotated[int, Bound(0)]
 Share = Annotated[float, Bound(0)]
 Positive = Annotated[float, Bound(0, above=True)]
+
+
+def nearest(name: str, known) -> str:
+    """What a name may have meant, and all names that there are.
+
+    Example:
+        >>> nearest("AERUnet", ["AERUNet", "UNet"])
+        'did you mean AERUNet? There are AERUNet, UNet.'
+    """
+    close = get_close_matches(name, known, 1)
+    return f"{f'did you mean {close[0]}? ' if close else ''}There are {', '.join(known)}."
 
 
 @dataclass(frozen=True, kw_only=True)

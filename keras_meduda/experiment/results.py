@@ -44,7 +44,7 @@ def evaluate_runs(recipe, data, options, runs, targets, began) -> None:
             **about_session(began),
         },
     }
-    if next(iter(data.tests), None) in data.scored:
+    if next(iter(data.tests)) in data.scored:
         _with_labels(recipe, data, options, runs, targets, page)
     else:
         _without_labels(recipe, data, runs, page)
@@ -103,10 +103,12 @@ def _with_labels(recipe, data, options, runs, targets, page):
 
 
 def _without_labels(recipe, data, runs, page):
-    tested = next(iter(data.tests.values())) if data.tests else data.parts["target"]
-    described = _without_oracle(runs)
-    names = list(described)[-2:]  # the deployed one, and what it began with
-    frame = label_free({name: described[name] for name in names}, tested)
+    tested = next(iter(data.tests.values()))
+    missing = "labels in its test part" if len(tested) else "test cases"
+    tested = tested if len(tested) else data.parts["target"]
+    # The deployed one, and what it began with.
+    described = dict(list(_without_oracle(runs).items())[-2:])
+    frame = label_free(described, tested)
     shares = None
     if "source" in data.parts:
         shares = reference_shares(data.parts["source"], data.task)
@@ -115,9 +117,8 @@ def _without_labels(recipe, data, runs, page):
         frame=frame,
         cases=tested,
         source_shares=shares,
-        **page,
+        **page | {"runs": described},
     )
-    missing = "labels in its test part" if "target, test" in data.tests else "test cases"
     _say(f"The target has no {missing}, so no accuracy can be given.")
     for line in suspicious(frame, shares):
         _say(f"look first: {line}")

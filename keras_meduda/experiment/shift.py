@@ -195,10 +195,9 @@ def read(flags: ShiftFlags, draw):
         route=route,
     )
     _check_parts(data, source, target)
-    empty = source.iloc[:0]
-    labelled = pd.concat([data.parts["source"], data.tests.get("source, test", empty)])
+    labelled = pd.concat([data.parts["source"], data.tests["source, test"]])
     trained = data.parts.get("oracle", data.parts["target"])
-    others = pd.concat([trained, data.tests.get("target, test", empty)])
+    others = pd.concat([trained, data.tests["target, test"]])
     channels, problems = 1 if is_volume(source["image"].iloc[0]) else 3, []
     for cases, masks in (labelled, [True] * len(labelled)), (others, None):
         try:

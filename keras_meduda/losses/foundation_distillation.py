@@ -9,8 +9,8 @@ from keras import ops
 from keras_meduda.losses.supervised import probabilities
 
 
-def mask_distances(teacher, logits, overlapping=True):
-    """Cross-entropy and squared error to a soft mask M, both means over pixels.
+def mask_distances(teacher, logits, overlapping=True, weight=1.0):
+    """Cross-entropy and squared error to a soft mask M, both means over pixels of w times each.
 
     Where classes overlap log(1 + eᶻ) − M z and (σ(z) − M)², means over channels as well; where they
     exclude each other −Σ_c M_c log p_c and the mean over channels of (p_c − M_c)², p = softmax(z).
@@ -19,6 +19,8 @@ def mask_distances(teacher, logits, overlapping=True):
         teacher: the soft mask M in 0…1, `(batch, *spatial, channels)`.
         logits: z, same shape.
         overlapping: whether classes overlap. Default `True`.
+        weight: w of each pixel, `(batch, *spatial, 1)`, such as 1 − 4 V of a teacher in doubt.
+            Default 1.
 
     Returns:
         Two tensors `(batch,)`.
@@ -31,11 +33,12 @@ def mask_distances(teacher, logits, overlapping=True):
     logits, teacher = ops.cast(logits, "float32"), ops.cast(teacher, "float32")
     axes = tuple(range(1, len(logits.shape)))
     if overlapping:
-        entropy = ops.mean(ops.softplus(logits) - teacher * logits, axis=axes)
+        entropy = ops.mean(weight * (ops.softplus(logits) - teacher * logits), axis=axes)
     else:
-        entropy = -ops.sum(teacher * ops.log_softmax(logits, axis=-1), axis=-1)
+        entropy = -ops.sum(weight * teacher * ops.log_softmax(logits, axis=-1), axis=-1)
         entropy = ops.mean(entropy, axis=axes[:-1])
-    return entropy, ops.mean(ops.square(probabilities(logits, overlapping) - teacher), axis=axes)
+    error = ops.square(probabilities(logits, overlapping) - teacher)
+    return entropy, ops.mean(weight * error, axis=axes)
 
 
 def with_background(masks):

@@ -139,7 +139,10 @@ class FoundationDistillation(Method):
         mask = self._refined(target)
         heads = [student["logits"], *(student[k] for k in student if k.startswith("aux_"))]
         heads = [self.resize([head, image]) for head in heads]
-        distances = [losses.mask_distances(mask, head[:count], self.overlapping) for head in heads]
+        weight = ops.cast(target.get("teacher_weight", 1.0), "float32")
+        distances = [
+            losses.mask_distances(mask, head[:count], self.overlapping, weight) for head in heads
+        ]
         distances = [sum(of_heads) / len(heads) for of_heads in zip(*distances, strict=True)]
         if "feature" in self.terms:
             teacher = target["teacher_features"]

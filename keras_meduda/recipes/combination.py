@@ -25,8 +25,8 @@ class Flags(GridFlags, ShiftFlags):
     """Any method on any network."""
 
     method: Literal[
-        "supervised", "kl_distillation", "category_regularization", "beal", "posal",
-        "mean_teacher", "foundation_distillation",
+        "supervised", "kl_distillation", "masked_consistency", "category_regularization", "beal",
+        "posal", "mean_teacher", "foundation_distillation",
     ]  # fmt: skip
     """How the network is adapted; supervised: not at all."""
     network: str
@@ -96,8 +96,12 @@ def _method(name, network, batches):
     overlapping = batches.task.overlapping
     if name == "kl_distillation":
         return km.methods.KLDistillation(network, overlapping, mode="strong", ema=0.99)
+    if name == "masked_consistency":
+        return km.methods.MaskedConsistency(network, overlapping)
     if name == "foundation_distillation":
         teacher = batches.target.teacher
         width = teacher.feature_shape[-1] if teacher.features else None
-        return km.methods.FoundationDistillation(network, width, dice=1.0)
+        return km.methods.FoundationDistillation(
+            network, width, dice=1.0, overlapping=overlapping
+        )
     return km.methods.CategoryRegularization(network, overlapping, **regularisation()[name])

@@ -121,6 +121,7 @@ def recipe(flags, data):
     import keras_meduda as km
     from keras_meduda.data.augment import Geometry
     from keras_meduda.evaluation.postprocess import islands_and_holes
+    from keras_meduda.experiment.lesions import as_the_mouse_study
     from keras_meduda.experiment.recipe import Recipe, Stage
     from keras_meduda.methods.finetuning import load_checkpoint, train_only
     from keras_meduda.optimizers import AdamWithL2
@@ -212,20 +213,3 @@ def _deployed(flags, data, grid):
         return vote(runs, flags.smallest) if others else runs[0]
 
     return deploy
-
-
-def as_the_mouse_study(run, cases, frame, folder):
-    """One line a class in which a mask is empty: means as the mouse study's code has them.
-
-    Two empty masks, as of a sham animal, score a Dice of 0, and a distance to an empty mask is left
-    out; `km.evaluate` gives 1, and the image's diagonal.
-    """
-    for label, rows in frame.groupby("class", sort=False):
-        empty = rows[["prediction_empty", "reference_empty"]]
-        if empty.any(axis=None):
-            dice = rows["dice"].mask(empty.all(axis=1), 0.0).mean()
-            hd95 = rows["hd95"].mask(empty.any(axis=1)).mean()
-            yield (
-                f"{label}, as the mouse study counts (two empty masks 0, distances to an empty one "
-                f"left out): Dice {dice:.3f}, HD95 {hd95:.3f} mm"
-            )

@@ -14,6 +14,7 @@ import pandas as pd
 from keras_meduda.data._cv2 import cv2
 from keras_meduda.data.cases import split_together
 from keras_meduda.data.checks import check_grid
+from keras_meduda.data.files import each
 from keras_meduda.data.io import DataError, Problem, read_image, read_mask, replacing, write_picture
 from keras_meduda.progress import track
 
@@ -92,7 +93,7 @@ def write_boxes(boxes: pd.DataFrame, path) -> None:
 
 
 def boxes_by_case(boxes: pd.DataFrame, cases: pd.DataFrame, where="boxes") -> dict:
-    """The boxes of each case, `{case: (n, 4) float32}`, checked against its image.
+    """Corners and score of each case's boxes, `{case: (n, 5) float32}`, checked with its image.
 
     Args:
         boxes: a box table; rows of other cases are left out.
@@ -104,29 +105,28 @@ def boxes_by_case(boxes: pd.DataFrame, cases: pd.DataFrame, where="boxes") -> di
             of the cases; names that two domains share.
     """
     check_names(cases)
-    found, problems = {}, []
     groups = dict(list(boxes.groupby("case", sort=False)))
-    for case in cases.itertuples():
-        corners = groups[case.case][CORNERS].to_numpy("float32") if case.case in groups else ()
-        found[case.case] = np.reshape(corners, (-1, 4)).astype("float32")
-        if not len(corners):
-            continue
+
+    def of_case(case):
+        if case.case not in groups:
+            return np.zeros((0, 5), "float32")
+        scored = groups[case.case][[*CORNERS, "score"]].to_numpy("float32")
         height, width = read_image(case.image).array.shape[:2]
-        for x0, y0, x1, y1 in found[case.case].tolist():
-            if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
-                problems.append(
-                    Problem(
-                        where,
-                        f"the box {x0:g} {y0:g} {x1:g} {y1:g} of {case.case!r}",
-                        f"0 ≤ x0 < x1 ≤ {width} and 0 ≤ y0 < y1 ≤ {height}, pixels of {case.image}",
-                    )
-                )
+        within = f"0 ≤ x0 < x1 ≤ {width} and 0 ≤ y0 < y1 ≤ {height}, pixels of {case.image}"
+        problems = [
+            Problem(where, f"the box {x0:g} {y0:g} {x1:g} {y1:g} of {case.case!r}", within)
+            for x0, y0, x1, y1, _ in scored.tolist()
+            if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height)
+        ]
+        if problems:
+            raise DataError(*problems)
+        return scored
+
+    found = dict(zip(cases["case"], each(of_case, list(cases.itertuples()), "boxes"), strict=True))
     if not any(map(len, found.values())):
-        problems.append(
+        raise DataError(
             Problem(where, f"no box of any of {len(cases)} cases", "names as in the case table")
         )
-    if problems:
-        raise DataError(*problems)
     return found
 
 

@@ -1,22 +1,18 @@
 """Laws of disc regions: a crop is undone by paste, and the disc is in the middle of it."""
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from keras_meduda.data.cases import case_table, read_cases, without_masks, write_cases
+from keras_meduda.data.cases import case_table, read_cases, without_masks
 from keras_meduda.data.catalog import FUNDUS
 from keras_meduda.data.checks import validate
 from keras_meduda.data.io import DataError, read_image, read_mask, write_picture
 from keras_meduda.data.roi import disc_box, paste, prepare_rois, roi_square
 from keras_meduda.data.spatial import crop_or_pad
 from keras_meduda.task import Task
-
-SCRIPT = Path(__file__).parents[2] / "scripts" / "prepare_rois.py"
 
 
 def photographs(folder):
@@ -160,31 +156,6 @@ def test_cases_without_disc_and_box_are_named_together(tmp_path):
     found = [problem.found for problem in caught.value.problems]
     assert found == ["no box and no disc in a mask"] * 2
     assert not (tmp_path / "out").exists()
-
-
-def run(*flags):
-    command = [sys.executable, SCRIPT, *map(str, flags)]
-    return subprocess.run(command, capture_output=True, text=True)
-
-
-def test_the_script_cuts_a_case_table(tmp_path):
-    write_cases(photographs(tmp_path), tmp_path / "cases.csv")
-    done = run("--cases", tmp_path / "cases.csv", "--out", tmp_path / "out")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("2 regions, 2 with masks")
-    assert done.stderr.startswith("peak memory ")
-    assert len(read_cases(tmp_path / "out" / "cases.csv")) == 2
-
-
-@pytest.mark.parametrize(("flags", "message"), [
-    (["--dataset", "refuge", "--root", "nowhere"], "found no such folder, expected"),
-    (["--cases", "nowhere.csv"], "nowhere.csv: found no such file"),
-    (["--dataset", "refuge"], "expected --cases, or --dataset with --root"),
-    (["--cases", "nowhere.csv", "--scale", "0"], "--scale 0.0: expected a number above 0"),
-])
-def test_the_script_names_a_mistake_without_a_traceback(tmp_path, flags, message):
-    done = run(*flags, "--out", tmp_path)
-    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
 
 
 def test_no_photograph_is_taken_for_an_earlier_region(phantoms, tmp_path):

@@ -1,10 +1,7 @@
 """Volumes: probabilities in the case's own grid, distances in mm, memory for one case."""
 
 import json
-import subprocess
-import sys
 from dataclasses import asdict
-from pathlib import Path
 
 import keras
 import nibabel as nib
@@ -123,15 +120,19 @@ def test_distances_are_in_mm_by_the_header(run, cases, tmp_path):
     assert km.evaluate(run, wrong, pixels)["hd95"].item() == pytest.approx(4.0)
 
 
-def predict_script(run, *arguments):
-    script = Path(__file__).parents[2] / "scripts" / "predict.py"
-    done = subprocess.run(
-        [sys.executable, script, "--run", run.path, *arguments], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+@pytest.fixture
+def predict(run, meduda):
+    """The command `meduda predict` with the run of volumes."""
+
+    def call(*words):
+        code, _, error = meduda("predict", "--run", run.path, *words)
+        assert code == 0, error
+
+    return call
 
 
-def test_the_script_writes_masks_with_the_header_of_their_images(run, cases, tmp_path):
-    predict_script(run, "--images", tmp_path / "images", "--out", tmp_path / "out", "--overlays")
+def test_the_command_writes_masks_with_the_header_of_their_images(predict, cases, tmp_path):
+    predict("--images", tmp_path / "images", "--out", tmp_path / "out", "--overlays")
     for row in cases.itertuples():
         image, mask = nib.load(row.image), nib.load(tmp_path / "out" / f"{row.case}.nii.gz")
         np.testing.assert_array_equal(mask.affine, image.affine)
@@ -142,10 +143,10 @@ def test_the_script_writes_masks_with_the_header_of_their_images(run, cases, tmp
             np.testing.assert_array_equal(np.asarray(mask.dataobj), reference)
 
 
-def test_cases_of_one_name_in_two_domains_keep_a_mask_each(run, cases, tmp_path):
+def test_cases_of_one_name_in_two_domains_keep_a_mask_each(predict, cases, tmp_path):
     both = pd.concat([cases[:1].assign(domain="t2"), cases[3:4].assign(domain="flair")])
     write_cases(both.assign(case="brain"), tmp_path / "cases.csv")
-    predict_script(run, "--images", tmp_path / "cases.csv", "--out", tmp_path / "out")
+    predict("--images", tmp_path / "cases.csv", "--out", tmp_path / "out")
     for domain, row in zip(("t2", "flair"), both.itertuples(), strict=True):
         found = nib.load(tmp_path / "out" / domain / "brain.nii.gz")
         np.testing.assert_array_equal(found.dataobj, nib.load(row.mask).dataobj)

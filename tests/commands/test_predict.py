@@ -1,19 +1,20 @@
-"""What scripts/predict.py reads, and that it writes over none of it."""
+"""`meduda predict`: masks in the inputs' own size, and no input written over."""
 
 import json
 import shutil
 from pathlib import Path
 
 import numpy as np
-import predict
 import pytest
 from PIL import Image
 
 import keras_meduda as km
+from keras_meduda.commands import predict
 from keras_meduda.data.cases import write_cases
 from keras_meduda.data.io import DataError, read_image
 from keras_meduda.data.roi import paste, prepare_rois
 from keras_meduda.evaluation import postprocess
+from keras_meduda.evaluation.ensemble import load_together
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def test_neither_images_nor_reference_masks_are_written_over(run, data, kind):
     out = Path(cases[kind[:-1]].iloc[0]).parent
     images = (folder / "named_alike.csv",) if kind == "masks" else (out,)
     with pytest.raises(ValueError, match="--out: .* such as .*; expected another folder"):
-        predict.main(predict.PredictFlags(run=(run.path,), images=images, out=out))
+        predict.main(predict.Flags(run=(run.path,), images=images, out=out))
     assert contents(folder) == before
 
 
@@ -45,7 +46,7 @@ def test_overlays_are_looked_at_too(run, tmp_path):
     images = tmp_path / "out" / "overlays"
     images.mkdir(parents=True)
     Image.fromarray(np.zeros((40, 40, 3), "uint8")).save(images / "a.jpg")
-    flags = predict.PredictFlags(
+    flags = predict.Flags(
         run=(run.path,), images=(images,), out=tmp_path / "out", overlays=True
     )
     with pytest.raises(ValueError, match=r"overlays/a\.jpg"):
@@ -59,7 +60,7 @@ def test_overlays_are_looked_at_too(run, tmp_path):
 def test_an_earlier_mask_is_replaced_only_when_asked(run, tmp_path):
     image = tmp_path / "a.jpg"
     Image.fromarray(np.zeros((40, 40, 3), "uint8")).save(image)
-    flags = predict.PredictFlags(run=(run.path,), images=(image,), out=tmp_path / "out")
+    flags = predict.Flags(run=(run.path,), images=(image,), out=tmp_path / "out")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "a.nii.gz").write_bytes(b"a reference of another format")
     before = contents(tmp_path)
@@ -78,7 +79,7 @@ def test_an_earlier_mask_is_replaced_only_when_asked(run, tmp_path):
 def test_every_case_has_a_mask_of_its_own_in_the_folder(run, phantoms, tmp_path, names, message):
     table = tmp_path / "cases.csv"
     write_cases(km.read_cases(phantoms)[:2].assign(case=names), table)
-    flags = predict.PredictFlags(run=(run.path,), images=(table,), out=tmp_path / "out")
+    flags = predict.Flags(run=(run.path,), images=(table,), out=tmp_path / "out")
     with pytest.raises(ValueError, match=message):
         predict.main(flags)
     assert list(contents(tmp_path)) == [table]
@@ -120,7 +121,7 @@ def test_one_broken_picture_ends_no_other(run, tmp_path, capsys, spoil, found):
         picture(tmp_path / "d" / f"p{i:02}.png", i)
     broken = tmp_path / "d" / "p10.png"
     spoil(broken)
-    flags = predict.PredictFlags(
+    flags = predict.Flags(
         run=(run.path,), images=(tmp_path / "d",), out=tmp_path / "o", overlays=True
     )
     if found is None:  # a folder is no picture, whatever its name
@@ -144,7 +145,7 @@ def test_one_broken_picture_ends_no_other(run, tmp_path, capsys, spoil, found):
 def test_a_second_start_makes_what_has_changed_only_when_asked(run, tmp_path, capsys):
     for i in range(3):
         picture(tmp_path / "d" / f"p{i}.png", i)
-    flags = predict.PredictFlags(run=(run.path,), images=(tmp_path / "d",), out=tmp_path / "o")
+    flags = predict.Flags(run=(run.path,), images=(tmp_path / "d",), out=tmp_path / "o")
     predict.main(flags)
     picture(tmp_path / "d" / "p3.png")
     predict.main(flags)
@@ -179,7 +180,7 @@ def test_a_table_may_end_in_capitals(tmp_path):
 def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_predicted(run, tmp_path):
     picture(tmp_path / "p1.png")
     (tmp_path / "file").touch()
-    flags = predict.PredictFlags(
+    flags = predict.Flags(
         run=(run.path,), images=(tmp_path / "p1.png",), out=tmp_path / "file" / "out"
     )
     with pytest.raises(OSError, match="file/out cannot be written .*; expected --out FOLDER"):
@@ -191,7 +192,7 @@ def test_pictures_that_viewers_turn_are_a_warning(run, tmp_path, capsys):
     exif[274] = 6
     for i in range(5):
         Image.fromarray(np.zeros((40, 40, 3), "uint8")).save(tmp_path / f"{i}.jpg", exif=exif)
-    flags = predict.PredictFlags(run=(run.path,), images=(tmp_path,), out=tmp_path / "o")
+    flags = predict.Flags(run=(run.path,), images=(tmp_path,), out=tmp_path / "o")
     predict.main(flags)
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "EXIF" in line]
     assert line.startswith("warning: 5 files (") and "the EXIF orientation 6" in line
@@ -211,7 +212,7 @@ def test_names_of_postprocessing(run):
 def test_masks_of_regions_return_to_the_full_picture(run, phantoms, tmp_path):
     cases = km.read_cases(phantoms)[:2]
     regions = prepare_rois(cases, run.task, tmp_path / "rois", scale=1.2)
-    flags = predict.PredictFlags(
+    flags = predict.Flags(
         run=(run.path,), images=(tmp_path / "rois" / "cases.csv",), out=tmp_path / "masks"
     )
     predict.main(flags)
@@ -230,10 +231,41 @@ def test_what_lies_outside_a_region_is_background_whatever_its_value(run, phanto
     (tmp_path / "dark" / "config.json").write_text(json.dumps(config))
     cases = km.read_cases(phantoms)[:1]
     row = prepare_rois(cases, run.task, tmp_path / "rois", scale=1.2).iloc[0]
-    flags = predict.PredictFlags(
+    flags = predict.Flags(
         run=(tmp_path / "dark",), images=(tmp_path / "rois" / "cases.csv",), out=tmp_path / "masks"
     )
     predict.main(flags)
     full = read_image(tmp_path / "masks" / f"{row.case}.png").array[..., 0]
     outside = paste(np.zeros(read_image(row.image).array.shape[:2], bool), row, background=True)
     assert outside.any() and (full[outside] == 255).all()
+
+
+def test_masks_have_the_inputs_size(run, tmp_path, meduda):
+    images = tmp_path / "images"
+    images.mkdir()
+    sizes = {"a.png": (50, 40), "b.jpg": (31, 64), "c.tif": (64, 64)}
+    for i, (name, size) in enumerate(sizes.items()):
+        noise = np.random.default_rng(i).integers(0, 256, (*size[::-1], 3), dtype="uint8")
+        Image.fromarray(noise).save(images / name)
+    (images / "notes.txt").write_text("not an image")
+    code, _, error = meduda(
+        "predict", "--run", run.path, "--images", images, "--out", tmp_path / "masks", "--overlays",
+        "--precision", "mixed_bfloat16", "--xla",
+    )  # fmt: skip
+    assert code == 0, error
+    for name, size in {"a.png": (50, 40), "b.png": (31, 64), "c.tif": (64, 64)}.items():
+        with Image.open(tmp_path / "masks" / name) as mask:
+            assert mask.size == size and set(np.unique(mask)) <= {0, 128, 255}
+    assert len(list((tmp_path / "masks" / "overlays").iterdir())) == 3
+
+
+def test_three_runs_under_flips_vote(run, phantoms, tmp_path, meduda):
+    image, out = km.read_cases(phantoms)["image"].iloc[0], tmp_path / "masks"
+    runs = [run.path] * 3
+    code, _, error = meduda(
+        "predict", "--run", *runs, "--flips", "X", "--images", image, "--out", out
+    )
+    assert code == 0, error
+    (file,) = out.iterdir()
+    voted = km.predict(load_together(runs, "X"), image)
+    np.testing.assert_array_equal(Image.open(file), run.task.decode(run.task.masks(voted)))

@@ -1,17 +1,16 @@
-"""UDA_CLR as its script puts it together: the paper's schedule and moves, and real networks."""
+"""`recipes/uda_clr.py`: the paper's schedule and start, and real networks on odd images."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
-from train_uda_clr import augmentation, compile_method
 
 import keras_meduda as km
-from keras_meduda.data.augment import Deformation, Degradation
 from keras_meduda.data.cases import without_masks
 from keras_meduda.data.io import write_picture
 from keras_meduda.data.phantoms import write_fundus
 from keras_meduda.data.pipeline import Batches, add_styles, prepare
+from keras_meduda.recipes import uda_clr
 
 SIDE = 32
 TASK = km.Task(("cup", "disc"), overlapping=True, values={"cup": (255,), "disc": (128, 255)})
@@ -21,7 +20,7 @@ def method_of(backbone, precision="float32"):
     with km.setup(seed=0, precision=precision):
         network = km.models.DeepLabV3Plus((SIDE, SIDE, 3), 2, backbone)
         method = km.methods.CategoryRegularization(network, True, passes=2, warm_up=0.0)
-        compile_method(method, 1e-3, 400)
+        uda_clr.compile_with(1e-3)(method, 400)
     method.total_steps = 400
     return method
 
@@ -38,7 +37,7 @@ def batches(tmp_path_factory):
     source = prepare(source, TASK, size, store, labels=True)
     target = prepare(without_masks(target), TASK, size, store, labels=False)
     source = add_styles(source, target, store)
-    return Batches(2, seed=0, boundary=True, **augmentation(), source=source, target=target)
+    return Batches(2, seed=0, boundary=True, **uda_clr.augmentation(), source=source, target=target)
 
 
 def test_schedule_of_the_paper():
@@ -51,13 +50,13 @@ def test_schedule_of_the_paper():
     assert (rate, sgd.momentum, sgd.l2) == (pytest.approx(2.5e-5), 0.99, 5e-4)
 
 
-def test_the_papers_moves_and_spoiling_are_the_default():
-    paper, mild = augmentation(), augmentation("mild")
-    assert paper["geometry"] == Deformation()
-    assert paper["source_photometry"] == paper["target_photometry"] == Degradation()
-    assert mild == {"photometry": paper["photometry"]}
-    strong = paper["photometry"]
-    assert (strong.brightness, strong.contrast, strong.grey, strong.noise) == (0.2, 0.2, 0.2, 0)
+@pytest.mark.parametrize(
+    ("settings", "start"), [({}, "first"), ({"from_source_only": True}, "source_only")]
+)
+def test_the_adaptation_starts_as_published_or_where_source_only_ended(tmp_path, settings, start):
+    flags = uda_clr.Flags(smoke=True, out=tmp_path, **settings)
+    recipe = uda_clr.recipe(flags, uda_clr.data(flags))
+    assert recipe.stages["adapted"].start == start and list(recipe.stages)[0] == "source_only"
 
 
 @pytest.mark.parametrize(

@@ -1,21 +1,21 @@
-"""`scripts/script.py`: what it writes is what was read, or nothing."""
+"""`meduda convert`: what it writes is what was read, or nothing."""
 
 import os
 from pathlib import Path
 
-import convert_torch_weights as script
 import numpy as np
 import pytest
 
 import keras_meduda as km
+from keras_meduda.commands import convert as command
 from keras_meduda.methods.finetuning import load_checkpoint
 from keras_meduda.models.torch_weights import expected_shapes
 
-PICKLED = Path(__file__).parent / "models" / "torch_files" / "module.pt"
+PICKLED = Path(__file__).parents[1] / "models" / "torch_files" / "module.pt"
 
 
 def convert(checkpoint, out, **changes):
-    script.main(script.ConvertFlags(checkpoint=checkpoint, out=out, **changes))
+    command.main(command.Flags(checkpoint=checkpoint, out=out, **changes))
     return out
 
 
@@ -52,8 +52,8 @@ def test_both_forms_give_the_network_of_the_checkpoint(state, tmp_path, name):
     ],
 )
 def test_a_network_knows_whether_it_is_of_pictures(tmp_path, network, shape, channels):
-    made = script.build(
-        script.ConvertFlags(tmp_path / "a.npz", tmp_path / "b.npz", network, channels)
+    made = command.build(
+        command.Flags(tmp_path / "a.npz", tmp_path / "b.npz", network, channels)
     )
     assert made.input_shape == (None, *shape)
     assert made.output["logits"].shape[-1] == channels

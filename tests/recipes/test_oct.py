@@ -1,20 +1,23 @@
-"""`scripts/train_oct.py`: its presets, one path of each kind, and a user's mistakes."""
+"""`recipes/oct.py`: the published settings, one path of each kind, and a user's mistakes."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import train_oct
 
 import keras_meduda as km
-from keras_meduda.data.augment import Geometry
+from keras_meduda.data.augment import Geometry, RandomCrop
 from keras_meduda.data.cases import write_cases
 from keras_meduda.data.io import read_mask
 from keras_meduda.data.phantoms import write_oct
+from keras_meduda.experiment.bscans import PUBLISHED, published
+from keras_meduda.experiment.runner import run
 from keras_meduda.losses import cross_entropy, focal_loss, joint_dice_loss
 from keras_meduda.models.torch_weights import expected_shapes
+from keras_meduda.recipes import oct
 
 
 @pytest.mark.parametrize(
@@ -33,29 +36,30 @@ from keras_meduda.models.torch_weights import expected_shapes
         ("l2_1e-3", 400, 320, cross_entropy, 0.4, "SGDWithL2", 1e-3),
     ],
 )
-def test_presets_are_the_rows_of_the_table(preset, steps, crop, loss, aux, optimizer, l2):
-    plan = train_oct.published_plan(train_oct.PUBLISHED[preset])
-    assert (plan.steps, plan.batch_size, plan.loss) == (steps, 2, loss)
-    assert plan.aux_weights == {"aux_1": aux}
-    made = plan.optimizer(plan.steps)
+def test_presets_are_the_rows_of_the_published_table(preset, steps, crop, loss, aux, optimizer, l2):
+    row = published(512, "psp", **PUBLISHED[preset])
+    assert (row["steps"], row["batch_size"], row["loss"]) == (steps, 2, loss)
+    assert row["aux_weights"] == {"aux_1": aux}
+    made = row["optimizer"](row["steps"])
     assert (type(made).__name__, made.l2) == (optimizer, l2)
-    cut = plan.batches["crop"]
+    cut = row["batches"]["crop"]
     assert cut is None if crop is None else (cut.size, cut.max_share) == ((crop, crop), 0.75)
     still = Geometry(flip=preset == "flip", rotation=0.0, scale=0.0, shift=0.0)
-    assert plan.batches["geometry"] == still and set(plan.batches) == {"geometry", "crop"}
-    assert plan.preprocessing.size == (512, 512)
-    assert plan.window.starts((512, 512)) == [[0, 170, 256]] * 2
+    assert row["batches"]["geometry"] == still and set(row["batches"]) == {"geometry", "crop"}
+    assert row["window"].starts((512, 512)) == [[0, 170, 256]] * 2
 
 
 def test_the_published_network_is_normalised_as_mmsegmentation_does():
-    plan = train_oct.published_plan(train_oct.PUBLISHED["best"], size=4)
-    x = plan.preprocessing.apply(np.full((4, 4, 1), 200, "uint8"))
+    x = published(4, "psp")["preprocessing"].apply(np.full((4, 4, 1), 200, "uint8"))
     expected = (200 - np.array([123.675, 116.28, 103.53])) / [58.395, 57.12, 57.375]
     np.testing.assert_allclose(x[0, 0], expected, rtol=1e-5)
 
 
-def flags(out, **changes):
-    return train_oct.OCTFlags(out=out, smoke=True, size=32, **changes)
+def train(out, **changes):
+    """The runs of a smoke training, or of a checkpoint that is evaluated."""
+    flags = oct.Flags(out=out, smoke=True, size=32, **changes)
+    data = oct.data(flags)
+    return run(oct.recipe(flags, data), data, flags)
 
 
 def scored(folder):
@@ -64,35 +68,29 @@ def scored(folder):
 
 
 def test_train_then_fine_tune_then_evaluate_a_checkpoint(tmp_path, capsys):
-    train_oct.main(flags(tmp_path / "a"))
+    train(tmp_path / "a")
     folder = tmp_path / "a" / "evaluation" / "test"
     assert {p.name for p in folder.iterdir()} == {"cases.csv", "summary.json", "totals.json"}
     assert set(json.loads((folder / "totals.json").read_text())["dice"]) == {"background", "fluid"}
     table = tmp_path / "a" / "phantoms" / "oct_3_2_128_0" / "cases.csv"
     cases = km.read_cases(table)
     assert scored(folder) == set(cases.loc[cases["split"] == "test", "case"])
-    report = (tmp_path / "a" / "report.html").read_text()
-    assert "phantoms of this library, groups are subjects" in report
     start = {"init": tmp_path / "a", "cases": table}
-    train_oct.main(flags(tmp_path / "b", train="decoder", **start))
-    out = capsys.readouterr().out
-    assert "parameters train (decoder); batch norm frozen outside of it" in out
+    train(tmp_path / "b", train="decoder", **start)
+    said = capsys.readouterr().out
+    assert "parameters train (decoder); batch norm frozen outside of it" in said
     a, b = (km.load(tmp_path / name).network for name in "ab")
     moved = [not np.array_equal(x, y) for x, y in zip(a.weights, b.weights, strict=True)]
     assert not moved[0] and moved[-1]
-    train_oct.main(flags(tmp_path / "c", initial_inference=True, **start))
+    train(tmp_path / "c", initial_inference=True, **start)
     assert scored(tmp_path / "c" / "evaluation" / "initial") == set(cases["case"])
     assert not (tmp_path / "c" / "network.keras").exists()
-    assert {p.name for p in (tmp_path / "c").glob("**/report.html")} == {"report.html"}
-    assert not (tmp_path / "c" / "report.html").exists()  # which a training there would have left
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"root": Path("a"), "cases": Path("b")}, "both --root and --cases"),
-        ({"steps": 0}, "--steps: received 0, expected 1 or more"),
-        ({"batch_size": -3}, "--batch-size: received -3, expected 1 or more"),
         ({"split": "published", "cases": Path("b")}, "--split needs --root"),
         ({"fold": 99, "cases": Path("b")}, "--fold needs --split subject"),
         ({"fold": 99, "root": Path("a")}, "--fold needs --split subject"),
@@ -105,9 +103,10 @@ def test_train_then_fine_tune_then_evaluate_a_checkpoint(tmp_path, capsys):
         ({"train": "bottleneck"}, "no layer of 'bottleneck'; expected one of encoder, decoder"),
     ],
 )
-def test_mistakes(tmp_path, changes, message):
+def test_a_mistake_is_named_before_anything_is_trained(tmp_path, changes, message):
     with pytest.raises((ValueError, OSError), match=message):
-        train_oct.main(flags(tmp_path, **changes))
+        train(tmp_path, **changes)
+    assert not (tmp_path / "config.json").exists()
 
 
 def test_a_checkpoint_of_mmsegmentation_is_evaluated_as_it_is(tmp_path):
@@ -119,27 +118,12 @@ def test_a_checkpoint_of_mmsegmentation_is_evaluated_as_it_is(tmp_path):
     cases = km.read_cases(write_oct(tmp_path, 3, 2, size=32))
     write_cases(cases.assign(split="test"), tmp_path / "cases.csv")
     where = {"init": tmp_path / "pspnet.npz", "cases": tmp_path / "cases.csv"}
-    train_oct.main(flags(tmp_path, preset="best", initial_inference=True, **where))
+    train(tmp_path, preset="best", initial_inference=True, **where)
     folder = tmp_path / "evaluation" / "initial"
     assert scored(folder) == set(cases["case"]) and len(cases) == 6
     fluid = np.mean([read_mask(mask, km.Task(("fluid",))) for mask in cases["mask"]])
     iou = json.loads((folder / "totals.json").read_text())["iou"]
     assert iou == {"background": 0, "fluid": pytest.approx(fluid)}
-
-
-def test_one_prediction_gives_both_scores(tmp_path, monkeypatch):
-    from keras_meduda.training import Run
-
-    cases = km.read_cases(write_oct(tmp_path, 3, 2, size=32))
-    network = km.models.AERUNet((32, 32, 1), channels=2, filters=(4, 8))
-    grid = km.Preprocessing(size=(32, 32), normalise="zero_one", channels=1)
-    run, seen, original = Run(tmp_path, network, km.Task(("fluid",)), grid), [], Run.probabilities
-    monkeypatch.setattr(
-        Run, "probabilities", lambda self, x: seen.append(len(x)) or original(self, x)
-    )
-    frame, counts, totals = train_oct.score_once(run, cases)
-    assert sum(seen) == len(cases) == len(frame)
-    assert totals == km.metrics.totals(train_oct.label_pairs(run, cases), ["fluid"])
 
 
 def test_bscans_without_a_mask_are_left_out(tmp_path, capsys):
@@ -148,17 +132,13 @@ def test_bscans_without_a_mask_are_left_out(tmp_path, capsys):
     cases.loc[cases["split"] == "test", "mask"] = ""
     write_cases(cases, table)
     with pytest.raises(ValueError, match=r"cases.csv: no case of split test with a mask"):
-        train_oct.read(flags(tmp_path / "run", cases=table))
+        oct.data(oct.Flags(out=tmp_path / "run", cases=table))
     assert "B-scans have no mask and are left out" in capsys.readouterr().out
 
 
 def test_a_crop_larger_than_the_image(tmp_path):
-    from dataclasses import replace
-
-    from keras_meduda.data.augment import RandomCrop
-
-    plan = train_oct.published_plan(train_oct.PUBLISHED["best"], size=32)
-    plan = replace(plan, batches={"crop": RandomCrop((40, 40))})
-    cases = km.read_cases(write_oct(tmp_path, 1, 1, size=32))
+    flags = oct.Flags(out=tmp_path, smoke=True, size=32, preset="best")
+    data = oct.data(flags)
+    recipe = replace(oct.recipe(flags, data), batches={"crop": RandomCrop((40, 40))})
     with pytest.raises(ValueError, match=r"crop \(40, 40\) is larger than .* images \(32, 32\)"):
-        train_oct.train(plan, cases, km.Task(("fluid",)), tmp_path / "run")
+        run(recipe, data, flags)

@@ -1,0 +1,35 @@
+"""`meduda check`: what there is in a case table or a data set, and all that is wrong with it."""
+
+from pathlib import Path
+
+import pytest
+
+import keras_meduda as km
+from keras_meduda.data.cases import write_cases
+
+TIDY = ("--classes", "cup=255", "disc=128,255")
+
+
+def test_what_there_is_is_counted(phantoms, meduda):
+    code, out, _ = meduda("check", "--cases", phantoms, *TIDY)
+    assert code == 0 and "camera_a" in out and "no problems found\n" in out
+    _, out, _ = meduda("check", "--cases", phantoms)
+    assert "no problems found; masks were not read, for want of --classes" in out
+
+
+def test_all_problems_come_in_one_message(phantoms, tmp_path, meduda):
+    cases = km.read_cases(phantoms)
+    for row, kind in ((0, "image"), (1, "mask")):
+        cases.loc[row, kind] = str(tmp_path / f"{kind}.png")
+        Path(cases.loc[row, kind]).write_bytes(b"not an image")
+    write_cases(cases, tmp_path / "cases.csv")
+    code, _, error = meduda("check", "--cases", tmp_path / "cases.csv", *TIDY)
+    assert code == 2 and "image.png" in error and "mask.png" in error
+
+
+@pytest.mark.parametrize(
+    "words", ["", "--dataset refuge", "--cases a.csv --dataset refuge --root b"]
+)
+def test_one_source_of_data_is_expected(meduda, words):
+    code, _, error = meduda("check", *words.split())
+    assert code == 2 and "expected --cases, or --dataset with --root" in error

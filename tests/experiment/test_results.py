@@ -1,0 +1,115 @@
+"""The end of every experiment: with labels scores and one table, without them a page that says so.
+
+Networks are not trained here: a given run stands for each of them.
+"""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import keras_meduda as km
+from keras_meduda.experiment.data import Data
+from keras_meduda.experiment.options import Options
+from keras_meduda.experiment.recipe import Recipe
+from keras_meduda.experiment.runner import run as run_recipe
+
+
+@pytest.fixture
+def given(run, phantoms):
+    """A recipe without a training, and data of two domains."""
+    cases = km.read_cases(phantoms)
+    source, target = (cases[cases["domain"] == f"camera_{name}"] for name in "ab")
+
+    def part(of, split):
+        return of[of["split"] == split]
+
+    data = Data(
+        run.task,
+        {"source": part(source, "train"), "target": part(target, "train").assign(mask="")},
+        {"target, test": part(target, "test"), "source, test": part(source, "test")},
+        "phantoms",
+    )
+    runs = {"source_only": run, "adapted": run, "oracle": run}
+    return Recipe("A title", run.preprocessing, stages={}, given=runs), data
+
+
+def without_masks(data, *headings):
+    tests = {
+        name: cases.assign(mask="") if name in headings else cases
+        for name, cases in data.tests.items()
+    }
+    return replace(data, tests=tests)
+
+
+def test_with_labels_there_are_scores_a_comparison_and_a_report(given, tmp_path, capsys):
+    recipe, data = given
+    run_recipe(recipe, data, Options(out=tmp_path))
+    out = capsys.readouterr().out
+    for text in ("source only", "adapted", "oracle", "gap closed", "groups", "labels used for"):
+        assert text in out, text
+    assert f"report: {tmp_path / 'report.html'}" in out
+    folders = {path.name for path in (tmp_path / "evaluation").iterdir()}
+    assert folders == {
+        "source_only", "adapted", "oracle", "source_only_on_source", "adapted_on_source",
+    }  # fmt: skip
+    for name in folders:
+        summary = json.loads((tmp_path / "evaluation" / name / "summary.json").read_text())
+        heading = "source, test" if name.endswith("_on_source") else "target, test"
+        assert summary["n"] == len(data.tests[heading]) and set(summary["classes"]) == {
+            "cup", "disc",
+        }  # fmt: skip
+    comparison = json.loads((tmp_path / "comparison.json").read_text())
+    assert set(comparison) == {"cup", "disc", "mean"}
+    page = (tmp_path / "report.html").read_text("utf-8")
+    for text in ("A title", "Worst case", "gap closed", "not read in training"):
+        assert text in page, text
+
+
+@pytest.mark.parametrize("there", ["no labels", "no cases"])
+def test_without_target_labels_the_page_says_so(given, tmp_path, capsys, there):
+    """The source has labels; none of its figures passes for one of the target."""
+    recipe, data = given
+    if there == "no cases":
+        data = replace(data, tests={**data.tests, "target, test": data.parts["target"].iloc[:0]})
+    else:
+        data = without_masks(data, "target, test")
+    run_recipe(recipe, data, Options(out=tmp_path))
+    said = "no labels in its test part" if there == "no labels" else "no test cases"
+    assert f"The target has {said}, so no accuracy can be given." in capsys.readouterr().out
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert "no accuracy can be given" in page and "data:image/png" in page
+    assert "masks of the source" in page and "HD95" not in page
+    table = pd.read_csv(tmp_path / "label_free.csv")
+    assert table["disagreement"].between(0, 1).all() and table["entropy"].ge(0).all()
+    assert not (tmp_path / "evaluation").exists() and not (tmp_path / "comparison.json").exists()
+
+
+def test_what_is_deployed_is_scored_as_it_is_deployed(given, tmp_path):
+    """Masks and votes of a recipe are those of its last run, and of no other."""
+    recipe, data = given
+    nothing = lambda p: np.zeros(p.shape, bool)  # noqa: E731
+    run_recipe(replace(recipe, masks=nothing), data, Options(out=tmp_path))
+
+    def empty(name):
+        return pd.read_csv(tmp_path / "evaluation" / name / "cases.csv")["prediction_empty"]
+
+    assert empty("adapted").all() and empty("adapted_on_source").all()
+    assert not empty("source_only").all() and not empty("oracle").all()
+
+
+def test_notes_end_the_report_and_may_write_beside_the_scores(given, tmp_path, capsys):
+    recipe, data = given
+
+    def notes(run, cases, frame, folder):
+        (folder / "own.txt").write_text("mine")
+        yield f"{len(cases)} cases, {len(frame)} rows."
+
+    run_recipe(replace(recipe, notes=notes), data, Options(out=tmp_path))
+    written = {path.parent.name for path in tmp_path.rglob("own.txt")}
+    assert written == {"adapted", "adapted_on_source"}
+    count = len(data.tests["target, test"])
+    for said in (capsys.readouterr().out, (tmp_path / "report.html").read_text("utf-8")):
+        assert f"{count} cases, {2 * count} rows." in said

@@ -1,0 +1,86 @@
+"""`recipes/meddistill.py`: GrabCut from boxes to a student, a second start, and two workers."""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from keras_meduda.data.cases import read_cases, without_masks, write_cases
+from keras_meduda.data.phantoms import write_brain_slices
+from keras_meduda.data.roi import read_boxes
+from keras_meduda.task import Task
+from keras_meduda.teachers.boxes import boxes_from_masks, write_boxes
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Twenty slices, three of them of a patient without a tumour."""
+    return write_brain_slices(tmp_path / "brain", cases=20, size=64)
+
+
+@pytest.fixture
+def boxes(table, tmp_path):
+    """A box table of the slices."""
+    task = Task(("tumour",), True, {"tumour": (1, 255)})
+    write_boxes(boxes_from_masks(read_cases(table), task), tmp_path / "boxes.csv")
+    return tmp_path / "boxes.csv"
+
+
+def test_the_whole_way_from_boxes_and_a_second_start(table, boxes, tmp_path, meduda):
+    out = tmp_path / "out"
+    words = ("distil", "--smoke", "--cases", table, "--boxes", boxes, "--legacy", "--out", out)
+    code, said, error = meduda(*words)
+    assert code == 0, error
+    assert "As the original scores: dice" in said and "no feature term" in said
+    history = pd.read_csv(out / "history.csv")
+    assert {"mask_bce", "weight_mask_bce", "variance"} <= set(history)
+    assert {"teacher", "student"} <= {path.name for path in (out / "evaluation").iterdir()}
+    code, _, error = meduda(*words, "--ulwr", "kendall")
+    assert code == 2 and "ulwr: original there, kendall now" in error
+    frame = read_boxes(boxes)
+    write_boxes(frame.assign(x1=frame["x1"] - 1), boxes)
+    code, _, error = meduda(*words)
+    assert code == 2 and "holds a run with other settings (data.target" in error
+
+
+def test_without_masks_a_student_is_trained_and_not_scored(table, boxes, tmp_path, meduda):
+    write_cases(without_masks(read_cases(table)), unlabelled := tmp_path / "unlabelled.csv")
+    out = tmp_path / "out"
+    words = ("--smoke", "--cases", unlabelled, "--boxes", boxes, "--out", out)
+    code, said, error = meduda("distil", *words)
+    assert code == 0, error
+    assert "no labels in its test part, so no accuracy can be given" in said
+    assert not (out / "evaluation").exists() and (out / "report.html").exists()
+
+
+def test_of_several_workers_one_prepares(tmp_path):
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(2)]
+        for free in sockets:
+            free.bind(("localhost", 0))
+        addresses = [f"localhost:{free.getsockname()[1]}" for free in sockets]
+    command = [sys.executable, "-m", "keras_meduda", "distil", "--smoke", "--teacher", "network"]
+    workers = []
+    for index in range(2):
+        task = {"type": "worker", "index": index}
+        config = json.dumps({"cluster": {"worker": addresses}, "task": task})
+        workers.append(
+            subprocess.Popen(
+                [*command, "--strategy", "multiworker", "--out", tmp_path],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                env={**os.environ, "TF_CONFIG": config},
+            )
+        )
+    texts = [worker.communicate(timeout=600)[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], "\n".join(texts)
+    assert ["taught by network" in text for text in texts] == [True, False]
+    assert ["report: " in text for text in texts] == [True, False]
