@@ -307,4 +307,3 @@ class CategoryRegularization(Method):
             name=name,
             aggregation="only_first_replica",
         )
-
