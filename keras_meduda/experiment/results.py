@@ -53,7 +53,8 @@ def evaluate_runs(recipe, data, options, runs, targets, began) -> None:
 
 def _with_labels(recipe, data, options, runs, targets, page):
     main, *others = data.scored
-    alone, notes, parts, calibration = len(recipe.stages) == 1, [], {}, {}
+    alone = len(runs) == 1 and targets is None
+    notes, parts, calibration = [], {}, {}
     deployed = recipe.deployed
     for heading, cases in data.scored.items():
         scored = runs if heading == main else _without_oracle(runs)

@@ -266,6 +266,6 @@ def test_three_runs_under_flips_vote(run, phantoms, tmp_path, meduda):
         "predict", "--run", *runs, "--flips", "X", "--images", image, "--out", out
     )
     assert code == 0, error
-    (file,) = out.iterdir()
+    (file,) = out.glob("*.png")
     voted = km.predict(load_together(runs, "X"), image)
     np.testing.assert_array_equal(Image.open(file), run.task.decode(run.task.masks(voted)))

@@ -31,7 +31,7 @@ def test_export_says_how_near_it_is(run, tmp_path, meduda):
         ("predict --run {run} --images {tmp}/no.png", "no such file or folder"),
         ("predict --run {run} --images {tmp}/empty", "no image files found"),
         ("predict --run {run} --images", "--images: expected one value or more"),
-        ("predict --run {run} --images {tmp} --flips Z", "expected distinct"),
+        ("predict --run {run} --images {cases} --flips Z", "expected distinct"),
         ("evaluate --run {run} --cases {unlabelled}", "no mask to compare with"),
         ("evaluate --run {run} --cases {cases} --name a/b", "the plain name"),
         (
