@@ -207,7 +207,7 @@ def fit(
     Args:
         method: a compiled method of `km.methods`, built inside `km.setup`.
         train_data: `km.data.pipeline.Batches`, or anything with `from_step(n)`, `task` and
-            `preprocessing`, and `settings` to be told from other data; for several replicas also
+            `preprocessing`, and `settings`, a fingerprint of the data; for several replicas also
             with `batch_size`, for several workers with `from_step(n, worker, workers)`.
         steps: updates of the network.
         run_dir: folder of the run; made where it is missing. Workers share it: the first writes,

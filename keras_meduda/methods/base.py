@@ -24,7 +24,7 @@ class Method(keras.Model):
             run keeps them.
         step: number of updates so far.
         total_steps: number of updates that schedules are fractions of; `km.fit` sets it.
-        start: what tells the first weights from others; `km.fit` sets it.
+        start: checksum of the initial weights; `km.fit` sets it.
         discriminators: networks by name that are trained against `network`, by an optimiser of
             their own. Default none.
         guarded: names of terms that learn from the target and must not undo what the others learn,

@@ -175,7 +175,7 @@ class Batches:
 
     @property
     def settings(self) -> dict:
-        """What tells these batches from others: the prepared files and every change to them."""
+        """Fingerprint of the prepared files, and the augmentation settings."""
         halves = {"source": self.source, "target": self.target}
         views = {f.name: getattr(self, f.name) for f in fields(self)[4:]}
         if self.style_share == 0.5:  # as in runs from before there was a choice
