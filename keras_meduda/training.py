@@ -21,6 +21,7 @@ from keras_meduda import (
     losses,
     models,  # noqa: F401 (registers the layers that saved networks name)
 )
+from keras_meduda.bundle import unpacked
 from keras_meduda.engines import check_engine, logits_function
 from keras_meduda.models.stages import set_precision
 from keras_meduda.progress import StepBar
@@ -140,7 +141,7 @@ def load(
     """The run in a folder: `run.network`, `run.task`, `run.preprocessing`.
 
     Args:
-        run_dir: folder that `km.fit` left.
+        run_dir: folder that `km.fit` left, or a file that `meduda bundle` has made of one.
         precision: what predictions compute in, `"float32"`, `"mixed_bfloat16"` (faster on GPUs and
             on processors that have it) or `"mixed_float16"`; the classifier stays float32. Default:
             as it was trained.
@@ -158,7 +159,18 @@ def load(
     check_engine(engine, precision)
     if precision not in (None, *POLICIES):
         raise ValueError(f"load: precision={precision!r}; expected one of {POLICIES}.")
-    path = Path(run_dir)
+    with unpacked(run_dir) as folder:
+        config, network = _read(folder)
+    if precision:
+        set_precision(network, precision)
+    network.start = config.get("weights")  # what it began with, for what is trained from it
+    task, preprocessing = Task(**config["task"]), Preprocessing(**config["preprocessing"])
+    window = SlidingWindow(**config["window"]) if config.get("window") else None
+    return Run(Path(run_dir), network, task, preprocessing, window, xla, engine)
+
+
+def _read(path):
+    """The settings and the network of a run folder."""
     for name in ("config.json", "network.keras"):
         if not (path / name).is_file():
             there = sorted(p.name for p in path.iterdir()) if path.is_dir() else "no such folder"
@@ -174,13 +186,7 @@ def load(
         )
     if not zipfile.is_zipfile(path / "network.keras"):
         raise ValueError(f"{path / 'network.keras'}: expected a whole Keras file; it is damaged.")
-    network = keras.saving.load_model(path / "network.keras", compile=False)
-    if precision:
-        set_precision(network, precision)
-    network.start = config.get("weights")  # what it began with, for what is trained from it
-    task, preprocessing = Task(**config["task"]), Preprocessing(**config["preprocessing"])
-    window = SlidingWindow(**config["window"]) if config.get("window") else None
-    return Run(path, network, task, preprocessing, window, xla, engine)
+    return config, keras.saving.load_model(path / "network.keras", compile=False)
 
 
 def fit(

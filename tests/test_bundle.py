@@ -104,3 +104,9 @@ def test_what_is_no_bundle_is_named(tmp_path, data):
         tmp_path / "b.zip"
     ):
         pass
+
+
+def test_a_bundle_loads_and_predicts_as_its_folder(run, phantoms, tmp_path):
+    image = km.read_cases(phantoms)["image"].iloc[0]
+    packed = km.load(bundle(run.path, tmp_path / "run.zip"))
+    np.testing.assert_array_equal(km.predict(packed, image), km.predict(run, image))

@@ -23,6 +23,7 @@ COMMANDS = {
     "predict": "masks of images from a trained run",
     "evaluate": "scores of a trained run on labelled cases",
     "export": "a trained run for serving: SavedModel, ONNX or LiteRT",
+    "bundle": "a trained run as one file, for km.load and for others",
     "check": "a case table or a data set, without training",
     "boxes": "boxes around tumours, from masks",
     "rois": "square regions around the optic disc",

@@ -17,6 +17,7 @@ from keras_meduda.evaluation.report import (
     write_report,
 )
 from keras_meduda.evaluation.teacher import evaluate_teacher
+from keras_meduda.model_card import write_model_card
 
 
 def evaluate_runs(recipe, data, options, runs, targets, began) -> None:
@@ -48,6 +49,8 @@ def evaluate_runs(recipe, data, options, runs, targets, began) -> None:
         _with_labels(recipe, data, options, runs, targets, page)
     else:
         _without_labels(recipe, data, runs, page)
+    if recipe.stages:  # else the folder holds an evaluation alone
+        write_model_card(options.out)
     _say(f"report: {page['path']}")
 
 
