@@ -97,10 +97,8 @@ def trained(recipe, data, method, folder, seed=0, **options):
         seed: of weights, order and augmentation.
         options: further ones, such as the precision.
     """
-    stage, given = recipe.stages[method], {}
-    if stage.start == "first":  # which the same seed makes again
-        stage = replace(stage, start="fresh")
-    elif stage.start != "fresh":
+    stage, given = recipe.stages[method], recipe.given
+    if stage.start not in ("fresh", *given):
         given = {stage.start: trained(recipe, data, stage.start, folder, seed, **options)[0]}
     alone = replace(recipe, stages={"trained": stage}, given=given)
     options = Options(out=folder / f"{method}-{seed}", seed=seed, **options)

@@ -11,15 +11,16 @@ import keras_meduda as km
 from keras_meduda.data.cases import without_masks
 from keras_meduda.experiment.data import Data
 
-STUDIES = ("fundus", "brain", "brain2d", "oct")
+STUDIES = ("fundus", "brain", "brain2d", "oct", "shifts")
 
 
 @pytest.mark.parametrize("study", STUDIES)
 def test_every_row_that_was_made_is_still_wanted(study):
-    wanted = [key for key, _ in import_module(study).wanted()]
+    module = import_module(study)
+    columns = list(getattr(module, "COLUMNS", tables.KEY))
+    wanted = [key for key, _ in module.wanted()]
     assert len(set(wanted)) == len(wanted)
-    made = tables.read(study)[list(tables.KEY)].agg(tuple, axis=1)
-    assert set(made) <= set(wanted)
+    assert set(tables.read(study, columns)[columns].agg(tuple, axis=1)) <= set(wanted)
 
 
 def test_every_candidate_of_a_choice_is_still_there():
@@ -31,6 +32,13 @@ def test_words_choose_rows():
     rows = [(("a", "x", "y", "s", m, str(n)), None) for m in ("one", "two") for n in (0, 1)]
     chosen = [key[4:] for key, _ in tables.asked(rows, ["x-y", "one,two", "1"])]
     assert chosen == [("one", "1"), ("two", "1")]
+
+
+def test_what_is_chosen_on_is_no_result():
+    shifts = import_module("shifts").SHIFTS
+    told = ("phantom", "half", "refuge_camera", "fold_0")
+    chosen = {shift.name for shift in shifts if any(word in shift.name for word in told)}
+    assert {shift.name for shift in shifts if shift.choosing} == chosen
 
 
 @pytest.fixture
@@ -67,3 +75,14 @@ def test_a_row_is_made_once_and_goes_on_from_source_only(data, tmp_path):
     norm = sum((w.astype("float64") ** 2).sum() for w in weights) ** 0.5
     start = json.loads((tmp_path / f"{key[4]}-0" / "config.json").read_text())["start"]
     assert float(start.split()[-1]) == pytest.approx(norm, rel=1e-6)
+
+
+@pytest.mark.parametrize("method", ["histogram_matching", "target_statistics", "source_free"])
+def test_a_row_of_the_shift_benchmark_trains(data, method, monkeypatch, tmp_path):
+    shifts = import_module("shifts")
+    monkeypatch.setattr(shifts, "WORK", tmp_path)
+    flags = {"size": (32,), "steps": 2, "filters": (4, 8), "batch_size": 2}
+    tiny = shifts.Shift("camera_a", "camera_b", "phantoms", lambda: data, flags)
+    values, minutes = shifts.scored(tiny, method, 0)
+    assert {value[:2] for value in values} >= {("cup", "dice"), ("disc", "dice")}
+    assert minutes > 0

@@ -1,0 +1,354 @@
+"""The shift benchmark: what each method of adaptation is worth on every shift that is at hand.
+
+MEDUDA_DATA=… python benchmarks/shifts.py                     (completes shifts.csv and its page)
+MEDUDA_DATA=… python benchmarks/shifts.py 0 nuc_f256-nuc_f360 (only rows with these words)
+MEDUDA_DATA=… python benchmarks/shifts.py --page              (writes shifts.md from shifts.csv)
+
+One budget for all. Pictures: AERUNet with filters 8…128 at 128 × 128, 400 steps of 8 (a domain);
+vessels on patches of 256 × 256 of 512 × 512, steps of 4. Volumes: AERUNet with filters 8…64 on
+patches of 48 × 48 × 48, 1,000 steps of 2. Every stage takes as many steps; an adaptation goes on
+from source only. Weights of the last step. Target labels are read by the evaluation, and by the
+oracle, alone. In `brats_contrasts` the training subjects of source and target are the same eight;
+of the transgenic mice three train without labels and three are tested.
+"""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import fundus
+import matplotlib
+import numpy as np
+from tables import (
+    HERE,
+    KEY,
+    RUNS,
+    data_root,
+    main,
+    markdown,
+    mean_scores,
+    read,
+    spread,
+    timed,
+    trained,
+)
+
+import keras_meduda as km
+from keras_meduda.data import catalog
+from keras_meduda.data.cases import without_masks
+from keras_meduda.data.io import replacing
+from keras_meduda.data.phantoms import drawn, write_brain, write_fundus
+from keras_meduda.evaluation.target_statistics import with_target_statistics
+from keras_meduda.experiment.data import Data
+from keras_meduda.experiment.recipe import Recipe, Stage, supervised
+from keras_meduda.experiment.shift import TIDY_FUNDUS, task_of
+from keras_meduda.recipes import adapt, combination, source_free
+
+WORK = RUNS / "shifts_benchmark"
+COLUMNS = (*KEY, "start")  # random weights, or the name of the pretrained ones
+NETWORK, START = "aerunet", "random"
+SMALL_GAP = 3.0  # points of Dice; below, a share of the gap means nothing
+METHODS = (
+    "source_only", "oracle", "kl_distillation", "target_statistics", "histogram_matching",
+    "source_free", "category_regularization",
+)  # fmt: skip
+PLANNED = ("robust", "guard")  # columns of the page once they have rows
+PICTURE = {"size": (128,), "steps": 400, "filters": (8, 16, 32, 64, 128)}
+LARGE = {**PICTURE, "size": (512,), "patch": (256,), "batch_size": 4}
+VOLUME = {"steps": 1000, "filters": (8, 16, 32, 64), "patch": (48, 48, 48)}
+BRAIN = {**VOLUME, "size": (96, 112, 80), "fit": "crop_foreground"}
+
+
+@dataclass(frozen=True)
+class Shift:
+    """A source and a target.
+
+    Args:
+        source: name of the domain with labels.
+        target: name of the other.
+        split: name of the target's split.
+        data: function that gives the cases.
+        flags: of the network's grid and the budget.
+        choosing: whether recipes and thresholds are chosen on it; then it is no result.
+    """
+
+    source: str
+    target: str
+    split: str
+    data: Callable[[], Data]
+    flags: dict
+    choosing: bool = False
+
+    @property
+    def name(self) -> str:
+        """As the page has it."""
+        fold = f", {self.split}" if self.split.startswith("fold") else ""
+        return f"{self.source} → {self.target}{fold}"
+
+
+def between(source, target, task):
+    """What takes which part of two tables that are split."""
+    train, oracle = (cases[cases["split"] == "train"] for cases in (source, target))
+    parts = {"source": train, "target": without_masks(oracle), "oracle": oracle}
+    tests = {"target, test": target, "source, test": source}
+    tests = {name: cases[cases["split"] == "test"] for name, cases in tests.items()}
+    return Data(task, parts, tests, "a shift of the benchmark")
+
+
+def table(name, source, target, label):
+    """Two domains of a table in the folder of shifts."""
+    cases = km.read_cases(data_root() / "shifts" / name / "cases.csv")
+    parts = [cases[cases["domain"] == domain] for domain in (source, target)]
+    return between(*parts, task_of((label,), cases))
+
+
+def halves(name, domain, label):
+    """Two halves of one domain, by group: nothing shifts."""
+    cases = km.read_cases(data_root() / "shifts" / name / "cases.csv")
+    cases = cases[cases["domain"] == domain]
+    first = cases["group"].isin(sorted(set(cases["group"]))[::2])
+    return between(cases[first], cases[~first], task_of((label,), cases))
+
+
+def contrasts(source, target, fold):
+    """Two contrasts of the same subjects, a third of whom are tested."""
+    cases = km.read_cases(data_root() / "shifts" / "brats_contrasts" / "cases.csv")
+    cases["split"] = np.where(cases["fold"] == str(fold), "test", "train")
+    parts = [cases[cases["domain"] == domain] for domain in (source, target)]
+    return between(*parts, task_of(("tumour=1,2,4",), cases))
+
+
+def mice():
+    """Ventricles of wild type and transgenic mice."""
+    cases, task = catalog.brain_mouse(data_root() / "brain_mouse")
+    cases = cases.sort_values("case")
+    cases["split"] = np.where(cases.groupby("domain").cumcount() < 3, "train", "test")
+    wild, other = (cases[cases["domain"] == domain] for domain in ("wild_type", "transgenic"))
+    return between(wild.assign(split="train"), other, task)
+
+
+def phantoms(write, source, target, classes, *settings):
+    """Two domains of drawn images."""
+    cases = km.read_cases(drawn(write, WORK, *settings, 0))
+    parts = [cases[cases["domain"] == domain] for domain in (source, target)]
+    return between(*parts, task_of(classes, cases))
+
+
+def both_ways(name, first, second, label, flags):
+    """A table's two domains in each direction."""
+    for pair in ((first, second), (second, first)):
+        yield Shift(*pair, "subject", partial(table, name, *pair, label), flags)
+
+
+def brain_contrasts(source, target):
+    """Three folds, the first for choosing."""
+    for fold in range(3):
+        names = f"brats_{source}", f"brats_{target}", f"fold_{fold}"
+        yield Shift(*names, partial(contrasts, source, target, fold), BRAIN, choosing=fold == 0)
+
+
+def nothing(name, domain, label):
+    """Halves of one domain."""
+    names = f"{domain}_half_a", f"{domain}_half_b", "subject"
+    return Shift(*names, partial(halves, name, domain, label), PICTURE, choosing=True)
+
+
+SHIFTS = (
+    *both_ways("nuclei", "nuc_f256", "nuc_f360", "nucleus=1", PICTURE),
+    *both_ways("lungs", "cxr_child", "cxr_adult", "lung=1", PICTURE),
+    *both_ways("left_ventricle", "acdc", "sunnybrook", "ventricle=1", PICTURE),
+    *(
+        Shift(*pair, split, partial(fundus.shift, *pair), PICTURE, pair[1] == "refuge_camera")
+        for pair, split in fundus.SHIFTS.items()
+    ),
+    nothing("left_ventricle", "acdc", "ventricle=1"),
+    nothing("lungs", "cxr_child", "lung=1"),
+    Shift(
+        "fundus_phantom_a", "fundus_phantom_b", "phantoms",
+        partial(phantoms, write_fundus, "camera_a", "camera_b", TIDY_FUNDUS, 72, 256),
+        PICTURE, choosing=True,
+    ),
+    *both_ways("vessels", "drive", "chase", "vessel=1", LARGE),
+    *brain_contrasts("flair", "t2"),
+    *brain_contrasts("t2", "flair"),
+    *brain_contrasts("t1", "t2"),
+    Shift(
+        "brain_mouse_wild_type", "brain_mouse_transgenic", "subject", mice,
+        {**VOLUME, "size": (112, 128, 80)},
+    ),
+    Shift(
+        "la_half_a", "la_half_b", "subject",
+        partial(table, "left_atrium_null", "half_a", "half_b", "atrium=1"),
+        {**VOLUME, "size": (112, 80, 48)}, choosing=True,
+    ),
+    *(
+        Shift(
+            f"brain_phantom_{source}", f"brain_phantom_{target}", "phantoms",
+            partial(phantoms, write_brain, source, target, ("tumour=1",), 24, (64, 72, 56)),
+            {**VOLUME, "size": (64, 72, 56)}, choosing=True,
+        )
+        for source, target in (("flair", "t2"), ("t2", "flair"))
+    ),
+)  # fmt: skip
+
+
+def recipe_of(shift, data) -> Recipe:
+    """The recipe of `meduda adapt`, with the other methods as further stages."""
+    flags = {**shift.flags, "cases": Path("cases.csv"), "oracle": True}
+    ours = adapt.recipe(adapt.Flags(**flags), data)
+    other = combination.Flags(method="category_regularization", network="AERUNet", **flags)
+    category = combination.recipe(other, data).stages["adapted"]
+    category = replace(category, batches={**category.batches, "boundary": True})
+    matched = Stage(
+        supervised,
+        compile=ours.stages["source_only"].compile,
+        source_styles=ours.stages["adapted"].source_styles,
+        batches={"style_share": 1.0},
+    )
+    stages = {
+        "source_only": ours.stages["source_only"],
+        "oracle": ours.stages["oracle"],
+        "kl_distillation": ours.stages["adapted"],
+        "histogram_matching": matched,
+        "category_regularization": replace(
+            category, batches={**category.batches, "boundary": True}
+        ),
+    }
+    return replace(ours, stages=stages)
+
+
+def run_of(shift, data, folder, method, seed):
+    """The run of a method, and its minutes."""
+    recipe = recipe_of(shift, data)
+    if method in recipe.stages:
+        return trained(recipe, data, method, folder, seed)
+    source, _ = trained(recipe, data, "source_only", folder, seed)
+    if method == "target_statistics":
+        images = list(data.parts["target"]["image"])
+        estimate = partial(with_target_statistics, source, images, seed)
+        return timed(folder / f"{method}-{seed}", estimate)
+    budget = {"steps": recipe.steps, "batch_size": recipe.batch_size}
+    flags = source_free.Flags(run=source.path, images=Path("cases.csv"), out=folder, **budget)
+    free = source_free.recipe(flags, data)
+    free = replace(free, stages={"source_free": free.stages["adapted"]})
+    return trained(free, data, method, folder, seed)
+
+
+def scored(shift, method, seed):
+    """Metrics of the target's test cases, Dice on the source's, and the minutes of the training."""
+    data, folder = shift.data(), WORK / f"{shift.source}-{shift.target}-{shift.split}"
+    run, minutes = run_of(shift, data, folder, method, seed)
+    frames = {name: km.evaluate(run, cases, data.task) for name, cases in data.tests.items()}
+    for name, frame in frames.items():
+        frame.to_csv(folder / f"{method}-{seed}" / f"{name.split(',')[0]}.csv", index=False)
+    values = mean_scores(frames["target, test"], data.task.unit)
+    if "source, test" in frames:
+        own = frames["source, test"].groupby("class", sort=False)["dice"].mean()
+        values += [(name, "dice_on_source", dice, "1") for name, dice in own.items()]
+    return values, minutes
+
+
+def wanted():
+    """Row sets in the order in which they are made."""
+    for seed, shift, method in itertools.product((0, 1, 2), SHIFTS, METHODS):
+        key = (NETWORK, shift.source, shift.target, shift.split, method, str(seed), START)
+        yield key, partial(scored, shift, method, seed)
+
+
+def page():
+    """The lines of shifts.md; makes its picture as well."""
+    rows = read("shifts", COLUMNS).astype({"value": float, "minutes": float})
+    dice = rows[rows["metric"] == "dice"]
+    dice = dice.groupby(["source", "target", "split", "method", "seed"])["value"].mean()
+    minutes = rows.groupby(["source", "target", "split", "method", "seed"])["minutes"].first()
+    found = [(shift, scores) for shift in SHIFTS if len(scores := of_shift(dice, shift))]
+    yield from (
+        "# Shifts: what adaptation is worth",
+        "",
+        "Made from `shifts.csv` by `python benchmarks/shifts.py` (2 cores, no GPU); do not edit.",
+        "",
+        __doc__.split("\n\n")[2].strip().replace("\n", " "),
+        "",
+        "Mean Dice of the classes over the target's test cases. Of a method: points gained over "
+        "source only and, in brackets, the share of the gap that they close, (adapted − source "
+        "only) / (oracle − source only), by seed; mean over seeds ± half their range. † marks a "
+        f"gap below {SMALL_GAP:.0f} points, where a share means nothing.",
+    )
+    for heading, choosing in (
+        ("Results", False),
+        ("Choosing rows: recipes and thresholds are chosen on them, they are no results", True),
+    ):
+        some = [(shift, scores) for shift, scores in found if shift.choosing is choosing]
+        if some:
+            methods = [m for m in (*METHODS[2:], *PLANNED) if any(m in s for _, s in some)]
+            columns = ("shift", "seeds", "source only", "oracle", *methods)
+            cells = (cells_of(shift, scores, methods) for shift, scores in some)
+            yield from ("", f"## {heading}", "", *markdown(columns, cells))
+    results = [(shift, scores) for shift, scores in found if not shift.choosing]
+    if results:
+        picture(results)
+        yield from ("", "![Dice before and after, a line a shift](shifts.png)")
+    if len(minutes):
+        spent = minutes.groupby("method").mean()
+        cells = [(m, f"{spent[m]:.1f}") for m in METHODS if m in spent]
+        yield from ("", "## Minutes of a training, on cores that others use", "")
+        yield from markdown(("method", "minutes"), cells)
+
+
+def of_shift(dice, shift):
+    """Dice by method and seed, `{method: {seed: Dice}}`."""
+    scores = {}
+    for (source, target, split, method, seed), value in dice.items():
+        if (source, target, split) == (shift.source, shift.target, shift.split):
+            scores.setdefault(method, {})[seed] = value
+    return scores
+
+
+def cells_of(shift, scores, methods):
+    """One line of a table."""
+    before, best = scores.get("source_only", {}), scores.get("oracle", {})
+    gaps = [100 * (best[seed] - before[seed]) for seed in best if seed in before]
+    small = bool(gaps) and np.mean(gaps) < SMALL_GAP
+    yield shift.name + (" †" if small else "")
+    yield ", ".join(before)
+    for own in (before, best):
+        yield spread(list(own.values())) if own else "–"
+    for method in methods:
+        own = scores.get(method, {})
+        points = [100 * (own[seed] - before[seed]) for seed in own if seed in before]
+        shares = [
+            100 * (own[seed] - before[seed]) / (best[seed] - before[seed])
+            for seed in own
+            if seed in before and seed in best
+        ]
+        share = f" ({spread(shares, 0)} %)" if shares and not small else ""
+        yield f"{spread(points, 1)}{share}" if points else "–"
+
+
+def picture(results):
+    """Dice before and after, a line a shift, as shifts.png."""
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    marks = {"source_only": ("o", "none"), "oracle": ("|", "black"), "kl_distillation": ("o", "C0")}
+    figure, axes = pyplot.subplots(figsize=(7, 1.2 + 0.3 * len(results)))
+    for line, (_, scores) in enumerate(reversed(results)):
+        means = {m: np.mean(list(scores[m].values())) for m in marks if m in scores}
+        ends = [means[m] for m in ("source_only", "kl_distillation") if m in means]
+        axes.plot(ends, [line] * len(ends), color="C0", linewidth=1)
+        for method, mean in means.items():
+            mark, colour = marks[method]
+            axes.scatter(mean, line, 50, colour, mark, edgecolors="C0" if mark == "o" else None)
+    axes.set_yticks(range(len(results)), [shift.name for shift, _ in reversed(results)])
+    axes.set_xlabel("Dice: ○ source only, ● KL distillation, | oracle; mean of seeds")
+    axes.grid(axis="x", alpha=0.3)
+    figure.tight_layout()
+    with replacing(HERE / "shifts.png") as unfinished:
+        figure.savefig(unfinished, dpi=120, format="png")
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    main("shifts", wanted(), page, COLUMNS)
