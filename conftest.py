@@ -13,8 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-collect_ignore = ["tests/on_jax.py"]  # a script of another backend, not a module with examples
-
 
 @pytest.fixture(autouse=True)
 def _example_names(doctest_namespace):

@@ -68,6 +68,7 @@ setup(
         "teacher": ["ultralytics>=8.4", "torch>=2.4", "torchvision>=0.19"],  # AGPL-3.0; YOLO, SAM2
         "dicom": ["pydicom>=3.0", "highdicom>=0.26"],  # series in, SEG out
         "itk": ["SimpleITK>=2.3"],  # NRRD and MetaImage
+        "sam": ["onnxruntime>=1.31"],  # MIT; the family of SAM as ONNX files
         "notebook": ["jupyterlab>=4.2"],
         "docs": ["mkdocs-material>=9.8", "mkdocstrings[python]>=1.0"],
         "serving": ["tensorflow-serving-api>=2.21"],  # warm-up requests, gRPC client
@@ -90,7 +91,7 @@ setup(
             "mlflow-skinny>=3",  # the page on logging
             "nbclient>=0.11",
             "ipykernel>=7.4",
-            "keras-meduda[docs,serving,export,engines,dicom,itk]",
+            "keras-meduda[docs,serving,export,engines,dicom,itk,sam]",
         ],
     },
 )

@@ -12,38 +12,30 @@ student sees no box. The detector is a YOLO11n from random weights, 100 epochs a
 boxes of the 200.
 """
 
-import os
-import sys
+import itertools
 import time
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as keras_meduda, but before Keras
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
-
-from tables import asked, complete, mean_scores, read, spread, timed
-from train_meddistill import MedDistillFlags, Stage, call
+from tables import RUNS, data_root, main, markdown, mean_scores, read, spread, timed, trained
 
 import keras_meduda as km
 from keras_meduda.data import catalog
-from keras_meduda.data.cases import write_cases
-from keras_meduda.data.io import replacing
+from keras_meduda.data.cases import without_masks, write_cases
 from keras_meduda.data.roi import read_boxes
 from keras_meduda.evaluation.predict import predict_all
 from keras_meduda.evaluation.teacher import evaluate_teacher
+from keras_meduda.experiment.data import Data
+from keras_meduda.experiment.teaching import call
+from keras_meduda.recipes import meddistill
 from keras_meduda.teachers.boxes import boxes_by_case, boxes_from_masks, write_yolo
 from keras_meduda.teachers.grabcut import grabcut
 from keras_meduda.teachers.network import network
 from keras_meduda.teachers.targets import make_targets
 
-HERE = Path(__file__).parent
-TABLE = HERE / "brain2d.csv"
-COMMAND = "python benchmarks/brain2d.py"
-WORK = HERE.parent / "runs" / "brain2d_benchmark"
+WORK = RUNS / "brain2d_benchmark"
 BLOCKS = (("train", 200), ("labelled", 40), ("test", 60))
-SETTING = {"size": 128, "filters": (16, 32, 64, 128, 256), "precision": "mixed_bfloat16"}
-FORMS = {  # flags of train_meddistill.py
+FORMS = {  # flags of the recipe; the published terms alone, unless a form says otherwise
     "bce": {"fixed_weights": (1.0, 0.0, 0.0)},
     "fixed_weights": {"fixed_weights": (1.0, 1.0, 1.0)},
     "ulwr_original_dice": {"ulwr": "original", "dice": 1.0},
@@ -57,38 +49,37 @@ BOXES = {"masks": 0, "jitter": 4, "detected": None}  # pixels by which edges of 
 
 
 def blocks():
-    """The case table, split by blocks of ids, and its task."""
+    """The images, split by blocks of ids."""
     task = km.Task(("tumour",), overlapping=True, values={"tumour": (255,)})
-    cases, _ = catalog.folders(Path(os.environ["MEDUDA_DATA"]) / "brain2d_cheng", task)
+    cases, _ = catalog.folders(data_root() / "brain2d_cheng", task)
     cases = cases.sort_values("case", key=lambda names: names.str.extract(r"(\d+)")[0].astype(int))
     cases["split"] = [name for name, count in BLOCKS for _ in range(count)]
-    return cases, task
+    train, labelled, test = (cases[cases["split"] == name] for name, _ in BLOCKS)
+    parts = {"target": without_masks(train), "oracle": train, "few": labelled}
+    tests = {"blocks": test, "blocks_choosing": labelled}
+    return Data(task, parts, tests, "slices by blocks of ids", prompted=cases)
 
 
-def part(name):
-    """The cases of a block."""
-    cases, _ = blocks()
-    return cases[cases["split"] == name]
+def run_of(data, teacher, method, seed=0):
+    """The student of a teacher in a form of the loss, the oracle, or the teacher itself."""
+    settings = {"dice": 0.0, **FORMS.get(method, {}), "oracle": True}
+    flags = meddistill.Flags(teacher=teacher, size=128, filters=(16, 32, 64, 128, 256), **settings)
+    recipe = meddistill.recipe(flags, data)
+    stages = {**recipe.stages, method: recipe.stages.get(method, recipe.stages["student"])}
+    recipe = replace(recipe, stages=stages, teacher=lambda *_: targets(data, teacher))
+    return trained(recipe, data, method, WORK / teacher, seed, precision="mixed_bfloat16")
 
 
-def stage(folder, seed, **form):
-    """A training stage of scripts/train_meddistill.py."""
-    form = {"dice": 0.0, **form}  # the published terms alone, unless the form says otherwise
-    flags = MedDistillFlags(out=WORK / folder, seed=seed, **SETTING, **form)
-    return Stage(flags, blocks()[1], km.Preprocessing(size=(128, 128), normalise="zero_one"))
-
-
-def targets(teacher, boxes="jitter"):
+def targets(data, teacher, boxes="jitter"):
     """The teacher's table of targets for all cases."""
-    cases, task = blocks()
-    path = WORK / f"{teacher}_{boxes}.csv"
+    cases, path = data.prompted, WORK / f"{teacher}_{boxes}.csv"
     if teacher == "network":
-        make_targets(path, cases, network(teacher_network()))
+        make_targets(path, cases, network(run_of(data, "network", "teacher")[0]))
     else:
         if boxes == "detected":
-            table = detected(cases, task)
+            table = detected(cases, data.task)
         else:
-            table = boxes_from_masks(cases, task, BOXES[boxes], seed=0)
+            table = boxes_from_masks(cases, data.task, BOXES[boxes], seed=0)
         make_targets(path, cases, grabcut(), boxes_by_case(table, cases))
     return path
 
@@ -99,45 +90,27 @@ def detected(cases, task):
     weights = folder / "detector.pt"
     if not weights.exists():
         found.unlink(missing_ok=True)
-        data = write_yolo(part("train"), task, folder / "data", seed=0)
-        call("detect_boxes.py", "train", "--data", data, "--out", folder, "--device", "cpu")
+        data = write_yolo(cases[cases["split"] == "train"], task, folder / "data", seed=0)
+        call("detect", "train", data=data, out=folder, device="cpu")
     if not found.exists():
         write_cases(cases, table)
-        call("detect_boxes.py", "predict", "--weights", weights, "--cases", table, "--out", found)
+        call("detect", "predict", weights=weights, cases=table, out=found)
     return read_boxes(found)
-
-
-def teacher_network():
-    """A UNet++ trained on the 40 masks of the middle block."""
-    return stage("networks", seed=0).supervised("teacher", part("labelled"))
 
 
 def taught(teacher, boxes):
     """How good a teacher's own masks of the test images are; minutes for all of them."""
-    path, minutes = timed(WORK / f"{teacher}_{boxes}", lambda: targets(teacher, boxes))
-    frame = evaluate_teacher(path, part("test"), blocks()[1])
+    data = blocks()
+    path, minutes = timed(WORK / f"{teacher}_{boxes}", lambda: targets(data, teacher, boxes))
+    frame = evaluate_teacher(path, data.tests["blocks"], data.task)
     return [*mean_scores(frame), ("tumour", "failed", frame["failed"].mean(), "1")], minutes
 
 
-def oracle(seed):
-    """The student's network, trained on the masks of the 200."""
-    trainer = stage("oracle", seed)
-    return timed(
-        WORK / f"oracle-{seed}", lambda: trainer.supervised(f"oracle-{seed}", part("train"))
-    )
-
-
-def student(teacher, form, seed):
-    """A student of a teacher, trained on 200 images without masks."""
-    folder = f"{teacher}-{form}-{seed}"
-    trainer, path = stage(folder, seed, **FORMS[form]), targets(teacher)
-    return timed(WORK / folder, lambda: trainer.distil(blocks()[0], path))
-
-
-def scored(split, make, *arguments):
+def scored(split, teacher, method, seed):
     """Scores of a run on a block, and its milliseconds an image, reading included."""
-    run, minutes = make(*arguments)
-    cases = part(split)
+    data = blocks()
+    run, minutes = run_of(data, teacher, method, seed)
+    cases = data.tests[split]
     values = mean_scores(km.evaluate(run, cases))
     begin = time.process_time()
     list(predict_all(run, list(cases["image"])))
@@ -146,37 +119,50 @@ def scored(split, make, *arguments):
 
 
 def wanted():
-    """Row sets in the order in which they are made."""
+    """Row sets in the order in which they are made; a student's source is its teacher."""
+    data = "brain2d_cheng"
     for boxes in BOXES:
-        yield key("grabcut", "teacher", f"grabcut_{boxes}"), partial(taught, "grabcut", boxes)
-    yield key("unetpp", "teacher", "network"), partial(taught, "network", "none")
+        key = ("grabcut", f"grabcut_{boxes}", data, "blocks", "teacher", "0")
+        yield key, partial(taught, "grabcut", boxes)
+    yield ("unetpp", "network", data, "blocks", "teacher", "0"), partial(taught, "network", "none")
     for seed in (0, 1, 2):
-        yield key("unetpp", "oracle", "-", seed), partial(scored, "test", oracle, seed)
-        for teacher in ("grabcut", "network"):
-            for form in FORMS:
-                made = partial(scored, "test", student, teacher, form, seed)
-                yield key("unetpp", form, teacher, seed), made
+        key = ("unetpp", "-", data, "blocks", "oracle", str(seed))
+        yield key, partial(scored, "blocks", "grabcut", "oracle", seed)
+        for teacher, form in itertools.product(("grabcut", "network"), FORMS):
+            key = ("unetpp", teacher, data, "blocks", form, str(seed))
+            yield key, partial(scored, "blocks", teacher, form, seed)
     for form in ("ulwr_original", "ulwr_original_refined", "ulwr_original_dice"):  # defaults
-        made = partial(scored, "labelled", student, "grabcut", form, 0)
-        yield key("unetpp", form, "grabcut", 0, "blocks_choosing"), made
-
-
-def key(name, method, source, seed=0, split="blocks"):
-    """Which row set it is; a student's source is its teacher."""
-    return name, source, "brain2d_cheng", split, method, str(seed)
+        key = ("unetpp", "grabcut", data, "blocks_choosing", form, "0")
+        yield key, partial(scored, "blocks_choosing", "grabcut", form, 0)
 
 
 def page():
-    """Writes brain2d.md."""
-    table = read(TABLE).astype({"value": float, "minutes": float})
+    """The lines of brain2d.md."""
+    table = read("brain2d").astype({"value": float, "minutes": float})
     table = table[table["split"] == "blocks"]
     keys = ["source", "method", "seed"]
     wide = table.pivot_table(index=keys, columns="metric", values="value")
     minutes = table.groupby(keys)["minutes"].first()
-    lines = [
+    best = wide.loc[("-", "oracle"), "dice"].mean() if ("-", "oracle", "0") in wide.index else None
+
+    def cells(source, method):
+        own = wide.loc[source, method]
+        has_time = "inference" in own and own["inference"].notna().all()
+        return (
+            source,
+            method,
+            ", ".join(own.index),
+            spread(own["dice"]),
+            "–" if best is None else f"{100 * own['dice'].mean() / best:.1f} %",
+            spread(own["hd95"], 1),
+            spread(own["inference"], 0) if has_time else "–",
+            f"{minutes.loc[source, method].mean():.0f}",
+        )
+
+    yield from (
         "# Brain tumours in slices: a student without masks",
         "",
-        f"Made by `{COMMAND}` (2 cores, no GPU) from `brain2d.csv`; do not edit.",
+        "Made by `python benchmarks/brain2d.py` (2 cores, no GPU) from `brain2d.csv`; do not edit.",
         "",
         __doc__.split("\n\n")[2].replace("\n", " "),
         "Means over the 60 images of the last block, and over seeds ± half their range. HD95 is "
@@ -185,34 +171,11 @@ def page():
         "mask, whose HD95 is the image's diagonal. CPU ms is that of an image, "
         "reading included; minutes are wall time, with other jobs on the two cores.",
         "",
-        "| who teaches | method | seeds | Dice | of the oracle | HD95 | CPU ms | minutes |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    best = wide.loc[("-", "oracle"), "dice"].mean() if ("-", "oracle", "0") in wide.index else None
-    for source, method in dict.fromkeys(k[:2] for k in wide.index):
-        own = wide.loc[source, method]
-        share = "–" if best is None else f"{100 * own['dice'].mean() / best:.1f} %"
-        has_time = "inference" in own and own["inference"].notna().all()
-        cells = [
-            source,
-            method,
-            ", ".join(own.index),
-            spread(own["dice"]),
-            share,
-            spread(own["hd95"], 1),
-            spread(own["inference"], 0) if has_time else "–",
-            f"{minutes.loc[source, method].mean():.0f}",
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    notes = HERE / "brain2d_notes.md"
-    if notes.exists():
-        lines += ["", notes.read_text().strip()]
-    with replacing(HERE / "brain2d.md") as unfinished:
-        unfinished.write_text("\n".join(lines) + "\n")
+    )
+    columns = ("who teaches", "method", "seeds", "Dice", "of the oracle", "HD95", "CPU ms")
+    rows = dict.fromkeys(k[:2] for k in wide.index)
+    yield from markdown((*columns, "minutes"), (cells(*row) for row in rows))
 
 
 if __name__ == "__main__":
-    words = [word for word in sys.argv[1:] if word != "--page"]
-    if "--page" not in sys.argv:
-        complete(TABLE, asked(wanted(), words), COMMAND)
-    page()
+    main("brain2d", wanted(), page)

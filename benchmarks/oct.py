@@ -5,46 +5,34 @@ MEDUDA_DATA=… python benchmarks/oct.py aerunet 1  (only rows with these words)
 MEDUDA_DATA=… python benchmarks/oct.py --page     (writes oct.md from what oct.csv holds)
 MEDUDA_DATA=… python benchmarks/oct.py --choose   (completes oct_choice.csv: which recipe)
 
-Every run is a plan of scripts/train_oct.py and makes one set of rows; one that is complete is not
-repeated, and an interrupted run continues. A recipe is chosen within the 88 training images: it is
-trained on one half of the subjects and scored on the other, and vice versa, for 300 steps unless
+Every run is the recipe `oct` or a variant of it and makes one set of rows; one that is complete is
+not repeated, and an interrupted run continues. A recipe is chosen within the 88 training images: it
+is trained on one half of the subjects and scored on the other, and vice versa, for 300 steps unless
 its name says otherwise. The 22 test images are read by the final evaluation alone.
 """
 
 import itertools
-import os
 import sys
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as keras_meduda, but before Keras
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 import matplotlib
 import numpy as np
 import pandas as pd
-from tables import asked, complete, read, spread, timed
-from train_oct import (
-    PUBLISHED,
-    evaluate_by_subject,
-    label_pairs,
-    own_plan,
-    published_plan,
-    train,
-)
+from tables import HERE, RUNS, asked, complete, data_root, main, markdown, read, spread, trained
 
 import keras_meduda as km
 from keras_meduda.data import catalog
 from keras_meduda.data.augment import Deformation, Geometry, Photometry
-from keras_meduda.data.io import replacing
+from keras_meduda.data.io import read_mask, replacing
 from keras_meduda.evaluation.ensemble import flips
+from keras_meduda.evaluation.predict import predict_all
 from keras_meduda.evaluation.statistics import summarise
+from keras_meduda.experiment.data import Data
+from keras_meduda.methods import Supervised
+from keras_meduda.recipes import oct
 
-HERE = Path(__file__).parent
-COMMAND = "python benchmarks/oct.py"
-WORK = HERE.parent / "runs" / "oct_benchmark"
+WORK = RUNS / "oct_benchmark"
 TRANSFER_STEPS, CHOICE_STEPS = 300, 300
 PARTS = {"scratch": "all", "head": "head", "partial": "decoder", "full": "all"}
 HALVES = [[f"subject_{n}" for n in half] for half in (range(0, 10, 2), range(1, 10, 2))]
@@ -52,7 +40,8 @@ STRONG = {
     "geometry": Geometry(rotation=20.0, scale=0.5, shift=0.1),
     "source_photometry": Photometry(blur=1.0),
 }
-CANDIDATES = {  # what each changes of our recipe
+UNET = partial(km.models.UNet, filters=(16, 32, 64, 128, 256))
+CANDIDATES = {  # what each changes of our recipe, see `variant`
     "own": {},
     "strong": {"batches": STRONG},
     "bent": {
@@ -69,121 +58,123 @@ CANDIDATES = {  # what each changes of our recipe
     },
     "cross_entropy": {"loss": km.losses.cross_entropy},
     "dice": {"loss": km.losses.joint_dice_loss},
-    "unet": {"network": lambda: km.models.UNet((256, 256, 1), 2, (16, 32, 64, 128, 256))},
-    "wide": {
-        "network": lambda: km.models.AERUNet((256, 256, 1), 2, (24, 48, 96, 192, 384)),
-    },
+    "unet": {"network": UNET},
+    "wide": {"network": partial(km.models.AERUNet, filters=(24, 48, 96, 192, 384))},
     "own_1600": {"steps": 1600},
     "own_1600_flips": {"steps": 1600},  # the same networks, predictions averaged with the mirrored
     "strong_1600": {"steps": 1600, "batches": STRONG},
     "clahe_1600": {
         "steps": 1600,
         "preprocessing": km.Preprocessing(
-            size=(256, 256), intensity=("clahe",), normalise="zero_one", channels=1
+            (256, 256), intensity=("clahe",), normalise="zero_one", channels=1
         ),
     },
-    "unet_1600": {
-        "steps": 1600,
-        "network": lambda: km.models.UNet((256, 256, 1), 2, (16, 32, 64, 128, 256)),
-    },
+    "unet_1600": {"steps": 1600, "network": UNET},
 }
-DISC = km.Task(("disc",), values={"disc": (128, 255)})
 
 
-def cases_of(split, fold=None):
-    """Training and test cases of the Chiu data set, and its task."""
-    root = Path(os.environ["MEDUDA_DATA"]) / "oct_chiu"
-    cases, task = catalog.chiu(root, split, fold)
-    return cases[cases["split"] == "train"], cases[cases["split"] == "test"], task
+def own(**flags):
+    """Our recipe, or that of other flags."""
+    flags = oct.Flags(root=data_root() / "oct_chiu", **flags)
+    return oct.recipe(flags, Data(km.Task(("fluid",)), {}, {}, "Chiu 2015"))
 
 
-def fit(folder, *arguments, **settings):
-    """One training; returns the run and its minutes."""
-    if (folder / "network.keras").exists():
-        return timed(folder, lambda: km.load(folder))
-    return timed(folder, lambda: train(*arguments, folder, store=WORK / "prepared", **settings))
+def variant(steps=CHOICE_STEPS, loss=None, **changes):
+    """Our recipe with other steps, loss or fields."""
+    recipe = replace(own(steps=steps), **changes)
+    if loss is None:
+        return recipe
+    stage = replace(
+        recipe.stages["trained"],
+        method=lambda network, batches: Supervised(network, overlapping=False, loss=loss),
+    )
+    return replace(recipe, stages={"trained": stage})
+
+
+def chiu(split="published", fold=None):
+    """The cases of the Chiu data set, with their subjects as the groups."""
+    cases, task = catalog.chiu(data_root() / "oct_chiu", split, fold)
+    cases = cases.assign(group=cases.get("subject", cases["group"]))
+    train, test = (cases[cases["split"] == part] for part in ("train", "test"))
+    return Data(task, {"source": train}, {"test": test}, f"Chiu 2015, split {split}")
+
+
+def fit(recipe, data, name, seed=0):
+    """One training; returns [(run, tested cases)] and its minutes."""
+    recipe = replace(recipe, stages={name: recipe.stages["trained"]})
+    run, minutes = trained(recipe, data, name, WORK, seed)
+    return [(run, data.tests["test"])], minutes
+
+
+def together(parts):
+    """Several trainings, scored together."""
+    runs, minutes = zip(*parts, strict=True)
+    return list(itertools.chain(*runs)), sum(minutes)
 
 
 def discs():
     """A network that was trained on the optic discs of REFUGE, in grey, by the same recipe."""
-    cases, _ = catalog.refuge(Path(os.environ["MEDUDA_DATA"]) / "fundus" / "refuge")
-    plan = replace(own_plan(), steps=TRANSFER_STEPS)
-    run, _ = fit(WORK / "discs", plan, cases[cases["split"] == "train"], DISC)
-    return run
-
-
-def published():
-    """The best row of the published table, from scratch: its checkpoint is not at hand."""
-    cases, test, task = cases_of("published")
-    plan = published_plan(PUBLISHED["best"])
-    run, minutes = fit(WORK / "unet_s5_d16_psp", plan, cases, task)
-    return [(run, test)], minutes
-
-
-def recipe(seed, steps=800):
-    """Our recipe on the published split, as it is or longer."""
-    cases, test, task = cases_of("published")
-    folder = WORK / (f"own-{seed}" if steps == 800 else f"own_{steps}-{seed}")
-    run, minutes = fit(folder, replace(own_plan(), steps=steps), cases, task, seed=seed)
-    return [(run, test)], minutes
-
-
-def left_out():
-    """Our recipe once for every two subjects that are left out; scored together."""
-    runs, total = [], 0.0
-    for fold in range(5):
-        cases, test, task = cases_of("subject", fold)
-        run, minutes = fit(WORK / f"subject-{fold}", own_plan(), cases, task)
-        runs.append((run, test))
-        total += minutes
-    return runs, total
+    cases, _ = catalog.refuge(data_root() / "fundus" / "refuge")
+    train = cases[cases["split"] == "train"]
+    data = Data(km.Task(("disc",), values={"disc": (128, 255)}), {"source": train}, {}, "discs")
+    return trained(own(steps=TRANSFER_STEPS), data, "trained", WORK / "discs")[0]
 
 
 def transfer(method, count):
     """Our recipe, shorter, on all or a few training images, from scratch or from the discs."""
-    cases, test, task = cases_of("published")
+    data = chiu()
+    cases = data.parts["source"]
     if count < len(cases):
         cases = cases.sample(count, random_state=0).sort_index()
     init = None if method == "scratch" else discs().path
-    plan = replace(own_plan(), steps=TRANSFER_STEPS)
-    folder = WORK / f"{method}_{count}"
-    run, minutes = fit(folder, plan, cases, task, init=init, part=PARTS[method])
-    return [(run, test)], minutes
+    recipe = own(steps=TRANSFER_STEPS, init=init, train=PARTS[method])
+    return fit(recipe, replace(data, parts={"source": cases}), f"{method}_{count}")
+
+
+def left_out():
+    """Our recipe once for every two subjects that are left out."""
+    return together(fit(own(), chiu("subject", n), f"subject-{n}") for n in range(5))
 
 
 def choice(name):
-    """A candidate recipe, trained on one half of the subjects at a time, scored on the other."""
-    cases, _, task = cases_of("published")
-    plan = replace(own_plan(), **{"steps": CHOICE_STEPS, **CANDIDATES[name]})
-    runs, total = [], 0.0
-    for half in HALVES:
-        out = cases["subject"].isin(half)
-        folder = WORK / f"choice-{name.removesuffix('_flips')}-{half[0]}"
-        run, minutes = fit(folder, plan, cases[~out], task)
-        runs.append((flips(run, "X") if name.endswith("_flips") else run, cases[out]))
-        total += minutes
-    return runs, total
+    """A candidate, trained on one half of the subjects at a time, scored on the other."""
+    data, recipe, folder = chiu(), variant(**CANDIDATES[name]), name.removesuffix("_flips")
+    cases = data.parts["source"]
+
+    def half(subjects):
+        out = cases["subject"].isin(subjects)
+        parts = replace(data, parts={"source": cases[~out]}, tests={"test": cases[out]})
+        return fit(recipe, parts, f"choice-{folder}-{subjects[0]}")
+
+    runs, minutes = together(map(half, HALVES))
+    return [(flips(r, "X") if name.endswith("_flips") else r, c) for r, c in runs], minutes
+
+
+def published(name, seed=0, **flags):
+    """Our recipe, or that of other flags, on the published split."""
+    return fit(own(**flags), chiu(), name, seed)
 
 
 def wanted():
     """Row sets in the order in which they are made."""
-    yield key("unet_s5_d16_psp", "published", "scratch"), published
-    for seed in (0, 1, 2):
-        yield key("aerunet", "published", "scratch", seed), partial(recipe, seed)
-    for seed in (0, 1, 2):
-        yield key("aerunet", "published", "longer", seed), partial(recipe, seed, 1600)
-    yield key("aerunet", "subject", "scratch"), left_out
+    # The best row of the published table, from scratch: its checkpoint is not at hand
+    best = partial(scores, partial(published, "unet_s5_d16_psp", preset="best"))
+    yield key("unet_s5_d16_psp", "published", "scratch"), best
+    for (method, steps), seed in itertools.product((("scratch", 800), ("longer", 1600)), range(3)):
+        made = partial(published, f"own_{steps}", seed, steps=steps)
+        yield key("aerunet", "published", method, seed), partial(scores, made)
+    yield key("aerunet", "subject", "scratch"), partial(scores, left_out)
     for count, method in itertools.product((8, 88), PARTS):
         source = "-" if method == "scratch" else "refuge"
-        row_set = key("aerunet", "published", f"{method}_{count}", source=source)
-        yield row_set, partial(transfer, method, count)
+        made = partial(scores, transfer, method, count)
+        yield key("aerunet", "published", f"{method}_{count}", source=source), made
 
 
 def candidates():
     """Row sets of the choice of a recipe."""
     for name in CANDIDATES:
         network = "unet" if name.startswith("unet") else "aerunet"
-        yield key(network, "subject", name), partial(choice, name)
+        yield key(network, "subject", name), partial(scores, choice, name)
 
 
 def key(network, split, method, seed=0, source="-"):
@@ -191,15 +182,17 @@ def key(network, split, method, seed=0, source="-"):
     return network, source, "chiu", split, method, str(seed)
 
 
-def scored(row_sets):
-    """The row sets with scores instead of runs, those that belong together scored together."""
-    for row_set, make in row_sets:
-        yield row_set, lambda make=make: scores(*make())
+def label_pairs(run, cases):
+    """Predicted and reference labels of every case, for `km.metrics.totals`."""
+    predictions = predict_all(run, list(cases["image"]))
+    for probabilities, mask in zip(predictions, cases["mask"], strict=True):
+        yield probabilities.argmax(axis=-1), read_mask(mask, run.task)
 
 
-def scores(runs, minutes):
+def scores(make, *arguments):
     """Totals over all pixels, as published, and by B-scan."""
-    frame = pd.concat([evaluate_by_subject(run, test) for run, test in runs])
+    runs, minutes = make(*arguments)
+    frame = pd.concat([km.evaluate(run, test) for run, test in runs])
     pairs = itertools.chain.from_iterable(label_pairs(run, test) for run, test in runs)
     totals = km.metrics.totals(pairs, ["fluid"])
     fluid = summarise(frame)["classes"]["fluid"]
@@ -218,17 +211,31 @@ def scores(runs, minutes):
 
 
 def page():
-    """Writes oct.md and the picture of the transfer."""
-    table = read(HERE / "oct.csv").astype({"value": float, "minutes": float})
+    """The lines of oct.md; makes the picture of the transfer as well."""
+    table = read("oct").astype({"value": float, "minutes": float})
     key = ["network", "source", "split", "method", "seed"]
     wide = table.pivot_table(index=key, columns="metric", values="value")
     on_cpu = table[~table["command"].str.startswith("KERAS_BACKEND=jax")]  # others shared a GPU
     minutes = on_cpu.groupby(key)["minutes"].first()
-    lines = [
+
+    def cells(network, split, method):
+        chosen = (network, "-", split, method)
+        own, spent = wide.loc[chosen], minutes[[k[:4] == chosen for k in minutes.index]]
+        low, high = own["dice_ci95_low"].mean(), own["dice_ci95_high"].mean()
+        return (
+            network + (", 1600 steps" if method == "longer" else ""),
+            split,
+            ", ".join(own.index),
+            *(spread(own[metric], 4) for metric in ("mdice", "miou", "dice_total")),
+            f"{spread(own['dice'])} ({low:.3f} to {high:.3f})",
+            f"{spent.mean():.0f}" if len(spent) else "–",
+        )
+
+    yield from (
         "# OCT fluid: Chiu 2015",
         "",
-        f"Made from `oct.csv`, whose rows name their command; `{COMMAND}` completes it. Do not "
-        "edit.",
+        "Made from `oct.csv`, whose rows name their command; `python benchmarks/oct.py` completes "
+        "it. Do not edit.",
         "",
         __doc__.split("\n\n")[2].replace("\n", " "),
         "mDice and mIoU are counted over all pixels of the test images and average background and "
@@ -238,69 +245,56 @@ def page():
         "",
         "## Published configuration and our recipe",
         "",
-        "| network | split | seeds | mDice | mIoU | fluid Dice, totals | Dice by B-scan "
-        "| minutes |",
-        "|---|---|---|---|---|---|---|---|",
-        "| unet_s5_d16_psp, published, from HRF vessels | published | 0 | 0.8430 | 0.7600 | 0.6883 "
-        "| – | – |",
-    ]
-    for network, split, method in (
+    )
+    columns = ("network", "split", "seeds", "mDice", "mIoU", "fluid Dice, totals")
+    there = "unet_s5_d16_psp, published, from HRF vessels"
+    made = {names[:4] for names in wide.index}
+    rows = (
         ("unet_s5_d16_psp", "published", "scratch"),
         ("aerunet", "published", "scratch"),
         ("aerunet", "published", "longer"),
         ("aerunet", "subject", "scratch"),
-    ):
-        key = (network, "-", split, method)
-        if key not in {k[:4] for k in wide.index}:
-            continue
-        own, spent = wide.loc[key], minutes[[k[:4] == key for k in minutes.index]]
-        low, high = own["dice_ci95_low"].mean(), own["dice_ci95_high"].mean()
-        cells = [
-            network + (", 1600 steps" if method == "longer" else ""),
-            split,
-            ", ".join(own.index),
-            *(spread(own[metric], 4) for metric in ("mdice", "miou", "dice_total")),
-            f"{spread(own['dice'])} ({low:.3f} to {high:.3f})",
-            f"{spent.mean():.0f}" if len(spent) else "–",
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    lines += [
+    )
+    yield from markdown(
+        (*columns, "Dice by B-scan", "minutes"),
+        (
+            (there, "published", 0, "0.8430", "0.7600", "0.6883", "–", "–"),
+            *(cells(*row) for row in rows if (row[0], "-", *row[1:]) in made),
+        ),
+    )
+    yield from (
         "",
         "The published split is by image: every subject of its test part has other B-scans in "
         "training. With two subjects left out (five folds, all 110 B-scans tested once) the "
         "network meets people that it has not seen, as it would in use: that row is the honest "
         "one. Its difference from the published split is not knowing the subject alone: the test "
         "images differ as well (22 there), and so do the seeds.",
-    ]
+    )
     moved = wide[wide.index.get_level_values("method").str.contains("_")]
     if len(moved):
-        lines += [
+        yield from (
             "",
             "## Transfer from optic discs (REFUGE), published split",
             "",
             f"{TRANSFER_STEPS} steps each. `head`: the classifier alone trains; `partial`: the "
             "decoder; `full`: everything.",
             "",
-            "| start and what trains | images | mDice | fluid Dice, totals | Dice by B-scan |",
-            "|---|---|---|---|---|",
-        ]
-        for (*_, method, _seed), own in moved.iterrows():
-            name, count = method.rsplit("_", 1)
-            cells = [f"{own[metric]:.4f}" for metric in ("mdice", "dice_total", "dice")]
-            lines.append("| " + " | ".join([name, count, *cells]) + " |")
+        )
+        columns = ("start and what trains", "images", "mDice", "fluid Dice, totals")
+        metrics = ("mdice", "dice_total", "dice")
+        rows = (
+            (*method.rsplit("_", 1), *(f"{own[metric]:.4f}" for metric in metrics))
+            for (*_, method, _seed), own in moved.iterrows()
+        )
+        yield from markdown((*columns, "Dice by B-scan"), rows)
         picture(moved)
-        lines += ["", "![transfer](oct_transfer.png)"]
-    lines += choice_table()
-    notes = HERE / "oct_notes.md"
-    if notes.exists():
-        lines += ["", notes.read_text().strip()]
-    with replacing(HERE / "oct.md") as unfinished:
-        unfinished.write_text("\n".join(lines) + "\n")
+        yield from ("", "![transfer](oct_transfer.png)")
+    yield from choice_table()
 
 
 def choice_table():
     """The Markdown table of the recipes that were compared, from oct_choice.csv."""
-    table = read(HERE / "oct_choice.csv").astype({"value": float})
+    table = read("oct_choice").astype({"value": float})
     if table.empty:
         return
     yield from (
@@ -309,15 +303,13 @@ def choice_table():
         "",
         "Trained on one half of the subjects of the 88 training images and scored on the other, "
         f"and vice versa, {CHOICE_STEPS} steps unless the name says otherwise, seed 0 "
-        f"(`{COMMAND} --choose`).",
+        "(`python benchmarks/oct.py --choose`).",
         "",
-        "| recipe | mDice | mIoU | fluid Dice, totals |",
-        "|---|---|---|---|",
     )
     wide = table.pivot_table(index="method", columns="metric", values="value")
-    for name, own in wide.sort_values("mdice", ascending=False).iterrows():
-        cells = [f"{own[metric]:.4f}" for metric in ("mdice", "miou", "dice_total")]
-        yield "| " + " | ".join([name, *cells]) + " |"
+    rows = wide.sort_values("mdice", ascending=False)[["mdice", "miou", "dice_total"]]
+    cells = ((name, *(f"{value:.4f}" for value in own)) for name, own in rows.iterrows())
+    yield from markdown(("recipe", "mDice", "mIoU", "fluid Dice, totals"), cells)
 
 
 def picture(moved):
@@ -342,11 +334,9 @@ def picture(moved):
 
 
 if __name__ == "__main__":
-    words = [word for word in sys.argv[1:] if not word.startswith("--")]
     if "--choose" in sys.argv:
-        row_sets, table = asked(candidates(), words), HERE / "oct_choice.csv"
-        complete(table, scored(row_sets), f"{COMMAND} --choose")
+        words = [word for word in sys.argv[1:] if not word.startswith("--")]
+        command = "python benchmarks/oct.py --choose"
+        complete("oct_choice", asked(candidates(), words), command)
     else:
-        if "--page" not in sys.argv:
-            complete(HERE / "oct.csv", scored(asked(wanted(), words)), COMMAND)
-        page()
+        main("oct", wanted(), page)

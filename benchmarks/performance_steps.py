@@ -194,11 +194,11 @@ def stochastic_passes(peer):
     import tensorflow as tf
 
     import keras_meduda as km
-    from keras_meduda.methods.category_regularization import stochastic
+    from keras_meduda.methods.stochastic import stochastic
 
     images = tf.constant(np.random.default_rng(0).random((8, 192, 192, 3), "float32"))
     network = km.models.DeepLabV3Plus((192, 192, 3), channels=2)
-    encoder, head = network.get_layer("encoder"), stochastic(network.get_layer("head"))
+    encoder, head = stochastic(network)
 
     @tf.function
     def passes():

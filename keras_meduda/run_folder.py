@@ -1,9 +1,12 @@
 """The files of one run: settings, checkpoints, history and the network, whole or not at all."""
 
+import contextlib
 import csv
+import errno
 import json
 import math
 import os
+import re
 import shutil
 import zipfile
 from dataclasses import dataclass
@@ -11,8 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
+from keras_meduda.data.files import check_writable
 from keras_meduda.data.io import replacing
 from keras_meduda.task import Preprocessing, to_json
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass
@@ -39,7 +45,8 @@ class RunFolder:
         self.path, self.checkpoints = path, path / "checkpoints"
         self.writes, self.rows, self.events = writes, [], None
         if writes:
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            check_writable(path, "--out")
+            self.checkpoints.mkdir(exist_ok=True)
             for unfinished in self.checkpoints.glob(".*"):  # of a process that was killed
                 unfinished.unlink()
         if writes and not resume:
@@ -99,7 +106,7 @@ class RunFolder:
         """Takes over what was recorded up to a step; what came after happens again."""
         history = self.path / "history.csv"
         if step and history.exists():
-            with open(history, newline="") as text:
+            with open(history, newline="", encoding="utf-8") as text:
                 self.rows = [row for row in csv.DictReader(text) if int(row["step"]) <= step]
         for old in self.path.glob("events.out.tfevents.*"):
             old.unlink()
@@ -118,7 +125,10 @@ class RunFolder:
                 )
         if not self.writes:
             return
-        with replacing(self.checkpoints / f"step-{int(method.step.numpy()):08d}.npz") as unfinished:
+        with (
+            self._full_disk_explained(),
+            replacing(self.checkpoints / f"step-{int(method.step.numpy()):08d}.npz") as unfinished,
+        ):
             np.savez(unfinished, best=best.value, waited=best.waited, **arrays)
             with open(unfinished, "rb") as file:  # on the disk before its name is, if power fails
                 os.fsync(file.fileno())
@@ -132,10 +142,12 @@ class RunFolder:
         frozen = [layer for layer in network._flatten_layers() if not layer.trainable]
         for layer in frozen:  # Keras could not thaw them in a network that it has loaded
             layer.trainable = True
-        with replacing(self.path / name) as unfinished:
-            network.save(unfinished)
-        for layer in frozen:
-            layer.trainable = False
+        try:
+            with self._full_disk_explained(), replacing(self.path / name) as unfinished:
+                network.save(unfinished)
+        finally:
+            for layer in frozen:
+                layer.trainable = False
 
     def add_row(self, row):
         """One more row of history.csv and of the TensorBoard events; a value not taken is NaN."""
@@ -144,13 +156,32 @@ class RunFolder:
         self.rows.append(row)
         names = list(dict.fromkeys(name for r in self.rows for name in r))
         with (
+            self._full_disk_explained(),
             replacing(self.path / "history.csv") as unfinished,
-            open(unfinished, "w", newline="") as t,
+            open(unfinished, "w", newline="", encoding="utf-8") as t,
         ):
             table = csv.DictWriter(t, names, restval="nan")
             table.writeheader()
             table.writerows(self.rows)
         self._event(row)
+
+    @contextlib.contextmanager
+    def _full_disk_explained(self):
+        """Of a disk without room what is safe, and how to go on."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in _FULL and not re.search("No space left|errno = 28", str(error)):
+                raise
+            whole = sorted(self.checkpoints.glob("step-*.npz"))
+            safe = "no checkpoint is there yet: the same command begins anew"
+            if whole:
+                size = 2 * whole[-1].stat().st_size / 1e6
+                safe = (
+                    f"{whole[-1]} is whole: once some {size:.0f} MB are free the same command goes "
+                    f"on from step {int(whole[-1].stem.removeprefix('step-'))}"
+                )
+            raise OSError(errno.ENOSPC, f"no space left for {self.path}; {safe}") from error
 
     def _event(self, row):
         with self.events.as_default(step=int(row["step"])):

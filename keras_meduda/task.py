@@ -1,7 +1,6 @@
 """What is segmented (Task) and how an image becomes a network's input and back (Preprocessing)."""
 
 import json
-import re
 from dataclasses import asdict, dataclass, field, replace
 from numbers import Integral
 
@@ -18,8 +17,8 @@ from keras_meduda.data.spatial import (
     resize,
     window_start,
 )
+from keras_meduda.data.values import COLOUR, distances, mask_values, number_of
 
-COLOUR = 1 << 24  # a mask's colour is the number COLOUR + 0xRRGGBB
 IMAGENET = np.array([[123.675, 116.28, 103.53], [58.395, 57.12, 57.375]], "float32")  # mean, std
 EIGHT_BIT, ZSCORES = ("minus1_1", "zero_one", "imagenet"), ("zscore", "zscore_foreground")
 INTENSITY = {"clahe": clahe}  # the steps that run on 8-bit images, by the name in the configuration
@@ -76,8 +75,8 @@ class Task:
             raise ValueError(f"Task: classes {list(classes)}; expected one or more distinct names.")
         values = self.values or {name: (i + 1,) for i, name in enumerate(classes)}
         object.__setattr__(self, "classes", classes)
-        object.__setattr__(self, "values", {k: _mask_values(k, v) for k, v in values.items()})
-        object.__setattr__(self, "background", _mask_values("background", self.background))
+        object.__setattr__(self, "values", {k: mask_values(k, v) for k, v in values.items()})
+        object.__setattr__(self, "background", mask_values("background", self.background))
         if set(self.values) != set(classes):
             raise ValueError(
                 f"Task: values are given for {sorted(self.values)}, "
@@ -116,9 +115,9 @@ class Task:
 
         A colour is the number 2²⁴ + 0xRRGGBB, as `read_mask` finds it in a file.
         """
-        labels = dict.fromkeys(map(_number, self.background), 0)
+        labels = dict.fromkeys(map(number_of, self.background), 0)
         for i, name in enumerate(self.classes):
-            for value in map(_number, self.values[name]):
+            for value in map(number_of, self.values[name]):
                 labels[value] = labels.get(value, 0) | (1 << i) if self.overlapping else i + 1
         return labels
 
@@ -144,7 +143,7 @@ class Task:
         """Values of a mask that the task does not declare, sorted; colours as `#rrggbb`."""
         declared = np.array(sorted(self.label_of_value))
         present = np.unique(mask)
-        distance = _distances(present, declared).min(axis=1)
+        distance = distances(present, declared).min(axis=1)
         odd = present[~(distance <= self.tolerance)].tolist()  # so that NaN is listed too
         if not self.coloured:
             return odd
@@ -156,7 +155,8 @@ class Task:
         Raises:
             ValueError: the mask holds values that the task does not declare.
         """
-        present = np.unique(mask)
+        mask = np.asarray(mask)
+        present = _present(mask)
         if unknown := self.undeclared(present):
             raise ValueError(
                 f"mask values {unknown[:8]} are not declared; the task knows "
@@ -164,10 +164,13 @@ class Task:
             )
         labels = self.label_of_value
         declared = np.array(sorted(labels))
-        present = np.unique(mask)
-        nearest = _distances(present, declared).argmin(axis=1)
+        nearest = distances(present, declared).argmin(axis=1)
         codes = np.array([labels[v] for v in declared.tolist()], "uint8")
-        return codes[nearest][np.searchsorted(present, mask)]
+        if mask.dtype.kind != "u" or mask.dtype.itemsize > 2:
+            return codes[nearest][np.searchsorted(present, mask)]
+        table = np.zeros(int(present[-1]) + 1 if len(present) else 1, "uint8")
+        table[present] = codes[nearest]
+        return table.take(mask)
 
     def one_hot(self, labels) -> np.ndarray:
         """Channels of labels: `(*spatial)` uint8 to `(*spatial, channels)` float32 of 0 and 1."""
@@ -183,8 +186,12 @@ class Task:
         """
         if self.overlapping:
             return np.asarray(probabilities) > self.threshold
-        winner = np.argmax(probabilities, axis=-1)[..., None]
-        return winner == np.arange(1, self.channels)
+        channels = np.moveaxis(np.asarray(probabilities), -1, 0)
+        winner, best = np.zeros(channels.shape[1:], "uint8"), channels[0]
+        for label, channel in enumerate(channels[1:], start=1):  # far faster than argmax of a few
+            np.copyto(winner, label, where=channel > best)
+            best = np.maximum(best, channel)
+        return winner[..., None] == np.arange(1, self.channels, dtype="uint8")
 
     def decode(self, masks) -> np.ndarray:
         """Mask file values of boolean masks: `(*spatial, classes)` to `(*spatial)` integers.
@@ -204,7 +211,7 @@ class Task:
         else:
             labels = np.where(masks.any(axis=-1), 1 + masks.argmax(axis=-1), 0)
             first = [self.background[0], *(self.values[name][0] for name in self.classes)]
-            table = [_number(value) for value in first]
+            table = [number_of(value) for value in first]
         top = max(table)
         return np.array(table, "uint8" if top < 256 else "uint16" if top < COLOUR else "uint32")[
             labels
@@ -321,6 +328,11 @@ class Preprocessing:
         """The case's axis that becomes each of the network's."""
         return tuple(("YX" if len(self.axes) == 2 else "XYZ").index(a) for a in self.axes)
 
+    @property
+    def own_spacing(self) -> tuple[float, ...] | None:
+        """`spacing` in the order of the case's own axes."""
+        return self.spacing and tuple(self.spacing[i] for i in np.argsort(self.order))
+
     def stored(self, image, spacing=None) -> np.ndarray:
         """The prepared image before `normalise`: uint8 `(*size, channels)`, float32 if z-scored.
 
@@ -434,46 +446,14 @@ def to_json(setting) -> dict:
     return asdict(setting)
 
 
-def _mask_values(name, values):
-    """Values as a tuple of whole numbers that a mask file can hold, and of colours.
-
-    A grey one, such as `#808080`, is its number.
-    """
-    values = (values,) if str(values).startswith("#") else values
-    found = tuple(values) if np.iterable(values) else ()
-    if not found or not all(
-        isinstance(v, Integral)
-        and 0 <= v < 65536
-        or isinstance(v, str)
-        and re.fullmatch("#[0-9a-fA-F]{6}", v)
-        for v in found
-    ):
-        raise ValueError(
-            f"Task: mask values {values!r} for {name}; expected whole numbers in "
-            "0…65535, such as (255,), or colours such as ('#ff0000',)."
-        )
-    numbers = (_number(v) for v in found)
-    return tuple(v.lower() if n >= COLOUR else int(n) for v, n in zip(found, numbers, strict=True))
-
-
-def _number(value):
-    """The number of a mask value: of a colour 2²⁴ + 0xRRGGBB, of a grey one its grey value."""
-    if not isinstance(value, str):
-        return value
-    rgb = int(value[1:], 16)
-    return rgb & 255 if rgb % 0x10101 == 0 else COLOUR + rgb
-
-
-def _distances(present, declared):
-    """Of every present value from every declared one; of colours the largest of three."""
-    if declared.max() < COLOUR:
-        return np.abs(present[:, None].astype("float64") - declared)
-
-    def rgb(values):
-        split = (values[:, None] >> np.array([16, 8, 0])) & 255
-        return np.where(values[:, None] < COLOUR, values[:, None], split).astype("float64")
-
-    return np.abs(rgb(present.astype("int64"))[:, None] - rgb(declared)).max(axis=-1)
+def _present(mask):
+    """The values that a mask holds, sorted; of 8 and 16 bits without sorting its pixels."""
+    if mask.dtype.kind != "u" or mask.dtype.itemsize > 2:
+        return np.unique(mask)
+    seen = np.zeros(1 << 8 * mask.dtype.itemsize, bool)
+    for part in np.array_split(mask.ravel(), 1 + mask.size // 2**18):  # a volume is large
+        seen[part] = True
+    return np.flatnonzero(seen).astype(mask.dtype)
 
 
 def _spacing(spacing, rank):

@@ -177,6 +177,7 @@ def load(
     network = keras.saving.load_model(path / "network.keras", compile=False)
     if precision:
         set_precision(network, precision)
+    network.start = config.get("weights")  # what it began with, for what is trained from it
     task, preprocessing = Task(**config["task"]), Preprocessing(**config["preprocessing"])
     window = SlidingWindow(**config["window"]) if config.get("window") else None
     return Run(path, network, task, preprocessing, window, xla, engine)
@@ -349,6 +350,7 @@ def _config(method, data, steps, keep, patience, window):
         "settings": method.settings,
         "network": method.network.name,
         "start": method.start,
+        "weights": getattr(method.network, "start", None),
         "optimizer": _described(method.optimizer),
         "discriminator_optimizer": _described(method.discriminator_optimizer),
         "precision": method.dtype_policy.name,

@@ -5,6 +5,7 @@ from numbers import Integral
 import keras
 
 from keras_meduda.methods.base import Method
+from keras_meduda.models.encoders import has_backbone
 from keras_meduda.models.stages import leaves
 from keras_meduda.sliding import SlidingWindow
 
@@ -94,6 +95,11 @@ def _check_network(method, data):
         t not in (None, s) for t, s in zip(takes, shown, strict=True)
     ):
         raise ValueError(f"fit: the network takes images of {takes}, the batches hold {shown}.")
+    if has_backbone(method.network) and data.preprocessing.normalise != "minus1_1":
+        raise ValueError(
+            f"fit: '{method.network.name}' has a backbone and takes images in −1…1; received "
+            f"normalise={data.preprocessing.normalise!r}, expected 'minus1_1', the default."
+        )
     half = any(layer.compute_dtype == "float16" for layer in leaves(method.network))
     scales = isinstance(method.optimizer, keras.optimizers.LossScaleOptimizer)
     if half and not scales:

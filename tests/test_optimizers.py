@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 import pytest
-from train_oct import PUBLISHED, published_plan
 
+from keras_meduda.experiment.bscans import published
 from keras_meduda.optimizers import AdamWithL2, SGDWithL2
 
 L2 = 0.05
@@ -63,7 +63,7 @@ def test_another_momentum_is_refused():
 
 @pytest.mark.parametrize(("steps", "rate"), [(0, 0.01), (99, 0.0099779450), (399, 0.0099110783)])
 def test_the_published_plan_has_the_rates_that_mmsegmentation_logs(steps, rate):
-    optimizer = published_plan(PUBLISHED["steps_400"]).optimizer(400)
+    optimizer = published(512, "psp")["optimizer"](400)
     optimizer.iterations.assign(steps)
     assert float(optimizer.learning_rate) == pytest.approx(rate, abs=2e-9)
     assert optimizer.momentum == 0.9

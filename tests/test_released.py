@@ -1,13 +1,18 @@
 """The networks in `weights/` are the ones that the manifest describes."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
+import keras
 import numpy as np
 import pytest
 
 import keras_meduda as km
 from keras_meduda.data.phantoms import write_fundus
+from keras_meduda.models.saved import load_network
 from keras_meduda.released import FOLDER
 
 MANIFEST = json.loads((FOLDER / "manifest.json").read_text())
@@ -53,3 +58,32 @@ def test_mistakes(tmp_path):
         file.write(b"!")
     with pytest.raises(ValueError, match="fetch the file again"):
         km.weights(name, copy)
+
+
+def test_released_and_older_networks_load_on_jax(tmp_path):
+    """Keras' own synchronised batch normalisation, which older files have, does not."""
+    x = keras.Input((8, 8, 3))
+    y = keras.layers.BatchNormalization(synchronized=True)(keras.layers.Conv2D(2, 3)(x))
+    network = keras.Model(x, {"logits": y})
+    network.layers[-1].moving_mean.assign([0.5, -0.5])
+    network.save(tmp_path / "old.keras")
+    np.save(tmp_path / "x.npy", image := np.random.default_rng(0).random((1, 8, 8, 3), "float32"))
+    script = (
+        "import sys, numpy as np, keras_meduda as km\n"
+        "from keras_meduda.models.saved import load_network\n"
+        f"for name in {list(MANIFEST)}: km.weights(name)\n"
+        "y = load_network(sys.argv[1] + '/old.keras')(np.load(sys.argv[1] + '/x.npy'))['logits']\n"
+        "np.save(sys.argv[1] + '/y.npy', np.asarray(y))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)],
+        env={**os.environ, "KERAS_BACKEND": "jax"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    expected = np.asarray(network(image)["logits"])
+    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), expected, atol=1e-5)
+    renewed = load_network(tmp_path / "old.keras")
+    assert type(renewed.layers[-1]).__module__ == "keras_meduda.models.blocks"
+    np.testing.assert_array_equal(np.asarray(renewed(image)["logits"]), expected)

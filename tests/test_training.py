@@ -1,5 +1,6 @@
 """The training loop: what it leaves behind, and that nothing is lost however it ends."""
 
+import errno
 import json
 import os
 import resource
@@ -280,11 +281,34 @@ def test_a_full_disk_stops_the_run_with_the_last_checkpoint_intact(batches, tmp_
 
     monkeypatch.setattr(run_folder.np, "savez", no_room)
     try:
-        with pytest.raises(OSError, match="File too large"):
+        safe = "no space left for .*-00000002.npz is whole: .* MB are free .* goes on from step 2"
+        with pytest.raises(OSError, match=safe):
             km.fit(build(), batches, steps=STEPS, run_dir=tmp_path, checkpoint_every=2)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000002.npz"]
+
+
+@pytest.mark.parametrize("error", [
+    OSError(errno.ENOSPC, "No space left on device"), OSError("Unable to write (errno = 28)")])
+def test_a_full_disk_before_the_first_checkpoint_says_what_is_safe(tmp_path, error):
+    folder = run_folder.RunFolder(tmp_path, resume=True)
+    class Network:
+        def _flatten_layers(self):
+            return []
+
+        def save(self, path):
+            raise error
+
+    with pytest.raises(OSError, match="no checkpoint is there yet: the same command begins anew"):
+        folder.save_network(Network(), "network.keras")
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]
+
+
+def test_a_run_folder_that_cannot_be_written_is_refused_at_once(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file/run cannot be written .*; expected --out FOLDER"):
+        run_folder.RunFolder(tmp_path / "file" / "run", resume=True)
 
 
 def test_a_method_goes_on_with_its_own_run_and_begins_no_other(batches, tmp_path):

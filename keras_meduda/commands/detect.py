@@ -42,13 +42,15 @@ class Predict:
     """Find boxes and write them as a table."""
 
     weights: str
-    """Weights of the detector (.pt)."""
+    """Weights of the detector (.pt), or the run folder of a student, for a second round."""
     cases: Path
     """Case table, or folder of images."""
     out: Path = Path("boxes.csv")
     """Box table: case, x0, y0, x1, y1, score."""
     confidence: float = 0.5
-    """Lowest score."""
+    """Lowest score of boxes that stand beside others."""
+    least: float = 0.05
+    """Lowest score of the best box of a case that has no other; the score weighs it in training."""
     size: Count = 256
     """Side of the network's input, in pixels."""
     device: str | None = None
@@ -63,16 +65,32 @@ Flags = Train | Predict
 def main(flags):
     """Trains or predicts."""
     from keras_meduda.data.catalog import cases_at
-    from keras_meduda.teachers import yolo
     from keras_meduda.teachers.boxes import write_boxes
 
     if isinstance(flags, Train):
+        from keras_meduda.teachers import yolo
+
         print(yolo.train(**vars(flags)))
         return
     if flags.out.exists() and not flags.overwrite:
         raise ValueError(f"--out {flags.out} is there; expected another name, or --overwrite.")
     cases = cases_at(flags.cases)
-    boxes = yolo.detect(cases, flags.weights, flags.confidence, flags.size, flags.device)
+    boxes = find(cases, flags)
     write_boxes(boxes, flags.out)
     found = boxes["case"].nunique()
     print(f"{len(boxes)} boxes in {found} of {len(cases)} cases: {flags.out}")
+
+
+def find(cases, flags):
+    """The boxes of a detector, or of a student's own masks."""
+    if not Path(flags.weights).is_dir():
+        from keras_meduda.teachers import yolo
+
+        how = flags.confidence, flags.least, flags.size, flags.device
+        return yolo.detect(cases, flags.weights, *how)
+    from keras_meduda.evaluation.predict import predict_all
+    from keras_meduda.teachers.boxes import boxes_from_probabilities
+    from keras_meduda.training import load
+
+    run = load(flags.weights)
+    return boxes_from_probabilities(cases, predict_all(run, list(cases["image"])), run.task)

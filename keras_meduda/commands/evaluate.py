@@ -25,20 +25,21 @@ class Flags(PredictionFlags):
     """The result goes to <run>/evaluation/<name>/, of several runs to that of the first."""
     medpy: bool = False
     """Let MedPy itself measure HD95 and ASSD: the same to 1e-6, and tens of times slower."""
+    out: Path | None = None
+    """Folder instead of <run>, where that cannot be written."""
 
 
 def main(flags):
     """Evaluates, prints one table and writes the report."""
     import time
 
-    from rich.console import Console
-    from rich.table import Column, Table
-
     from keras_meduda.data.cases import read_cases
     from keras_meduda.data.checks import checked
+    from keras_meduda.data.files import check_writable
     from keras_meduda.evaluation.report import (
         about_run,
         about_session,
+        print_scores,
         score,
         write_evaluation,
         write_report,
@@ -47,6 +48,9 @@ def main(flags):
     began = time.perf_counter()
     if flags.name in ("", "..") or Path(flags.name).name != flags.name:
         raise ValueError(f"--name {flags.name!r}: expected the plain name of a folder.")
+    folder = flags.out or flags.run[0]
+    if flags.out or folder.is_dir():  # else loading says that there is no run
+        check_writable(folder, "--out")
     run, masks = flags.load()
     cases = read_cases(flags.cases)
     for column, wanted in (("domain", flags.domain), ("split", flags.split)):
@@ -62,52 +66,44 @@ def main(flags):
             f"{flags.cases}: {len(unlabelled)} of {len(cases)} cases have no mask to "
             f"compare with: {', '.join(unlabelled[:5])} …"
         )
-    checked(cases, run.task, channels=run.preprocessing.channels)
+    preprocessing = run.preprocessing
+    checked(
+        cases,
+        run.task,
+        channels=preprocessing.channels,
+        spacing=preprocessing.own_spacing,
+        nan_background=preprocessing.nan_background,
+    )
     frame, counts = score(run, cases, masks=masks, medpy=flags.medpy)
-    folder = flags.run[0]
-    summary = write_evaluation(folder, flags.name, frame)
     which = ", ".join(part for part in (flags.domain, flags.split) if part) or "all cases"
     method = " + ".join(path.resolve().name for path in flags.run)
-    page = write_report(
-        folder / "evaluation" / flags.name / "report.html",
-        title=f"Evaluation of {method}: {flags.cases.name}, {which}",
-        parts={which: {method: frame}},
-        runs={method: run},
-        cases=cases,
-        task=run.task,
-        calibration={method: counts},
-        trainings={"training": folder},
-        masks=masks,
-        facts={
-            "Data": f"{flags.cases}, {which}",
-            "Votes": "one"
-            if len(flags.run) == 1
-            else f"{len(flags.run)}, each rid of small islands and holes first",
-            "Postprocessing": flags.postprocess,
-            "Flips": flags.flips or "none",
-        }
-        | about_run(run)
-        | about_session(began),
-    )
-    table = Table(
-        "class",
-        *(
-            Column(name, justify="right")
-            for name in ("Dice", "95 % interval", f"HD95, {run.task.unit}", "95 % interval")
-        ),
-        title=f"{summary['n']} cases of {summary['groups']} groups",
-    )
-    for name, scores in summary["classes"].items():
-        dice, hd95 = scores["dice"], scores["hd95"]
-        table.add_row(
-            name,
-            f"{dice['mean']:.4f}",
-            "{:.4f} to {:.4f}".format(*dice["ci95"]),
-            f"{hd95['mean']:.2f}",
-            "{:.2f} to {:.2f}".format(*hd95["ci95"]),
+    print_scores(which, {method: frame}, run.task.unit)  # first: it stays where the disk is full
+    try:
+        write_evaluation(folder, flags.name, frame)
+        page = write_report(
+            folder / "evaluation" / flags.name / "report.html",
+            title=f"Evaluation of {method}: {flags.cases.name}, {which}",
+            parts={which: {method: frame}},
+            runs={method: run},
+            cases=cases,
+            task=run.task,
+            calibration={method: counts},
+            trainings={"training": flags.run[0]},
+            masks=masks,
+            facts={
+                "Data": f"{flags.cases}, {which}",
+                "Votes": "one"
+                if len(flags.run) == 1
+                else f"{len(flags.run)}, each rid of small islands and holes first",
+                "Postprocessing": flags.postprocess,
+                "Flips": flags.flips or "none",
+            }
+            | about_run(run)
+            | about_session(began),
         )
-    Console().print(table)
-    print(
-        "HD95: 95th percentile of the pooled surface distances (MedPy's definition). Intervals: "
-        f"bootstrap over groups.\nPer case: {page.with_name('cases.csv')}\nreport: {page}"
-    )
+    except OSError as error:
+        raise OSError(
+            f"{error}. The scores above stand, but {folder} lacks their page; expected --out "
+            "FOLDER that can be written."
+        ) from error
+    print(f"Per case: {page.with_name('cases.csv')}\nreport: {page}")

@@ -224,9 +224,7 @@ def warn(jobs, run):
     from keras_meduda.data.checks import header_warnings
     from keras_meduda.data.files import by_cause
 
-    problems, spacing = [], run.preprocessing.spacing
-    if spacing:  # from the network's order of axes to X, Y and Z
-        spacing = [spacing[run.preprocessing.order.index(axis)] for axis in range(3)]
+    problems, spacing = [], run.preprocessing.own_spacing
     for job in jobs:
         try:
             problems += header_warnings(job.row.image, spacing)

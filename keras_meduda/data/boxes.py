@@ -1,9 +1,12 @@
 """Box tables as detectors and other programs write them: corners in pixels of what they hold."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
 from keras_meduda.data.cases import read_table
+from keras_meduda.data.files import visible_files
 from keras_meduda.data.io import DataError, Problem, read_shape
 
 CORNERS = ["x0", "y0", "x1", "y1"]
@@ -24,7 +27,8 @@ def read_boxes(path, form="corners", unit="px", cases=None) -> pd.DataFrame:
     | `centre`  | `xc, yc, width, height`    | YOLO: the middle, and the size               |
 
     Args:
-        path: the file.
+        path: the file; or a folder of YOLO's text files `<case>.txt`, a line `class xc yc width
+            height`, with the confidence behind it if it is known: in form `centre`, unit `share`.
         form: what its four numbers are. Default `"corners"`.
         unit: `"px"`, or `"share"` of the image's width and height. Default `"px"`.
         cases: the case table, whose images give their size to shares; boxes of other cases stay
@@ -44,7 +48,8 @@ def read_boxes(path, form="corners", unit="px", cases=None) -> pd.DataFrame:
             "'px' or, with a case table, 'share'."
         )
     names = list(FORMS[form])
-    table = read_table(path, required=["case", *names])
+    of_folder = Path(path).is_dir() and (form, unit) == ("centre", "share")
+    table = _yolo(path) if of_folder else read_table(path, required=["case", *names])
     table["score"] = table.get("score", "1")
     boxes = table[["case"]].join(table[[*names, "score"]].apply(pd.to_numeric, errors="coerce"))
     boxes = boxes.rename(columns=dict(zip(names, CORNERS, strict=True)))
@@ -60,11 +65,11 @@ def read_boxes(path, form="corners", unit="px", cases=None) -> pd.DataFrame:
         expected = "finite numbers, and a width and height above 0"
     if good.all() and unit == "share":
         good = ((corners > -1e-6) & (corners < 1 + 1e-6)).all(axis=1)
-        expected = "shares of the image within 0…1; pixels are the unit px"
+        expected = "shares of the image within 0…1; pixels are --box-unit px"
     elif good.all():
         tiny = (corners <= 1).all(axis=1)
         good = ~tiny if tiny.all() else ~(tiny & (corners % 1 != 0).any(axis=1))
-        expected = "pixels; shares of the image's width and height are the unit share"
+        expected = "pixels; shares of the image's width and height are --box-unit share"
     if not good.all():
         raise DataError(
             *(
@@ -77,3 +82,20 @@ def read_boxes(path, form="corners", unit="px", cases=None) -> pd.DataFrame:
         size = np.array([(*shapes.get(case, (1, 1))[:2],) for case in boxes["case"]])[:, ::-1]
         boxes[CORNERS] = corners.to_numpy() * np.tile(size, 2)
     return boxes
+
+
+def _yolo(folder):
+    """The text files of a folder as a table of strings."""
+    rows, problems = [], []
+    for file in visible_files(folder, deep=False):
+        for line in file.read_text().splitlines() if file.suffix == ".txt" else ():
+            cells = line.split()[1:]
+            if len(cells) in (4, 5):
+                rows.append((file.stem, *cells, *["1"][: 5 - len(cells)]))
+            elif line.strip():
+                found = f"the line {line!r}"
+                problems.append(Problem(file, found, "class xc yc width height, and a confidence"))
+    if problems or not rows:
+        nothing = Problem(folder, "no box in a text file", "CASE.txt, as YOLO writes them")
+        raise DataError(*problems or [nothing])
+    return pd.DataFrame(rows, columns=["case", *FORMS["centre"], "score"])

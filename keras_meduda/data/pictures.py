@@ -14,7 +14,7 @@ from PIL import Image as Pillow
 from keras_meduda.data._cv2 import cv2
 from keras_meduda.data.files import DataError, Image, Problem, replacing
 from keras_meduda.data.tiff import is_tiff, read_tiff, tiff_shape
-from keras_meduda.task import COLOUR
+from keras_meduda.data.values import COLOUR
 
 LOSSLESS = (".png", ".bmp", ".tif", ".tiff")
 _ORIENTATION = 274

@@ -74,17 +74,32 @@ def bootstrap_ci(
     if not values.size:
         return math.nan, math.nan
     codes, names = pd.factorize(np.asarray(groups)[present])
-
-    # One row per resample: how often each group was drawn.
-    draws = np.random.default_rng(seed).multinomial(
-        len(names), np.full(len(names), 1 / len(names)), size=n
-    )
     if statistic is np.mean:
-        resampled = (draws @ np.bincount(codes, weights=values)) / (draws @ np.bincount(codes))
-    else:
-        resampled = [statistic(np.repeat(values, draw[codes])) for draw in draws]
+        return tuple(_ci_of_means(values[:, None], codes, n, seed, level)[0].tolist())
+    resampled = [
+        statistic(np.repeat(values, draw[codes]))
+        for draws in _draws(len(names), n, seed)
+        for draw in draws
+    ]
     low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def _draws(groups, n, seed):
+    """How often each group is drawn, a row a resample, a few rows at a time."""
+    rng, shares = np.random.default_rng(seed), np.full(groups, 1 / groups)
+    rows = max(1, 2**20 // groups)
+    for first in range(0, n, rows):
+        yield rng.multinomial(groups, shares, size=min(rows, n - first))
+
+
+def _ci_of_means(columns, codes, n=2000, seed=0, level=0.95):
+    """`bootstrap_ci` of the means of `columns`, `(cases, metrics)` without NaN: `(metrics, 2)`."""
+    sums = np.stack([np.bincount(codes, weights=values) for values in columns.T], axis=1)
+    sizes = np.bincount(codes)[:, None]
+    resampled = [(draws @ sums) / (draws @ sizes) for draws in _draws(len(sums), n, seed)]
+    limits = [(1 - level) / 2, (1 + level) / 2]
+    return np.quantile(np.concatenate(resampled), limits, axis=0).T
 
 
 def summarise(frame: pd.DataFrame) -> dict:
@@ -129,7 +144,7 @@ def summarise(frame: pd.DataFrame) -> dict:
         "groups": int(frame["group"].nunique()),
         "classes": {
             str(name): {
-                **{metric: _describe(rows[metric], rows["group"]) for metric in numeric},
+                **_describe(rows[list(numeric)], rows["group"]),
                 "empty": _count_empty(rows),
             }
             for name, rows in frame.groupby("class", sort=False)
@@ -203,16 +218,27 @@ def gap_closed(source_only: float, adapted: float, oracle: float) -> float:
     return float((adapted - source_only) / gap) if gap > 0 else math.nan
 
 
-def _describe(values, groups):
-    present = values.dropna()
-    entry = {
-        "mean": _or_none(present.mean()),
-        "median": _or_none(present.median()),
-        "ci95": [_or_none(limit) for limit in bootstrap_ci(values, groups)],
-        "n": len(present),
-    }
-    missing = len(values) - len(present)
-    return entry | {"nan": missing} if missing else entry
+def _describe(metrics, groups):
+    """Mean, median and interval of each column; those without a gap are resampled together."""
+    whole = metrics.columns[metrics.notna().all()]
+    intervals = {}
+    if len(whole) and len(metrics):
+        values = metrics[whole].to_numpy("float64")
+        limits = _ci_of_means(values, pd.factorize(groups)[0])
+        intervals = dict(zip(whole, limits.tolist(), strict=True))
+    described = {}
+    for name, values in metrics.items():
+        present = values.dropna()
+        interval = intervals.get(name) or bootstrap_ci(values, groups)
+        described[name] = {
+            "mean": _or_none(present.mean()),
+            "median": _or_none(present.median()),
+            "ci95": [_or_none(limit) for limit in interval],
+            "n": len(present),
+        }
+        if missing := len(values) - len(present):
+            described[name]["nan"] = missing
+    return described
 
 
 def _count_empty(rows):

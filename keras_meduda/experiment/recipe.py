@@ -47,7 +47,8 @@ class Stage:
         compile: function `(method, steps)` that gives the method its optimisers. Default Adam.
         steps: updates of the network. Default: the recipe's.
         batches: settings of `Batches` that only this stage has. Default none.
-        source_styles: twins of each source image in the target's histograms. Default 0.
+        source_styles: twins of each source image in the target's histograms, which replace half of
+            the source images (see `style_share` of `Batches`). Default 0.
         target_styles: twins of each target image in the source's histograms. Default 0.
         prepare: function of the network, called before the method is made, such as
             `methods.finetuning.train_only`. Default none.

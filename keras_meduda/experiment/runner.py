@@ -50,18 +50,29 @@ def run(recipe: Recipe, data: Data, options: Options) -> dict[str, Run]:
         3...
         ['trained']
     """
-    began, replicas = time.perf_counter(), strategy(options.strategy)
-    runs = dict(recipe.given)
-    for given in runs.values():
-        _check_given(given, recipe, data)
-    _check_parts(recipe, data)
-    announce(recipe, data, options)
+    began = time.perf_counter()
     stages = _Stages(recipe, data, options)
-    for name, stage in recipe.stages.items():
-        runs[name] = stages.train(name, stage, runs)
-    if is_chief(replicas):  # one worker evaluates and writes
+    announce(recipe, data, options)
+    runs = stages.train_all()
+    if is_chief(stages.replicas):  # one worker evaluates and writes
         evaluate_runs(recipe, data, options, runs, stages.targets, began)
     return runs
+
+
+def train(recipe: Recipe, data: Data, options: Options, store=None) -> dict[str, Run]:
+    """Trains the stages of a recipe as `run` does, without scores and report.
+
+    Args:
+        recipe: what is trained.
+        data: on which cases.
+        options: folder, seed, precision and strategy.
+        store: folder of prepared images, which several experiments may share. Default: in the run
+            folder.
+
+    Returns:
+        The runs by name, those of `recipe.given` first.
+    """
+    return _Stages(recipe, data, options, store).train_all()
 
 
 def announce(recipe: Recipe, data: Data, options: Options) -> None:
@@ -108,14 +119,24 @@ def announce(recipe: Recipe, data: Data, options: Options) -> None:
 class _Stages:
     """What the stages of one experiment share."""
 
-    def __init__(self, recipe, data, options):
+    def __init__(self, recipe, data, options, store=None):
+        for given in recipe.given.values():
+            _check_given(given, recipe, data)
+        _check_parts(recipe, data)
         self.recipe, self.data, self.options = recipe, data, options
-        self.store, self.targets = options.out / "prepared", None
+        self.store, self.targets = store or options.out / "prepared", None
         self.replicas = strategy(options.strategy)
         self.first = self.folder(next(iter(recipe.stages), "")) / "first.keras"
 
     def folder(self, name):
         return self.options.out / ("" if name == self.recipe.deployed else name)
+
+    def train_all(self) -> dict[str, Run]:
+        """The stages in their order."""
+        runs = dict(self.recipe.given)
+        for name, stage in self.recipe.stages.items():
+            runs[name] = self.train(name, stage, runs)
+        return runs
 
     def train(self, name, stage: Stage, runs) -> Run:
         """One training."""
@@ -176,10 +197,11 @@ class _Stages:
         source = target = None
         if stage.labelled:
             source = self.prepare(parts[stage.labelled], labels=True)
-        if "target" in stage.uses or "taught" in stage.uses:
+        trained = "target" in stage.uses or "taught" in stage.uses
+        if trained or stage.source_styles:
             target = self.prepare(parts["target"], labels=False)
         self.warn_of_other_cases(source)
-        styled = target
+        styled = target if trained else None
         if stage.target_styles:
             styled = add_styles(
                 target, source, self.store, stage.target_styles, seed=self.options.seed
@@ -220,6 +242,7 @@ def _check_parts(recipe, data):
     """Refuses a stage that uses what the data do not have."""
     for name, stage in recipe.stages.items():
         wanted = {"target" if part == "taught" else part for part in stage.uses}
+        wanted |= {"target"} if stage.source_styles else set()
         wanted |= {"validation"} if stage.keep else set()
         if missing := wanted - set(data.parts):
             raise ValueError(

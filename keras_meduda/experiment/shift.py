@@ -84,9 +84,18 @@ class ShiftFlags(Options):
         return {"source_styles": twins, "batches": {"source_photometry": colours}}
 
 
+BACKBONES = Literal["mobilenetv2", "resnet50", "efficientnetv2b0", "convnexttiny"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class GridFlags:
-    """Flags of the network's grid, for recipes that take photographs and volumes alike."""
+    """Flags of the network's start and grid, for recipes that take photographs and volumes."""
+
+    backbone: BACKBONES | None = None
+    """Of photographs: an encoder of keras.applications in place of the network's own."""
+    weights: str | None = None
+    """Of the backbone: imagenet (a download), a file in keras.applications' form, or a file of the
+    whole network; None starts from random weights."""
 
     size: tuple[Count, ...] = ()
     """The network's grid: pixels a side, 192 by default, or voxels from left to right, back to
@@ -102,7 +111,7 @@ class GridFlags:
     """Of volumes larger than the grid: keep the middle, or what lies around all that is not 0."""
 
     def grid(self, data, needs, **picture):
-        """The network's grid of the data.
+        """The network's grid of the data; a backbone has photographs in the range −1…1.
 
         Args:
             data: as `read` gives them.
@@ -118,6 +127,8 @@ class GridFlags:
 
         cases = pd.concat([*data.parts.values(), *data.tests.values()])
         if not are_volumes(cases):
+            if self.backbone:
+                picture["normalise"] = "minus1_1"  # the one range of all backbones
             if self.spacing or self.fit != "crop":
                 raise ValueError("--spacing and --fit are for volumes; received pictures.")
             size, patch = self.size or 192, self.patch

@@ -30,6 +30,7 @@ from keras_meduda.losses.foundation_distillation import (
     mask_distances,
     ulwr_weights,
     weight_spread,
+    with_background,
 )
 from keras_meduda.losses.kl_distillation import (
     kl_divergence,
@@ -79,4 +80,5 @@ __all__ = [
     "stochastic_moments",
     "ulwr_weights",
     "weight_spread",
+    "with_background",
 ]

@@ -6,13 +6,21 @@ image.
 
 from keras import ops
 
+from keras_meduda.losses.supervised import probabilities
 
-def mask_distances(teacher, logits):
-    """Cross-entropy and squared error to a soft mask: mean of log(1 + eᶻ) − M z, mean (σ(z) − M)².
+
+def mask_distances(teacher, logits, overlapping=True, weight=1.0):
+    """Cross-entropy and squared error to a soft mask M, both means over pixels of w times each.
+
+    Where classes overlap log(1 + eᶻ) − M z and (σ(z) − M)², means over channels as well; where they
+    exclude each other −Σ_c M_c log p_c and the mean over channels of (p_c − M_c)², p = softmax(z).
 
     Args:
         teacher: the soft mask M in 0…1, `(batch, *spatial, channels)`.
         logits: z, same shape.
+        overlapping: whether classes overlap. Default `True`.
+        weight: w of each pixel, `(batch, *spatial, 1)`, such as 1 − 4 V of a teacher in doubt.
+            Default 1.
 
     Returns:
         Two tensors `(batch,)`.
@@ -24,8 +32,34 @@ def mask_distances(teacher, logits):
     """
     logits, teacher = ops.cast(logits, "float32"), ops.cast(teacher, "float32")
     axes = tuple(range(1, len(logits.shape)))
-    bce = ops.mean(ops.softplus(logits) - teacher * logits, axis=axes)
-    return bce, ops.mean(ops.square(ops.sigmoid(logits) - teacher), axis=axes)
+    if overlapping:
+        entropy = ops.mean(weight * (ops.softplus(logits) - teacher * logits), axis=axes)
+    else:
+        entropy = -ops.sum(weight * teacher * ops.log_softmax(logits, axis=-1), axis=-1)
+        entropy = ops.mean(entropy, axis=axes[:-1])
+    error = ops.square(probabilities(logits, overlapping) - teacher)
+    return entropy, ops.mean(weight * error, axis=axes)
+
+
+def with_background(masks):
+    """Soft masks of exclusive classes with their background first, adding up to 1 in each pixel.
+
+    b = max(0, 1 − Σ_c M_c); where classes claim more than the whole, all are divided by their sum.
+
+    Args:
+        masks: M in 0…1, one a class, `(batch, *spatial, classes)`.
+
+    Returns:
+        `(batch, *spatial, classes + 1)`.
+
+    Example:
+        >>> masks = ops.convert_to_tensor([[0.5, 0.25], [1.0, 1.0]])
+        >>> with_background(masks).numpy().tolist()
+        [[0.25, 0.5, 0.25], [0.0, 0.5, 0.5]]
+    """
+    total = ops.sum(masks, axis=-1, keepdims=True)
+    masks = ops.concatenate([ops.maximum(0.0, 1.0 - total), masks], axis=-1)
+    return masks / ops.maximum(total, 1.0)
 
 
 def feature_distance(student, teacher, normalised=True):

@@ -3,6 +3,7 @@
 from keras_meduda.methods.category_regularization import CategoryRegularization
 from keras_meduda.methods.foundation_distillation import FoundationDistillation
 from keras_meduda.methods.kl_distillation import KLDistillation
+from keras_meduda.methods.masked_consistency import MaskedConsistency
 from keras_meduda.methods.source_free import SourceFree
 from keras_meduda.methods.supervised import Supervised
 
@@ -10,6 +11,7 @@ __all__ = [
     "CategoryRegularization",
     "FoundationDistillation",
     "KLDistillation",
+    "MaskedConsistency",
     "SourceFree",
     "Supervised",
 ]

@@ -269,12 +269,3 @@ def _plain(value):
     if isinstance(value, partial):
         return [_plain(part) for part in (value.func, value.args, value.keywords)]
     return getattr(value, "__name__", type(value).__name__)
-
-
-def moving_average(average, network, decay):
-    """Moves every variable of `average` towards `network`: a ← decay · a + (1 − decay) · w.
-
-    Batch-norm statistics are taken over with the rest; the counters of random layers are not.
-    """
-    for a, w in zip(average.weights, network.weights, strict=True):
-        a.assign(decay * a + (1.0 - decay) * w)

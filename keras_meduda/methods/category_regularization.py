@@ -4,7 +4,9 @@ import keras
 from keras import layers, ops
 
 from keras_meduda import losses
-from keras_meduda.methods.base import Method, moving_average
+from keras_meduda.methods.averaging import moving_average, teacher_of
+from keras_meduda.methods.base import Method
+from keras_meduda.methods.stochastic import stochastic
 from keras_meduda.models import Discriminator
 from keras_meduda.models.blocks import ResizeTo
 
@@ -41,7 +43,8 @@ class CategoryRegularization(Method):
     images at 192 × 192, eight take 0.39 GB and two 0.23 (on a processor).
 
     Args:
-        network: `DeepLabV3Plus`, or another with its outputs and its two parts.
+        network: a network of `km.models`, 2D or 3D, or any `keras.Model` of their contract;
+            published with `DeepLabV3Plus`.
         overlapping: whether the task's classes overlap.
         boundary: w₁ of the boundary's squared error. Default 1.
         adversarial_entropy: w₂ of the discriminator of entropy maps. Default 0.01.
@@ -54,7 +57,7 @@ class CategoryRegularization(Method):
             Default 0.
         warm_up: share of the steps without the last three terms. Default 0.05, 25 of 500 epochs.
         ramp: share of the steps over which the threshold of pseudo-labels rises. Default 0.4.
-        passes: T, stochastic passes through the head. Default 8.
+        passes: T, stochastic passes. Default 8.
         certainty: deviation of the passes below which a pixel counts. Default 0.04.
         balanced: whether a pixel is a pseudo-label of the background only below 1 − τ, and does not
             count between that and the threshold τ. Default `False`, as published: it is background
@@ -62,9 +65,8 @@ class CategoryRegularization(Method):
         separate: whether each view passes batch norm on its own. Default `True`, as published.
 
     Raises:
-        ValueError: a network without the outputs or parts that the terms need, or whose head has
-            no dropout, a negative weight, fewer than two passes, a share outside 0…1, or a
-            deviation that is not positive.
+        ValueError: a network whose part `head` has no dropout, a negative weight, fewer than two
+            passes, a share outside 0…1, or a deviation that is not positive.
 
     Source:
         UDA_CLR (arXiv 2207.03684), BEAL (arXiv 1906.11143), mean teacher (arXiv 1703.01780). The
@@ -103,18 +105,6 @@ class CategoryRegularization(Method):
         self.consistency, self.mean_teacher = consistency, mean_teacher
         self.passes, self.certainty = passes, certainty
         self.balanced, self.separate = balanced, separate
-        needs = {
-            "boundary": boundary or adversarial_boundary,
-            "features": alignment or discriminative,
-            **dict.fromkeys(("logits_low", "encoder", "head"), alignment or consistency),
-        }
-        has = {*network.output, *(layer.name for layer in network.layers)}
-        if missing := [name for name, needed in needs.items() if needed and name not in has]:
-            raise ValueError(
-                f"CategoryRegularization: '{network.name}' lacks {missing}, outputs or parts that "
-                "its terms need. DeepLabV3Plus(boundary=True) has them; a term whose weight is 0 "
-                "needs none."
-            )
         weights = boundary, adversarial_entropy, adversarial_boundary, alignment
         weights += discriminative, consistency, mean_teacher
         if min(weights) < 0:
@@ -129,23 +119,32 @@ class CategoryRegularization(Method):
 
         adversarial = {"entropy": adversarial_entropy, "boundary": adversarial_boundary}
         self.adversarial = {name: weight for name, weight in adversarial.items() if weight}
-        width = {"entropy": network.output["logits"].shape[-1], "boundary": 1}
+        channels, features = (network.output[name].shape[-1] for name in ("logits", "features"))
+        width, rank = {"entropy": channels, "boundary": 1}, len(network.input.shape) - 2
         self.discriminators = {
-            name: Discriminator(width[name], name=f"{name}_discriminator")
+            name: Discriminator(width[name], rank, name=f"{name}_discriminator")
             for name in self.adversarial
         }
+        self.boundary_head = None
+        if (boundary or adversarial_boundary) and "boundary" not in network.output:
+            self.boundary_head = layers.Dense(1, dtype="float32", name="boundary")
+            self.boundary_head.build((None, features))
         if alignment or consistency:
-            self.stochastic_head = stochastic(network.get_layer("head"))
+            self.encode, self.stochastic_head = stochastic(network)
         if alignment or discriminative:
-            rows = 2 * network.output["logits"].shape[-1], network.output["features"].shape[-1]
+            rows = 2 * channels, features
             self.moving = {d: self._state(rows, f"{d}_prototypes") for d in ("source", "target")}
         if mean_teacher:
             self.noise_seed = keras.random.SeedGenerator()
-            self.teacher = keras.models.clone_model(network)
-            self.teacher.set_weights(network.get_weights())
-            self.teacher.trainable = False
+            self.teacher = teacher_of(network)
         self.adapts = bool(self.adversarial or alignment or consistency or mean_teacher)
         self.resize_to = ResizeTo(align_corners=True, dtype="float32")
+
+    @property
+    def trained_variables(self):
+        """The network's, and those of a boundary that the network itself does not give."""
+        head = self.boundary_head.trainable_variables if self.boundary_head else []
+        return [*self.network.trainable_variables, *head]
 
     def forward(self, batch, training):
         """What the network gives for every view, stochastic moments, prototypes, the teacher."""
@@ -167,9 +166,13 @@ class CategoryRegularization(Method):
         if self.consistency:
             views["strong"] = batch["target"]["strong"]
         outputs = self._each(views, training)
+        if self.boundary_head:
+            for name, view in views.items():
+                logits = self.boundary_head(outputs[name]["features"])
+                outputs[name]["boundary"] = self.resize_to([logits, view])
         if self.alignment or self.consistency:
             mean, deviation = self._stochastic_moments(views["target"])
-            low = outputs["target"]["logits_low"]
+            low = self._at_features(outputs["target"])
             outputs["deviation"] = self.resize_to([deviation, low])
         if self.alignment or self.discriminative:
             features = outputs["source"]["features"]
@@ -269,12 +272,18 @@ class CategoryRegularization(Method):
             return ops.sigmoid(outputs["boundary"])
         return losses.entropy_map(self._probabilities(outputs["logits"]))
 
+    def _at_features(self, outputs):
+        """Logits at the resolution of the features."""
+        if "logits_low" in outputs:
+            return outputs["logits_low"]
+        return self.resize_to([outputs["logits"], outputs["features"]])
+
     def _probabilities(self, logits):
         return losses.probabilities(logits, self.overlapping)
 
     def _stochastic_moments(self, images):
         """P̄ and S of the passes, at the resolution of the images."""
-        encoded = self.network.get_layer("encoder")(images, training=False)
+        encoded = self.encode(images, training=False)
         passes = [self.stochastic_head(encoded) for _ in range(self.passes)]
         return losses.stochastic_moments(
             ops.stack([losses.binary_logits(logits, self.overlapping) for logits in passes])
@@ -298,39 +307,3 @@ class CategoryRegularization(Method):
             name=name,
             aggregation="only_first_replica",
         )
-
-
-def stochastic(head):
-    """The same layers as a model from the head's inputs to logits: dropout active, batch norm not.
-
-    Dropout draws anew in every call, whatever the phase; batch norm uses its running statistics.
-
-    Args:
-        head: a model with an output "logits", such as the part `head` of `DeepLabV3Plus`.
-
-    Raises:
-        ValueError: no layer is a `Dropout`, so that every pass would be the same, and sure.
-
-    Source:
-        Gal and Ghahramani, Dropout as a Bayesian approximation (arXiv 1506.02142).
-
-    Example:
-        >>> import keras_meduda as km
-        >>> network = km.models.DeepLabV3Plus((32, 32, 3), channels=2)
-        >>> encoded = network.get_layer("encoder")(np.ones((1, 32, 32, 3), "float32"))
-        >>> passes = stochastic(network.get_layer("head"))
-        >>> bool(np.array_equal(passes(encoded), passes(encoded)))
-        False
-    """
-    if not any(isinstance(layer, layers.Dropout) for layer in head.layers):
-        raise ValueError(f"stochastic: '{head.name}' has no Dropout layer, so passes are the same.")
-
-    def call(layer, *args, **kwargs):
-        if isinstance(layer, layers.Dropout):
-            kwargs["training"] = True
-        elif isinstance(layer, layers.BatchNormalization):
-            kwargs["training"] = False
-        return layer(*args, **kwargs)
-
-    twin = keras.models.clone_model(head, clone_function=lambda layer: layer, call_function=call)
-    return keras.Model(twin.input, twin.output["logits"], name="stochastic_head")

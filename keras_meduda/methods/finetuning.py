@@ -35,7 +35,8 @@ def train_only(network, part, freeze_batch_norm=False, moving_statistics=False) 
             does not need), `"encoder"` (the rest), `"all"`, or a regular expression that is found
             in the names of the layers.
         freeze_batch_norm: whether batch norm keeps its statistics, scale and offset in the layers
-            that train as well. Default `False`.
+            that train as well, or the part, as above, where it does: `"encoder"` keeps those of a
+            pretrained one from small batches. Default `False`.
         moving_statistics: whether batch norm in frozen layers goes on adapting its statistics to
             the batches, as PyTorch's does after `requires_grad = False`; to reproduce what was
             trained that way. Default `False`.
@@ -57,19 +58,23 @@ def train_only(network, part, freeze_batch_norm=False, moving_statistics=False) 
     if freeze_batch_norm and moving_statistics:
         raise ValueError("train_only: freeze_batch_norm keeps what moving_statistics moves.")
     chosen = _layers_of(network, part)
+    everywhere = "all" if freeze_batch_norm is True else freeze_batch_norm
+    kept = _layers_of(network, everywhere) if freeze_batch_norm else []
     for layer in leaves(network):  # Keras passes a flag that stays what it is to no variable
         layer.trainable = False
         layer.trainable = True
     total = _parameters(network)
     for layer in leaves(network):
         norm = isinstance(layer, layers.BatchNormalization)
-        layer.trainable = layer in chosen and not (norm and freeze_batch_norm)
+        layer.trainable = layer in chosen and not (norm and layer in kept)
         if norm and moving_statistics and layer not in chosen:
             layer.trainable = True  # or Keras would not move them; scale and offset stay
             for variable in layer.trainable_variables:
                 variable.trainable = False
     count = _parameters(network)
-    norms = "frozen" if freeze_batch_norm else "frozen outside of it" if part != "all" else "trains"
+    norms = "frozen outside of it" if part != "all" else "trains"
+    if freeze_batch_norm:
+        norms = "frozen" if freeze_batch_norm is True else f"frozen ({freeze_batch_norm})"
     if moving_statistics and part != "all":
         norms = "frozen outside of it but for its statistics"
     print(f"{network.name}: {count:,} of {total:,} parameters train ({part}); batch norm {norms}")

@@ -1,10 +1,10 @@
 """MedDistill: a small network learns from the soft masks and embeddings of a foundation model."""
 
-import keras
 from keras import layers, ops
 
 from keras_meduda import losses
-from keras_meduda.methods.base import Method, moving_average
+from keras_meduda.methods.averaging import moving_average, teacher_of
+from keras_meduda.methods.base import Method
 from keras_meduda.models.blocks import ResizeTo
 
 TERMS = ("mask_bce", "mask_mse", "feature")
@@ -15,9 +15,11 @@ PERIODS = 50  # of a training, between which "dwa" compares the terms; the origi
 class FoundationDistillation(Method):
     """Trains a student without masks: L = w₁ BCE(z, M) + w₂ MSE(σ(z), M) + w₃ MSE(f, F) + R.
 
-    M is a teacher's soft mask of the target image, F its embedding, z and f are the student's
-    logits and features; f goes through a learnable 1×1 projection to F's width and bilinearly to
-    its grid, and both are normalised per pixel. The weights balance mask and feature level (ULWR):
+    M are a teacher's soft masks of the target image, one a class, F its embedding, z and f are the
+    student's logits and features; f goes through a learnable pointwise projection to F's width and
+    linearly to its grid, and both are normalised per pixel. Where classes exclude each other
+    softmax takes the place of σ, and what no mask claims is background. The weights balance mask
+    and feature level (ULWR):
 
     * `"original"`: from the teacher's variance σ², see `losses.ulwr_weights`, R their spread. R has
       no gradient. σ² is the variance of the mask's values, largest for a confident mask that fills
@@ -31,11 +33,12 @@ class FoundationDistillation(Method):
     source in the batch, the few images with a mask, adds the supervised loss; then the student sees
     both halves in one batch, so that its batch-norm statistics are those of both.
 
-    Heads of a deeply supervised network (`aux_…`) are averaged in the mask terms and in the
-    supervised loss.
+    Heads of a deeply supervised network (`aux_…`) are brought to the image's grid; the mask terms
+    and the supervised loss are averages over all heads.
 
     Args:
-        network: the student; it has a logit for each channel of the teacher's mask, which is one.
+        network: the student, 2D or 3D; it has a logit for each of the teacher's masks, and one for
+            the background ahead of them where classes exclude each other.
         teacher_channels: width of the embedding. Default `None`: there is none.
         ulwr: the weights, as above. Default `"original"`.
         feature_loss: `"normalised"` (default), or `"mse"` of the vectors as they are.
@@ -45,6 +48,7 @@ class FoundationDistillation(Method):
         dice: weight of one more term, 1 − Dice of σ(z) and M, which small tumours need where there
             are few steps: in BCE and MSE background outvotes them. Default 0, as published;
             `train_meddistill.py` has 1.
+        overlapping: whether the task's classes overlap, as those of one class do. Default `True`.
 
     Raises:
         ValueError: an unknown form of weights or of the feature loss, a share outside 0…1, or a
@@ -71,6 +75,7 @@ class FoundationDistillation(Method):
         refine=0.0,
         ema=0.99,
         dice=0.0,
+        overlapping=True,
         **kwargs,
     ):
         super().__init__(network, **kwargs)
@@ -95,13 +100,11 @@ class FoundationDistillation(Method):
                 "shares of 0 to 1 and a weight of 0 or more."
             )
         self.ulwr, self.feature_loss, self.refine, self.ema = ulwr, feature_loss, refine, ema
-        self.dice = dice
+        self.dice, self.overlapping, self.resize = dice, overlapping, ResizeTo(dtype="float32")
         state = {"shape": (len(self.terms),), "initializer": "zeros", "dtype": "float32"}
         if teacher_channels:
-            self.resize = ResizeTo()
             self.projection = layers.Dense(teacher_channels, name="projection")
             self.projection.build((None, network.output["features"].shape[-1]))
-        self.overlapping = True  # sigmoids, as the teacher's masks are
         if ulwr == "kendall":
             self.log_variances = self.add_weight(name="log_variances", **state)
         if ulwr == "dwa":
@@ -110,9 +113,7 @@ class FoundationDistillation(Method):
             self.last = self.add_weight(name="last", **state)
             self.before = self.add_weight(name="before", **state)
         if refine:
-            self.average = keras.models.clone_model(network)
-            self.average.set_weights(network.get_weights())
-            self.average.trainable = False
+            self.average = teacher_of(network)
 
     @property
     def trained_variables(self):
@@ -136,13 +137,12 @@ class FoundationDistillation(Method):
             image = ops.concatenate([image, batch["source"]["image"]])
         student = self.network(image, training=training)
         mask = self._refined(target)
-        if mask.shape[-1] not in (None, student["logits"].shape[-1]):  # would be broadcast
-            raise ValueError(
-                f"FoundationDistillation: '{self.network.name}' gives {student['logits'].shape[-1]}"
-                f" logits a pixel; expected {mask.shape[-1]}, the channels of the teacher's mask."
-            )
         heads = [student["logits"], *(student[k] for k in student if k.startswith("aux_"))]
-        distances = [losses.mask_distances(mask, head[:count]) for head in heads]
+        heads = [self.resize([head, image]) for head in heads]
+        weight = ops.cast(target.get("teacher_weight", 1.0), "float32")
+        distances = [
+            losses.mask_distances(mask, head[:count], self.overlapping, weight) for head in heads
+        ]
         distances = [sum(of_heads) / len(heads) for of_heads in zip(*distances, strict=True)]
         if "feature" in self.terms:
             teacher = target["teacher_features"]
@@ -154,7 +154,7 @@ class FoundationDistillation(Method):
             self._remember(ops.mean(distances, axis=0))
         outputs = {"distances": distances, "source": [head[count:] for head in heads]}
         if self.dice:
-            of_heads = [losses.dice_loss(mask, head[:count], overlapping=True) for head in heads]
+            of_heads = [losses.dice_loss(mask, head[:count], self.overlapping) for head in heads]
             outputs["dice"] = sum(of_heads) / len(heads)
         return outputs
 
@@ -171,7 +171,7 @@ class FoundationDistillation(Method):
             terms["mask_dice"] = self.dice * outputs["dice"]
         if "source" in batch:
             mask, heads = batch["source"]["mask"], outputs["source"]
-            of_heads = [losses.segmentation(mask, logits, overlapping=True) for logits in heads]
+            of_heads = [losses.segmentation(mask, head, self.overlapping) for head in heads]
             terms["segmentation"] = sum(of_heads) / len(heads)
         return terms
 
@@ -202,9 +202,19 @@ class FoundationDistillation(Method):
     def _refined(self, target):
         """The teacher's mask, on the way to what the student's average makes of the image."""
         mask = ops.cast(target["teacher"], "float32")
+        logits = self.network.output["logits"].shape[-1]
+        expected = logits if self.overlapping else logits - 1
+        if mask.shape[-1] not in (None, expected):  # would be broadcast
+            raise ValueError(
+                f"FoundationDistillation: '{self.network.name}' gives {logits} logits a pixel and "
+                f"the teacher {mask.shape[-1]} masks; expected {expected}, one for each class."
+            )
+        if not self.overlapping:
+            mask = losses.with_background(mask)
         if not self.refine:
             return mask
-        own = losses.probabilities(self.average(target["image"], training=False)["logits"], True)
+        own = self.average(target["image"], training=False)["logits"]
+        own = losses.probabilities(own, self.overlapping)
         share = self.refine * self.progress
         return (1.0 - share) * mask + share * own
 

@@ -1,10 +1,10 @@
 """KD-UDA: knowledge distillation by Kullback-Leibler divergence across a change of scanner."""
 
-import keras
 from keras import ops
 
 from keras_meduda import losses
-from keras_meduda.methods.base import Method, moving_average
+from keras_meduda.methods.averaging import moving_average, teacher_of
+from keras_meduda.methods.base import Method
 
 
 class KLDistillation(Method):
@@ -74,9 +74,7 @@ class KLDistillation(Method):
             )
         self.overlapping, self.mode, self.temperature = overlapping, mode, temperature
         self.weight, self.ramp, self.ema, self.confidence = weight, ramp, ema, confidence
-        self.teacher = keras.models.clone_model(network)
-        self.teacher.set_weights(network.get_weights())
-        self.teacher.trainable = False
+        self.teacher = teacher_of(network)
 
     def forward(self, batch, training):
         """Logits of the student on both domains, and of the teacher on the target."""

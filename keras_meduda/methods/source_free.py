@@ -1,10 +1,10 @@
 """Source-free adaptation: a finished network, unlabelled target images, nothing else."""
 
-import keras
 from keras import ops
 
 from keras_meduda import losses
-from keras_meduda.methods.base import Method, moving_average
+from keras_meduda.methods.averaging import moving_average, teacher_of
+from keras_meduda.methods.base import Method
 
 
 class SourceFree(Method):
@@ -53,9 +53,7 @@ class SourceFree(Method):
             )
         self.overlapping, self.shares, self.weight = overlapping, shares, weight
         self.ema, self.confidence = ema, confidence
-        self.teacher = keras.models.clone_model(network)
-        self.teacher.set_weights(network.get_weights())
-        self.teacher.trainable = False
+        self.teacher = teacher_of(network)
 
     def forward(self, batch, training):
         """Logits of the student on the strong view, and of the teacher on the image."""

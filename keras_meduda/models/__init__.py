@@ -4,6 +4,7 @@ from keras_meduda.models.aerunet import AERUNet
 from keras_meduda.models.deeplab import DeepLabV3Plus
 from keras_meduda.models.discriminator import Discriminator
 from keras_meduda.models.dynunet import DynUNet
+from keras_meduda.models.from_keras import from_keras
 from keras_meduda.models.ratlesnet import RatLesNetV2
 from keras_meduda.models.torch_weights import load_torch_weights
 from keras_meduda.models.unet import UNet
@@ -21,5 +22,6 @@ __all__ = [
     "UNet",
     "UNetPlusPlus",
     "UNetS5D16",
+    "from_keras",
     "load_torch_weights",
 ]

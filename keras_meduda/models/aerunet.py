@@ -4,12 +4,15 @@ import keras
 from keras import layers, ops
 
 from keras_meduda.models.blocks import CropToMatch, batch_norm, conv, max_pool
+from keras_meduda.models.checkpoints import begin
+from keras_meduda.models.encoders import encode
 from keras_meduda.models.needs import needs
 from keras_meduda.models.transposed import conv_transpose
 
 
 @needs(small={"filters": (8, 16)})
-def AERUNet(input_shape, channels, filters=(32, 64, 128, 256, 512), name="aerunet"):
+def AERUNet(input_shape, channels, filters=(32, 64, 128, 256, 512), name="aerunet",
+            backbone=None, weights=None):
     """Attention-enhanced residual U-Net, 2D or 3D by the length of `input_shape`.
 
     Residual block: y = ReLU(BN(conv3(ReLU(BN(conv3 x)))) + shortcut(x)). Spatial attention on each
@@ -23,12 +26,22 @@ def AERUNet(input_shape, channels, filters=(32, 64, 128, 256, 512), name="aerune
             the stride.
         channels: number of logit channels.
         filters: width of each level. Default `(32, 64, 128, 256, 512)`; the original has
-            `(16, 32, 64, 128, 256)` in 3D.
+            `(16, 32, 64, 128, 256)` in 3D. With a backbone the decoder's widths at strides 1, 2,
+            4…, two to five of them, each with the skip of that stride; at stride 1 it is the image.
         name: name of the model.
+        backbone: an encoder of keras.applications instead of the network's own, for pictures in
+            −1…1: one of `encoders.BACKBONES`; see `encoders.encode`. Default `None`.
+        weights: `None` (random), `"imagenet"` (the backbone's, a download), or a file of the
+            backbone in keras.applications' form or of the whole network. Default `None`.
 
     Returns:
         `keras.Model` from float32 `(batch, *spatial, in)` to `{"logits": (batch, *spatial,
         channels) float32, "features": (batch, *spatial, filters[0])}`.
+
+    Raises:
+        ValueError: what `encoders.encode` refuses, or a file of another network.
+        FileNotFoundError: no such file of weights.
+        ConnectionError: the ImageNet weights cannot be downloaded.
 
     Source:
         The reconstruction of AERUNet (KD-UDA thesis, Ashraf Ul Alam).
@@ -55,21 +68,27 @@ def AERUNet(input_shape, channels, filters=(32, 64, 128, 256, 512), name="aerune
 
     # Functional model
     image = keras.Input(input_shape, name="image")
-    x, skips = image, []
-    for width in filters[:-1]:
-        x = residual_block(x, width)
-        skips.append(x)
-        x = max_pool(rank)(x)
-    x = residual_block(x, filters[-1])
-    for width, skip in zip(reversed(filters[:-1]), reversed(skips), strict=True):
+    if backbone:
+        *skips, x = encode(image, backbone, len(filters))
+    else:
+        x, skips = image, []
+        for width in filters[:-1]:
+            x = residual_block(x, width)
+            skips.append(x)
+            x = max_pool(rank)(x)
+        x = residual_block(x, filters[-1])
+    for width, skip in reversed(list(zip(filters, skips, strict=False))):
         up = conv_transpose(width, 2, rank, strides=2)(x)
         up = CropToMatch()([up, skip])
         x = residual_block(layers.Concatenate()([attend(skip), up]), width)
+    if backbone:
+        x = CropToMatch()([x, image])
     features = layers.Identity(name="features")(x)
     logits = conv(channels, 1, rank, dtype="float32", name="logits")(features)
 
     # Config
-    return keras.Model(image, {"logits": logits, "features": features}, name=name)
+    network = keras.Model(image, {"logits": logits, "features": features}, name=name)
+    return begin(network, weights, backbone)
 
 
 @keras.saving.register_keras_serializable("keras_meduda")

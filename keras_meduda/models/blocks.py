@@ -34,14 +34,14 @@ def check_rank(network, input_shape, rank):
         )
 
 
-def batch_norm(name=None):
+def batch_norm(name=None, epsilon=1e-5):
     """Batch normalisation as in PyTorch (ε 1e-5, momentum 0.9), synchronised over replicas.
 
     Synchronised statistics make two workers equal one at the same global batch; that argument
     exists on the TensorFlow backend only.
     """
     return BatchNormalization(
-        epsilon=1e-5, momentum=0.9, name=name, synchronized=_synchronized()
+        epsilon=epsilon, momentum=0.9, name=name, synchronized=_synchronized()
     )
 
 
@@ -78,6 +78,12 @@ def kaiming_normal(mode="fan_in"):
     A function, not a constant: layers that share one initialiser object start out equal.
     """
     return keras.initializers.VarianceScaling(2.0, mode, "untruncated_normal")
+
+
+@keras.saving.register_keras_serializable("keras_meduda")
+def gelu(x):
+    """x·Φ(x) through erf: TensorFlow's goes through erfc, which ONNX lacks."""
+    return 0.5 * x * (1.0 + ops.erf(x / math.sqrt(2.0)))
 
 
 def instance_norm(affine=True, name=None):

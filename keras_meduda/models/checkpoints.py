@@ -1,13 +1,67 @@
 """The weights a network begins with: from a file that fits, or none of them."""
 
+import hashlib
+import itertools
 import tempfile
 import zipfile
 from pathlib import Path
 
 import h5py
 import keras
+import numpy as np
 
-from keras_meduda.models import torch_weights
+from keras_meduda.models import encoders, torch_weights
+
+
+def begin(network, weights, backbone=None, transfer=encoders.transfer):
+    """Sets the weights that the argument `weights` of a builder names, all of them or none.
+
+    Args:
+        network: a `keras.Model`, random as yet.
+        weights: `None` leaves it so; `"imagenet"` downloads the encoder's weights; a path is that
+            of a file of the encoder in keras.applications' form (without its top; `.weights.h5`,
+            `.keras`, or the `.h5` that Keras downloads) or of whatever `load_checkpoint` takes.
+        backbone: name of the network's encoder, where it has one.
+        transfer: copies a keras.applications network into `network`.
+
+    Returns:
+        The network; `network.start` says which weights it begins with: their name and the SHA-256
+        of their file, `None` where they are random.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file of another network, whose first weights that do not fit are named, or a
+            damaged one; `"imagenet"` without a backbone.
+        ConnectionError: ImageNet's weights cannot be downloaded.
+    """
+    network.start = None
+    if weights is None:
+        return network
+    if weights == "imagenet":
+        if not backbone:
+            raise ValueError(
+                "received weights='imagenet', expected backbone= as well, one of "
+                f"{', '.join(encoders.BACKBONES)}"
+            )
+        transfer(network, encoders.application(backbone, "imagenet"))
+        network.start = f"imagenet, {backbone} of Keras {keras.__version__}"
+        return network
+    try:
+        load_checkpoint(network, weights)
+    except ValueError as of_network:
+        if not backbone:
+            raise
+        original = encoders.application(backbone)
+        try:
+            load_checkpoint(original, weights)
+        except ValueError as of_encoder:
+            if str(of_encoder) == str(of_network):  # no weights at all
+                raise
+            raise ValueError(f"{of_encoder}\n{of_network}") from None
+        transfer(network, original)
+    file = _file(weights)
+    network.start = f"{file.name}, SHA-256 {hashlib.sha256(file.read_bytes()).hexdigest()}"
+    return network
 
 
 def load_checkpoint(network, path) -> None:
@@ -30,7 +84,7 @@ def load_checkpoint(network, path) -> None:
         >>> a.save_weights(path)
         >>> load_checkpoint(b, path)
     """
-    path = Path(path) / "network.keras" if Path(path).is_dir() else Path(path)
+    path = _file(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint.")
     if path.suffix not in (".keras", ".h5"):
@@ -39,6 +93,9 @@ def load_checkpoint(network, path) -> None:
             torch_weights.load_torch_weights(network, state)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
+        return
+    if _is_legacy(path):
+        _load_legacy(network, path)
         return
     with tempfile.TemporaryDirectory() as folder:
         received, expected = Path(folder, "received.weights.h5"), Path(folder, "own.weights.h5")
@@ -59,6 +116,60 @@ def load_checkpoint(network, path) -> None:
         network.load_weights(received)
 
 
+def _file(path):
+    """The file itself, of a run folder that of its network."""
+    return Path(path) / "network.keras" if Path(path).is_dir() else Path(path)
+
+
+def _is_legacy(path):
+    """Whether the file lists each layer's weights, as those that Keras downloads do."""
+    if not h5py.is_hdf5(path):
+        return False
+    try:
+        with h5py.File(path) as file:
+            return bool({"layer_names", "model_weights"} & {*file.attrs, *file})
+    except OSError as error:
+        raise _damaged(path, error) from error
+
+
+def _load_legacy(network, path):
+    """Sets all weights from such a file, whose layers come in the network's order."""
+    with h5py.File(path) as file:
+        group = file.get("model_weights", file)
+        given = [
+            (name, group[layer][name][()])
+            for layer in np.asarray(group.attrs["layer_names"]).astype(str)
+            for name in np.asarray(group[layer].attrs["weight_names"]).astype(str)
+        ]
+    weights = [weight for layer in network.layers for weight in layer.weights]
+    found = [(name, value.shape) for name, value in given]
+    wanted = [(weight.path, tuple(weight.shape)) for weight in weights]
+    nothing = "nothing", "nothing"
+    lines = [
+        f"{other[0] if own is nothing else own[0]}: received {other[1]}, expected {own[1]}"
+        for own, other in itertools.zip_longest(wanted, found, fillvalue=nothing)
+        if own[1] != other[1]
+    ]
+    if lines:
+        raise ValueError(f"{path}: {_listed(network, lines)}")
+    for weight, (_, value) in zip(weights, given, strict=True):
+        weight.assign(value)
+
+
+def _listed(network, lines):
+    return (
+        f"{len(lines)} of its weights do not fit '{network.name}', which stays as it is:\n  "
+        + "\n  ".join(lines[:5])
+    )
+
+
+def _damaged(path, error):
+    return ValueError(
+        f"{path}: expected weights that Keras saved, but {error}; a file whose download broke off "
+        "has to be fetched again."
+    )
+
+
 def _mismatches(network, found, wanted, folder):
     """What of a checkpoint does not fit, in the order and by the names of the network's layers."""
     twin = keras.models.clone_model(network)  # whose weights hold their number, to tell the names
@@ -73,12 +184,9 @@ def _mismatches(network, found, wanted, folder):
     lines = [
         f"{paths.get(key, key)}: received {found.get(key, 'nothing')}, "
         f"expected {wanted.get(key, 'nothing')}"
-        for key in wrong[:5]
+        for key in wrong
     ]
-    return (
-        f"{len(wrong)} of its weights do not fit '{network.name}', which stays as it is:\n  "
-        + "\n  ".join(lines)
-    )
+    return _listed(network, lines)
 
 
 def _shapes(file, path):
@@ -86,7 +194,7 @@ def _shapes(file, path):
     try:
         return _visit(file, lambda entry: entry.shape)
     except OSError as error:
-        raise ValueError(f"{path}: expected weights that Keras saved, but {error}") from error
+        raise _damaged(path, error) from error
 
 
 def _visit(file, read):

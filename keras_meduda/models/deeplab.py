@@ -1,14 +1,20 @@
 """DeepLabV3+ with a boundary branch: the segmentation network of BEAL and UDA_CLR."""
 
-import os
-
 import keras
+import numpy as np
 from keras import layers
 
-from keras_meduda.models.blocks import ResizeTo, batch_norm, check_rank, conv, kaiming_normal
+from keras_meduda.models import encoders
+from keras_meduda.models.blocks import (
+    CropToMatch,
+    ResizeTo,
+    batch_norm,
+    check_rank,
+    conv,
+    kaiming_normal,
+)
+from keras_meduda.models.checkpoints import begin
 from keras_meduda.models.needs import needs
-
-BACKBONES = ("mobilenetv2", "resnet50")
 
 
 @needs(ranks=(2,))
@@ -28,10 +34,13 @@ def DeepLabV3Plus(input_shape, channels, backbone="mobilenetv2", boundary=True, 
         input_shape: `(height, width, image channels)`; the spatial sizes may be `None` and need
             not divide the stride.
         channels: number of logit channels.
-        backbone: `"mobilenetv2"` (5.8 M parameters, as published) or `"resnet50"`.
+        backbone: `"mobilenetv2"` (5.8 M parameters, as published), `"resnet50"`, or without atrous
+            stages `"efficientnetv2b0"` or `"convnexttiny"`, cut at stride 16 (`encoders.encode`).
         boundary: whether there is a boundary branch. Default `True`.
-        weights: `None` (Kaiming normal), `"imagenet"` (the backbone's, from keras.applications) or
-            the path of a `.weights.h5` file of this network.
+        weights: `None` (random), `"imagenet"` (the backbone's, a download), or a file of the
+            backbone in keras.applications' form or of this network. Of images without three
+            channels each counts as a grey picture: the first convolution is summed over the
+            colours and shared out. Default `None`.
         name: name of the model.
 
     Returns:
@@ -42,10 +51,9 @@ def DeepLabV3Plus(input_shape, channels, backbone="mobilenetv2", boundary=True, 
         `"boundary_low"`.
 
     Raises:
-        ValueError: for a backbone of another name, an `input_shape` that is not of pictures, or
-            ImageNet weights for images without three channels.
-        FileNotFoundError: when `weights` names a file that is not there.
-        ConnectionError: when the ImageNet weights cannot be downloaded.
+        ValueError: a backbone of another name, a volume, or a file of another network.
+        FileNotFoundError: no such file of weights.
+        ConnectionError: the ImageNet weights cannot be downloaded.
 
     Source:
         UDA_CLR (arXiv 2207.03684) after BEAL (arXiv 1906.11143) and DeepLabV3+ (arXiv
@@ -56,15 +64,8 @@ def DeepLabV3Plus(input_shape, channels, backbone="mobilenetv2", boundary=True, 
         5848489
     """
     check_rank("DeepLabV3Plus", input_shape, 2)
-    if backbone not in BACKBONES:
-        raise ValueError(f"DeepLabV3Plus: backbone is one of {', '.join(BACKBONES)}; "
-                         f"received {backbone!r}")
-    if weights == "imagenet" and input_shape[-1] != 3:
-        raise ValueError("DeepLabV3Plus: ImageNet weights are for images of 3 channels; "
-                         f"received {input_shape[-1]}")
-    if weights not in (None, "imagenet") and not os.path.exists(weights):
-        raise FileNotFoundError("DeepLabV3Plus: weights is None, 'imagenet' or the path of a "
-                                f".weights.h5 file; no file {str(weights)!r}")
+    encoders.check(backbone, input_shape)
+    atrous = {"mobilenetv2": mobilenetv2, "resnet50": resnet50}.get(backbone)
 
     # Layers
     def conv_norm_relu(x, width, size, names, dilation=1):
@@ -98,11 +99,16 @@ def DeepLabV3Plus(input_shape, channels, backbone="mobilenetv2", boundary=True, 
         return conv(width, 1, 2, kernel_initializer=kaiming_normal(), dtype="float32", name=name)(x)
 
     def full_size(logits, image):
-        return ResizeTo(align_corners=True, dtype="float32")([logits, image])
+        whole = image if atrous else encoders.PadToMultiple(16)(image)
+        logits = ResizeTo(align_corners=True, dtype="float32")([logits, whole])
+        return logits if atrous else CropToMatch(dtype="float32")([logits, image])
 
     # Functional model
     image = keras.Input(input_shape, name="image")
-    low_level, high_level = mobilenetv2(image) if backbone == "mobilenetv2" else resnet50(image)
+    if atrous:
+        low_level, high_level = atrous(image)
+    else:
+        _, _, low_level, _, high_level = encoders.encode(image, backbone, levels=4)
     encoder = keras.Model(image, {"image": image, "low_level": low_level,
                                   "pyramid": atrous_pyramid(high_level)}, name="encoder")
 
@@ -123,11 +129,7 @@ def DeepLabV3Plus(input_shape, channels, backbone="mobilenetv2", boundary=True, 
 
     # Config
     network = keras.Model(image, head(encoder(image)), name=name)
-    if weights == "imagenet":
-        load_imagenet(network, backbone)
-    elif weights is not None:
-        network.load_weights(weights)
-    return network
+    return begin(network, weights, backbone, transfer_backbone if atrous else encoders.transfer)
 
 
 def mobilenetv2(image):
@@ -199,25 +201,13 @@ def resnet50(image):
     return adapted.get_layer("backbone.conv2_block3_out").output, adapted.output
 
 
-def load_imagenet(network, backbone):
-    """Downloads the backbone's ImageNet weights and puts them into the network."""
-    build = {"mobilenetv2": keras.applications.MobileNetV2,
-             "resnet50": keras.applications.ResNet50}[backbone]
-    try:
-        application = build(include_top=False, weights="imagenet", input_shape=(224, 224, 3))
-    except Exception as error:  # Keras raises a bare Exception when a download fails
-        raise ConnectionError(
-            f"DeepLabV3Plus: the ImageNet weights of {backbone} could not be downloaded ({error}); "
-            "pass weights=None or the path of a .weights.h5 file") from error
-    transfer_backbone(network, application)
-
-
 def transfer_backbone(network, application):
     """Copies a keras.applications network into the backbone; both list their layers in one order.
 
     Their batch norm divides by √(σ² + ε) with another ε than ours: the difference goes into σ².
     ResNet-50 was trained on BGR minus the mean colour, at 0…255: its first convolution takes that
-    over, exactly so but for the image border, which is padded with mid-grey instead.
+    over, exactly so but for the image border, which is padded with mid-grey instead. Of images
+    without three channels each reads its share of the sum over the colours.
     """
     ours = [layer for layer in network.get_layer("encoder").layers
             if layer.weights and layer.name.startswith("backbone.")]
@@ -232,4 +222,7 @@ def transfer_backbone(network, application):
             mean_bgr = [103.939, 116.779, 123.68]
             bias = bias + ((127.5 - kernel.dtype.type(mean_bgr)) @ kernel.sum(axis=(0, 1)))
             values = [127.5 * kernel[:, :, ::-1], bias]
+        if layer is ours[0] and (channels := layer.kernel.shape[2]) != 3:
+            kernel = values[0].sum(axis=2, keepdims=True) / channels
+            values[0] = np.repeat(kernel, channels, axis=2)
         layer.set_weights(values)

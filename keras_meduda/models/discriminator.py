@@ -20,7 +20,7 @@ def Discriminator(in_channels, rank=2, name="discriminator"):
 
     Returns:
         `keras.Model` from float32 `(batch, *spatial, in_channels)` to domain logits `(batch,
-        ~spatial / 32 + 1, 1)`.
+        *sizes, 1)`, each size about n / 32 + 1.
 
     Source:
         BEAL (arXiv 1906.11143) and UDA_CLR (arXiv 2207.03684), which are 2D.

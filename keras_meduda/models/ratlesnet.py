@@ -21,6 +21,9 @@ def RatLesNetV2(input_shape, channels, name="ratlesnetv2"):
     Block: y = x + f(f(x)), f(x) = conv3(BN(ReLU(x))); bottleneck: conv1(BN(ReLU(x))), the ReLU
     before the norm. Every decoder level reads [up(bottleneck(x)), skip].
 
+    Odd sizes, as in the original: max pooling keeps the last plane (9 → 5), upsampling interpolates
+    to the size of the skip connection.
+
     Args:
         input_shape: `(slices, rows, columns, image channels)`, slices first as in the published
             weights; spatial sizes may be `None` and need not divide the stride.

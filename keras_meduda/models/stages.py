@@ -23,7 +23,7 @@ def leaves(network):
 def head_layers(network) -> set:
     """The layers that `"features"` does not need: the classifier and any auxiliary head."""
     last = _last_model(network)
-    return set(last.layers) - _needed_by(last, last.output["features"])
+    return set(leaves(last)) - _needed_by(last, last.output["features"])
 
 
 def encoder_layers(network) -> set:
@@ -60,10 +60,10 @@ def set_precision(network, precision):
 
 
 def _last_model(network):
-    """The network itself, or the last of those that it is made of (DeepLabV3+ is of two)."""
+    """The network itself, or the part of it that gives the logits (DeepLabV3+ is of two)."""
     models = [layer for layer in network.layers if isinstance(layer, keras.Model)]
-    return models[-1] if models else network
+    return next((m for m in models if isinstance(m.output, dict) and "logits" in m.output), network)
 
 
 def _needed_by(network, tensor):
-    return set(keras.Model(network.inputs, tensor).layers)
+    return set(leaves(keras.Model(network.inputs, tensor)))

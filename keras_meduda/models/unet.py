@@ -11,13 +11,15 @@ from keras_meduda.models.blocks import (
     padded_conv,
     per_axis,
 )
+from keras_meduda.models.checkpoints import begin
+from keras_meduda.models.encoders import encode
 from keras_meduda.models.needs import needs
 from keras_meduda.models.transposed import conv_transpose
 
 
 @needs(small={"filters": (8, 16, 32)})
 def UNet(input_shape, channels, filters=(16, 32, 64, 128, 256), strides=None, res_units=2,
-         norm="batch", name="unet"):
+         norm="batch", name="unet", backbone=None, weights=None):
     """U-Net with strided convolutions and residual units, 2D or 3D by the length of `input_shape`.
 
     Residual unit: y = f(x) + r(x), with f = (conv3, norm, PReLU) × `res_units`, strided in its
@@ -32,22 +34,32 @@ def UNet(input_shape, channels, filters=(16, 32, 64, 128, 256), strides=None, re
         input_shape: `(*spatial, image channels)`; spatial sizes may be `None` and need not divide
             the strides.
         channels: number of logit channels.
-        filters: width of each level. Default `(16, 32, 64, 128, 256)`.
+        filters: width of each level. Default `(16, 32, 64, 128, 256)`. With a backbone the
+            decoder's widths at strides 1, 2, 4…, two to five of them, each with the skip of that
+            stride; at stride 1 it is the image.
         strides: for every level but the last 1 or 2, or one such number per axis. Default 2
             everywhere.
         res_units: convolutions in a residual unit; 0 for plain convolutions. Default 2.
         norm: `"batch"` or `"instance"` (without scale and offset). Default `"batch"`.
         name: name of the model.
+        backbone: an encoder of keras.applications instead of the network's own, for pictures in
+            −1…1: one of `encoders.BACKBONES`; see `encoders.encode`. Default `None`.
+        weights: `None` (random), `"imagenet"` (the backbone's, a download), or a file of the
+            backbone in keras.applications' form or of the whole network. Default `None`.
 
     Returns:
         `keras.Model` from float32 `(batch, *spatial, in)` to `{"logits": (batch, *spatial,
         channels) float32, "features": (batch, *spatial / strides[0], 2 · filters[0])}`. The whole
         topmost decoder level is only `channels` wide, so it counts as the classifier, and the
-        features are what it reads: the topmost skip and all that lies below it.
+        features are what it reads: the topmost skip and all that lies below it. With a backbone
+        the features are the topmost decoder level, `(batch, height, width, filters[0])`.
 
     Raises:
         ValueError: `strides` does not fit `filters` or holds others than 1 and 2, or `norm` is
-            neither of the two.
+            neither of the two; strides with a backbone, which has its own; what
+            `encoders.encode` refuses, or a file of another network.
+        FileNotFoundError: no such file of weights.
+        ConnectionError: the ImageNet weights cannot be downloaded.
 
     Source:
         Kerfoot et al. 2018, "Left-Ventricle Quantification Using Residual U-Net"; MONAI's `UNet`,
@@ -58,6 +70,9 @@ def UNet(input_shape, channels, filters=(16, 32, 64, 128, 256), strides=None, re
         24737
     """
     rank = len(input_shape) - 1
+    if backbone and strides:
+        raise ValueError(f"received strides={strides} with backbone={backbone!r}, expected None: a "
+                         "backbone has strides of its own")
     strides = [per_axis(stride, rank) for stride in strides or (2,) * (len(filters) - 1)]
     if len(strides) != len(filters) - 1 or not set().union(*strides) <= {1, 2}:
         raise ValueError(f"received strides={strides} for {len(filters)} filters, expected "
@@ -120,12 +135,24 @@ def UNet(input_shape, channels, filters=(16, 32, 64, 128, 256), strides=None, re
         joined = layers.Concatenate()([skip, below])
         return decode(joined, x, filters[index - 1], strides[index], f"{key}.2")
 
+    def rise(x, skip, width, key):
+        x = norm_and_activation(upsample(x, skip, width, (2, 2), f"{key}.0"), f"{key}.0")
+        return unit(layers.Concatenate()([skip, x]), width, (1, 1), f"{key}.1")
+
     # Functional model
     image = keras.Input(input_shape, name="image")
-    skip = unit(image, filters[0], strides[0], "model.0")
-    below = level(skip, 1, "model.1.submodule")
-    features = layers.Concatenate(name="features")([skip, below])
-    logits = classify(features, image, "model.2")
+    if backbone:
+        *skips, x = encode(image, backbone, len(filters))
+        for stage in reversed(range(len(filters))):
+            x = rise(x, skips[stage], filters[stage], f"decoder.{stage}")
+        features = layers.Identity(name="features")(CropToMatch()([x, image]))
+        logits = conv(channels, 1, 2, dtype="float32", name="logits")(features)
+    else:
+        skip = unit(image, filters[0], strides[0], "model.0")
+        below = level(skip, 1, "model.1.submodule")
+        features = layers.Concatenate(name="features")([skip, below])
+        logits = classify(features, image, "model.2")
 
     # Config
-    return keras.Model(image, {"logits": logits, "features": features}, name=name)
+    network = keras.Model(image, {"logits": logits, "features": features}, name=name)
+    return begin(network, weights, backbone)

@@ -3,13 +3,15 @@
 import keras
 from keras import layers
 
-from keras_meduda.models.blocks import ResizeTo, batch_norm, conv, max_pool
+from keras_meduda.models.blocks import CropToMatch, ResizeTo, batch_norm, conv, max_pool
+from keras_meduda.models.checkpoints import begin
+from keras_meduda.models.encoders import encode
 from keras_meduda.models.needs import needs
 
 
 @needs(small={"filters": (8, 16)})
 def UNetPlusPlus(input_shape, channels, filters=(32, 64, 128, 256, 512), deep_supervision=False,
-                 name="unetplusplus"):
+                 name="unetplusplus", backbone=None, weights=None):
     """Nested U-Net with linear upsampling, 2D or 3D by the length of `input_shape`.
 
     Node: X^{i,j} = H([X^{i,0}, …, X^{i,j−1}, up(X^{i+1,j−1})]), H = (conv3, BN, ReLU) twice;
@@ -22,10 +24,16 @@ def UNetPlusPlus(input_shape, channels, filters=(32, 64, 128, 256, 512), deep_su
         input_shape: `(*spatial, image channels)`; spatial sizes may be `None`, need not divide the
             stride, and are at least the stride, 2^(levels − 1): 16 by default.
         channels: number of logit channels.
-        filters: width of each level. Default `(32, 64, 128, 256, 512)`.
+        filters: width of each level. Default `(32, 64, 128, 256, 512)`. With a backbone the widths
+            at strides 1, 2, 4…, two to five of them, of the nodes X^{i,j} with j > 0; X^{i,0} is
+            the backbone's feature at stride 2^i, at stride 1 the image.
         deep_supervision: whether every X^{0,j} has a head of its own. Default `False`. See `prune`
             and `mean_of_heads` for what is deployed.
         name: name of the model.
+        backbone: an encoder of keras.applications instead of the network's own, for pictures in
+            −1…1: one of `encoders.BACKBONES`; see `encoders.encode`. Default `None`.
+        weights: `None` (random), `"imagenet"` (the backbone's, a download), or a file of the
+            backbone in keras.applications' form or of the whole network. Default `None`.
 
     Returns:
         `keras.Model` from float32 `(batch, *spatial, in)` to `{"logits": (batch, *spatial,
@@ -33,7 +41,10 @@ def UNetPlusPlus(input_shape, channels, filters=(32, 64, 128, 256, 512), deep_su
         the logits `"aux_1"`, `"aux_2"`… of X^{0,1}, X^{0,2}… at the same size.
 
     Raises:
-        ValueError: a spatial size below the stride.
+        ValueError: a spatial size below the stride, where there is no backbone; what
+            `encoders.encode` refuses, or a file of another network.
+        FileNotFoundError: no such file of weights.
+        ConnectionError: the ImageNet weights cannot be downloaded.
 
     Source:
         UNet++ (Zhou et al. 2018, arXiv 1807.10165), the student of MedDistill. Layers carry the
@@ -44,7 +55,7 @@ def UNetPlusPlus(input_shape, channels, filters=(32, 64, 128, 256, 512), deep_su
         9170625
     """
     rank, stride = len(input_shape) - 1, 2 ** (len(filters) - 1)
-    if any(size is not None and size < stride for size in input_shape[:-1]):
+    if not backbone and any(n is not None and n < stride for n in input_shape[:-1]):
         raise ValueError(f"UNetPlusPlus: received input_shape={tuple(input_shape)} for "
                          f"{len(filters)} filters, expected sizes of {stride} or more")
 
@@ -60,16 +71,18 @@ def UNetPlusPlus(input_shape, channels, filters=(32, 64, 128, 256, 512), deep_su
 
     # Functional model
     x = image = keras.Input(input_shape, name="image")
-    column = []
-    for i, width in enumerate(filters):
+    column = encode(image, backbone, len(filters)) if backbone else []
+    for i, width in enumerate([] if backbone else filters):
         x = node(x if i == 0 else max_pool(rank, partial=False)(x), width, f"conv{i}_0")
         column.append(x)
     rows = [[x] for x in column]
-    for j in range(1, len(filters)):
-        for i in range(len(filters) - j):
+    for j in range(1, len(column)):
+        for i in range(len(column) - j):
             up = ResizeTo()([rows[i + 1][j - 1], rows[i][0]])
             x = layers.Concatenate()([*rows[i], up])
             rows[i].append(node(x, filters[i], f"conv{i}_{j}"))
+    if backbone:
+        rows[0] = [CropToMatch()([x, image]) for x in rows[0]]
     features = layers.Identity(name="features")(rows[0][-1])
     outputs = {"logits": head(features, "finalconv"), "features": features}
     if deep_supervision:
@@ -77,7 +90,7 @@ def UNetPlusPlus(input_shape, channels, filters=(32, 64, 128, 256, 512), deep_su
             outputs[f"aux_{j}"] = head(x, f"aux_{j}")
 
     # Config
-    return keras.Model(image, outputs, name=name)
+    return begin(keras.Model(image, outputs, name=name), weights, backbone)
 
 
 def prune(network, depth):

@@ -5,7 +5,7 @@ import math
 import keras
 from keras import layers, ops
 
-from keras_meduda.models.blocks import conv, instance_block
+from keras_meduda.models.blocks import conv, gelu, instance_block
 from keras_meduda.models.needs import needs
 from keras_meduda.models.transposed import conv_transpose
 
@@ -67,9 +67,6 @@ def UNETR(input_shape, channels, feature_size=16, hidden=768, mlp=3072, heads=12
         split = layers.Reshape((tokens, heads, hidden // heads))
         mixed = ops.dot_product_attention(*(split(part) for part in ops.split(qkv, 3, axis=-1)))
         return layers.Dense(hidden, name=f"{key}.out_proj")(layers.Reshape((tokens, hidden))(mixed))
-
-    def gelu(x):  # through erf: TensorFlow's goes through erfc, which ONNX lacks
-        return 0.5 * x * (1.0 + ops.erf(x / math.sqrt(2.0)))
 
     def transformer_block(x, key):
         x = layers.Add()([x, attend(norm(x, f"{key}.norm1"), f"{key}.attn")])

@@ -35,6 +35,8 @@ def recipe(flags, data):
     from keras_meduda.experiment.networks import builder_of
 
     rank = 3 if are_volumes(data.parts["source"]) else 2
-    filters = flags.filters if flags.network == "AERUNet" else None
-    network = builder_of(flags.network, rank, flags.smoke, filters=filters)
+    network = builder_of(
+        flags.network, rank, flags.smoke, backbone=flags.backbone, weights=flags.weights,
+        filters=flags.filters if flags.network == "AERUNet" else None,
+    )  # fmt: skip
     return replace(aerunet_kd.recipe(flags, data), network=network)

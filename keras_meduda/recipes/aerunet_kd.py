@@ -74,7 +74,12 @@ def recipe(flags, data):
     )
     return Recipe(
         title=f"Adaptation: {data.route}",
-        network=partial(km.models.AERUNet, filters=(8, 16) if flags.smoke else flags.filters),
+        network=partial(
+            km.models.AERUNet,
+            filters=(8, 16) if flags.smoke else flags.filters,
+            backbone=flags.backbone,
+            weights=flags.weights,
+        ),
         stages=flags.stages(alone, adapted),
         **flags.settings(grid),
     )

@@ -25,8 +25,8 @@ class Flags(GridFlags, ShiftFlags):
     """Any method on any network."""
 
     method: Literal[
-        "supervised", "kl_distillation", "category_regularization", "beal", "posal",
-        "mean_teacher", "foundation_distillation",
+        "supervised", "kl_distillation", "masked_consistency", "category_regularization", "beal",
+        "posal", "mean_teacher", "foundation_distillation",
     ]  # fmt: skip
     """How the network is adapted; supervised: not at all."""
     network: str
@@ -53,7 +53,10 @@ def recipe(flags, data):
     from keras_meduda.recipes import uda_clr
 
     rank = 3 if are_volumes(data.parts["source"]) else 2
-    build = builder_of(flags.network, rank, flags.smoke, filters=flags.filters)
+    build = builder_of(
+        flags.network, rank, flags.smoke, filters=flags.filters, backbone=flags.backbone,
+        weights=flags.weights,
+    )  # fmt: skip
     grid = flags.grid(data, build.func.needs, normalise="zero_one", intensity=("clahe",))
     alone = Stage(supervised, compile=adam(flags.learning_rate))
     settings = flags.settings(grid)
@@ -96,8 +99,12 @@ def _method(name, network, batches):
     overlapping = batches.task.overlapping
     if name == "kl_distillation":
         return km.methods.KLDistillation(network, overlapping, mode="strong", ema=0.99)
+    if name == "masked_consistency":
+        return km.methods.MaskedConsistency(network, overlapping)
     if name == "foundation_distillation":
         teacher = batches.target.teacher
         width = teacher.feature_shape[-1] if teacher.features else None
-        return km.methods.FoundationDistillation(network, width, dice=1.0)
+        return km.methods.FoundationDistillation(
+            network, width, dice=1.0, overlapping=overlapping
+        )
     return km.methods.CategoryRegularization(network, overlapping, **regularisation()[name])

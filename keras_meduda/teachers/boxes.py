@@ -14,6 +14,7 @@ import pandas as pd
 from keras_meduda.data._cv2 import cv2
 from keras_meduda.data.cases import split_together
 from keras_meduda.data.checks import check_grid
+from keras_meduda.data.files import each
 from keras_meduda.data.io import DataError, Problem, read_image, read_mask, replacing, write_picture
 from keras_meduda.progress import track
 
@@ -77,6 +78,48 @@ def boxes_from_masks(cases: pd.DataFrame, task, jitter: int = 0, seed: int = 0) 
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+def sure_or_best(boxes: pd.DataFrame, confidence: float) -> pd.DataFrame:
+    """Boxes of at least this score, and of cases without one the best that there is.
+
+    Example:
+        >>> boxes = [("a", 1, 1, 5, 5, 0.9), ("a", 7, 7, 9, 9, 0.2), ("b", 1, 1, 5, 5, 0.1)]
+        >>> sure_or_best(pd.DataFrame(boxes, columns=COLUMNS), 0.5)["score"].tolist()
+        [0.9, 0.1]
+    """
+    best = boxes.groupby("case")["score"].transform("max")
+    first = boxes["score"].eq(best) & ~boxes.duplicated(["case", "score"])
+    return boxes[boxes["score"].ge(confidence) | first].reset_index(drop=True)
+
+
+def boxes_from_probabilities(cases: pd.DataFrame, probabilities, task) -> pd.DataFrame:
+    """Boxes around what a student finds, for a second round with its own prompts.
+
+    Args:
+        cases: a case table.
+        probabilities: of each case, `(H, W, channels)`, as `predict_all` gives them.
+        task: of the student; a box goes around any class.
+
+    Returns:
+        A box table; the score is the mean probability of the pixels that the box was drawn around.
+
+    Example:
+        >>> from keras_meduda.data.cases import case_table
+        >>> from keras_meduda.task import Task
+        >>> p = np.zeros((20, 20, 1))
+        >>> p[5:9, 4:12] = 0.75
+        >>> cases = case_table([{"case": "a", "image": "a.png"}])
+        >>> boxes_from_probabilities(cases, [p], Task(("t",), True)).to_numpy().tolist()
+        [['a', 4, 5, 12, 9, 0.75]]
+    """
+    rows = []
+    for case, p in zip(cases["case"], probabilities, strict=True):
+        foreground = p.max(axis=-1) if task.overlapping else 1 - p[..., 0]
+        for x0, y0, x1, y1 in boxes_of(foreground > 0.5).tolist():
+            inside = foreground[y0:y1, x0:x1]
+            rows.append((case, x0, y0, x1, y1, float(inside[inside > 0.5].mean())))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
 def write_boxes(boxes: pd.DataFrame, path) -> None:
     """Writes a box table, with two decimals, in one step or not at all; `roi.read_boxes` reads it.
 
@@ -92,7 +135,7 @@ def write_boxes(boxes: pd.DataFrame, path) -> None:
 
 
 def boxes_by_case(boxes: pd.DataFrame, cases: pd.DataFrame, where="boxes") -> dict:
-    """The boxes of each case, `{case: (n, 4) float32}`, checked against its image.
+    """Corners and score of each case's boxes, `{case: (n, 5) float32}`, checked with its image.
 
     Args:
         boxes: a box table; rows of other cases are left out.
@@ -104,29 +147,28 @@ def boxes_by_case(boxes: pd.DataFrame, cases: pd.DataFrame, where="boxes") -> di
             of the cases; names that two domains share.
     """
     check_names(cases)
-    found, problems = {}, []
     groups = dict(list(boxes.groupby("case", sort=False)))
-    for case in cases.itertuples():
-        corners = groups[case.case][CORNERS].to_numpy("float32") if case.case in groups else ()
-        found[case.case] = np.reshape(corners, (-1, 4)).astype("float32")
-        if not len(corners):
-            continue
+
+    def of_case(case):
+        if case.case not in groups:
+            return np.zeros((0, 5), "float32")
+        scored = groups[case.case][[*CORNERS, "score"]].to_numpy("float32")
         height, width = read_image(case.image).array.shape[:2]
-        for x0, y0, x1, y1 in found[case.case].tolist():
-            if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
-                problems.append(
-                    Problem(
-                        where,
-                        f"the box {x0:g} {y0:g} {x1:g} {y1:g} of {case.case!r}",
-                        f"0 ≤ x0 < x1 ≤ {width} and 0 ≤ y0 < y1 ≤ {height}, pixels of {case.image}",
-                    )
-                )
+        within = f"0 ≤ x0 < x1 ≤ {width} and 0 ≤ y0 < y1 ≤ {height}, pixels of {case.image}"
+        problems = [
+            Problem(where, f"the box {x0:g} {y0:g} {x1:g} {y1:g} of {case.case!r}", within)
+            for x0, y0, x1, y1, _ in scored.tolist()
+            if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height)
+        ]
+        if problems:
+            raise DataError(*problems)
+        return scored
+
+    found = dict(zip(cases["case"], each(of_case, list(cases.itertuples()), "boxes"), strict=True))
     if not any(map(len, found.values())):
-        problems.append(
+        raise DataError(
             Problem(where, f"no box of any of {len(cases)} cases", "names as in the case table")
         )
-    if problems:
-        raise DataError(*problems)
     return found
 
 

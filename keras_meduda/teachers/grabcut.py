@@ -4,7 +4,7 @@ import numpy as np
 
 from keras_meduda.data._cv2 import cv2
 from keras_meduda.teachers.boxes import as_rgb
-from keras_meduda.teachers.targets import Failure, Target, Teacher, merge, self_agreement
+from keras_meduda.teachers.targets import Failure, Teacher, of_boxes, self_agreement
 
 ITERATIONS = 3  # more change nothing that could be measured
 MARGIN = 2  # pixels around the box that may still be foreground
@@ -23,7 +23,7 @@ def grabcut() -> Teacher:
         >>> bool(target.probability[15, 17] > 0.9 > 0.1 > target.probability[2, 2])
         True
     """
-    return Teacher("grabcut", f"1, OpenCV {cv2.__version__}", _teach)
+    return of_boxes("grabcut", f"1, OpenCV {cv2.__version__}", _segment)
 
 
 def soft_mask(image, box) -> np.ndarray:
@@ -83,10 +83,10 @@ def soft_mask(image, box) -> np.ndarray:
     return cv2.GaussianBlur(probability, (0, 0), 1.0)
 
 
-def _teach(image, boxes) -> Target:
+def _segment(image, boxes):
     rgb = as_rgb(image)
     maps = np.stack([soft_mask(rgb, box) for box in boxes.tolist()])
-    return merge(maps, [self_agreement(p) for p in maps], rgb.shape[:2])
+    return maps, [self_agreement(p) for p in maps], None
 
 
 def _pixels(centre, reach, length):

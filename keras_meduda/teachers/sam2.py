@@ -10,7 +10,8 @@ import numpy as np
 
 from keras_meduda.teachers._ultralytics import load_ultralytics, weights_file
 from keras_meduda.teachers.boxes import as_rgb
-from keras_meduda.teachers.targets import Target, Teacher, merge
+from keras_meduda.teachers.letter_box import undo_letter_box
+from keras_meduda.teachers.targets import Teacher, of_boxes
 
 
 def sam2(weights="sam2.1_l.pt", device=None, size: int = 1024) -> Teacher:
@@ -54,7 +55,7 @@ def teacher_of(sam, version: str) -> Teacher:
     soft = _has_private_calls(sam)
     masks_of = _soft_masks if soft else _boolean_masks
 
-    def teach(image, boxes) -> Target:
+    def segment(image, boxes):
         import torch
 
         rgb = as_rgb(image)
@@ -64,27 +65,9 @@ def teacher_of(sam, version: str) -> Teacher:
             maps, quality = masks_of(sam, shape, boxes)
         embedding = sam.features["image_embed"][0].float().cpu().numpy()
         embedding = undo_letter_box(np.moveaxis(embedding, 0, -1), shape)
-        return merge(maps, quality, shape, embedding)
+        return maps, quality, embedding
 
-    return Teacher("sam2", f"{version}, {'soft' if soft else 'boolean'} masks", teach)
-
-
-def undo_letter_box(array, shape) -> np.ndarray:
-    """The part of a letter-boxed square that holds the image, which lies at its top left.
-
-    Args:
-        array: `(n, n)` or `(n, n, channels)`, in any resolution of the square.
-        shape: `(height, width)` of the image.
-
-    Returns:
-        The first round(n · height / longer side) rows and round(n · width / longer side) columns.
-
-    Example:
-        >>> undo_letter_box(np.zeros((256, 256)), (300, 600)).shape
-        (128, 256)
-    """
-    rows, columns = (max(1, round(len(array) * side / max(shape))) for side in shape)
-    return array[:rows, :columns]
+    return of_boxes("sam2", f"{version}, {'soft' if soft else 'boolean'} masks", segment)
 
 
 def _has_private_calls(sam):

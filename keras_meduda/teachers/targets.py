@@ -1,31 +1,33 @@
 """What a teacher hands over: a table of cases, and their soft masks and embeddings.
 
 The table has the columns `case`, `status` (`done` or `failed`), `reason`, `image` (digest of the
-image's files) and `target`, a path relative to the table. A target is an `.npz` archive by another
-name: `probability` float16 in the image's own grid, `variance`, `quality`, `boxes`, `reason`, and
-`embedding`, the shape of the float16 numbers in the file `.features` of the same name.
+image's files), `target`, a path relative to the table, `weight` and `temperature`. A target is an
+`.npz` archive by another name: `probability` float16 in the image's own grid, `doubt` likewise,
+`variance`, `quality`, `boxes`, `reason`, and `embedding`, the shape of the float16 numbers in the
+file `.features` of the same name.
 """
 
 import shutil
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import minimize_scalar
 
 from keras_meduda.data.cache import contents, digest, stored
 from keras_meduda.data.cases import read_table
 from keras_meduda.data.files import each
-from keras_meduda.data.io import DataError, Problem, image_files, read_image, replacing
+from keras_meduda.data.io import DataError, Problem, image_files, read_image, read_mask, replacing
 from keras_meduda.data.spatial import resize
 from keras_meduda.progress import track
 from keras_meduda.teachers.boxes import check_names
 
 NO_BOXES = np.zeros((0, 4), "float32")
 STORE = "prepared"  # folder beside the table, where students keep prepared images as well
-COLUMNS = ["case", "status", "reason", "image", "target"]
+COLUMNS = ["case", "status", "reason", "image", "target", "weight", "temperature"]
 
 
 class Failure(ValueError):
@@ -44,6 +46,8 @@ class Target:
         quality: how good the teacher believes each mask to be, `(boxes,)` in 0…1.
         embedding: `(h, w, channels)` that covers the image, or `None`.
         boxes: the prompts, `(boxes, 4)`. Default none.
+        doubt: V, `(H, W)` variance of what several opinions say of each pixel, at most ¼. A pixel
+            then weighs 1 − 4 V in training. Default none.
     """
 
     probability: np.ndarray
@@ -51,6 +55,7 @@ class Target:
     quality: np.ndarray
     embedding: np.ndarray | None = None
     boxes: np.ndarray | tuple = ()
+    doubt: np.ndarray | None = None
 
     @property
     def entropy(self) -> float:
@@ -76,12 +81,25 @@ class Teacher:
         teach: function of an image `(H, W, channels)` and boxes `(n, 4)` to a `Target`; it may
             raise `Failure`.
         prompted: whether it needs boxes. Default `True`.
+        segment: of a prompted teacher, function of the same arguments to soft masks `(n, h, w)` in
+            a grid of its own that covers the image, quality `(n,)`, and an embedding or `None`.
     """
 
     name: str
     version: str
     teach: Callable[[np.ndarray, np.ndarray], Target]
     prompted: bool = True
+    segment: Callable | None = None
+
+
+def of_boxes(name: str, version: str, segment: Callable) -> Teacher:
+    """The teacher that a function of boxes makes; see `Teacher` and `merge`."""
+
+    def teach(image, boxes) -> Target:
+        maps, quality, embedding = segment(image, boxes)
+        return merge(maps, quality, image.shape[:2], embedding)
+
+    return Teacher(name, version, teach, segment=segment)
 
 
 def merge(maps, quality, shape, embedding=None) -> Target:
@@ -123,11 +141,11 @@ def make_targets(path, cases: pd.DataFrame, teacher: Teacher, boxes=None) -> pd.
         path: the table, a CSV file; targets lie in the folder `prepared` beside it.
         cases: a case table; masks are not read.
         teacher: the `Teacher`.
-        boxes: `{case: (n, 4)}` as `boxes_by_case` gives it. Default none.
+        boxes: `{case: (n, 5)}`, corners and score, as `boxes_by_case` gives it; without a score,
+            `(n, 4)`, it is 1. A case weighs in training what its surest box scores. Default none.
 
     Returns:
-        A frame `case, status, reason, image, target`; a case that failed, as one without a box
-        does, is skipped in training.
+        The table; a case that failed, as one without a box does, is skipped in training.
 
     Raises:
         DataError: images that cannot be read, names that two domains share, or a file at `path`
@@ -142,7 +160,11 @@ def make_targets(path, cases: pd.DataFrame, teacher: Teacher, boxes=None) -> pd.
     images = each(lambda case: digest(contents(image_files(case.image))), everything, "images")
 
     def taught(i, case):
-        prompts = np.asarray(boxes.get(case.case, NO_BOXES), "float32")
+        scored = np.asarray(boxes.get(case.case, NO_BOXES), "float32")
+        prompts, weight = (
+            scored[:, :4],
+            scored[:, 4:].max(initial=0.0) if scored.shape[1] > 4 else 1,
+        )
         of = [images[i], teacher.name, teacher.version, prompts.tolist()]
 
         def write(file):
@@ -161,7 +183,8 @@ def make_targets(path, cases: pd.DataFrame, teacher: Teacher, boxes=None) -> pd.
             result = _read(stored(store, "target", of, write))
         failed = isinstance(result, Failure)
         status, reason = ("failed", str(result)) if failed else ("done", "")
-        return case.case, status, reason, images[i], f"{STORE}/{target.name}"
+        file = f"{STORE}/{target.name}"
+        return case.case, status, reason, images[i], file, round(float(weight), 4), 1.0
 
     progress = track(enumerate(everything), len(everything), f"{teacher.name} teaches")
     table = pd.DataFrame([taught(i, case) for i, case in progress], columns=COLUMNS)
@@ -176,9 +199,9 @@ def open_targets(path) -> pd.DataFrame:
     Raises:
         DataError: no such file, or no table of targets.
     """
-    table = _read_table(path).set_index("case")
-    folder = Path(path).absolute().parent
-    return table.assign(target=[str(folder / target) for target in table["target"]])
+    table, folder = _read_table(path).set_index("case"), Path(path).absolute().parent
+    numbers = {name: table[name].astype(float) for name in ("weight", "temperature")}
+    return table.assign(target=[str(folder / file) for file in table["target"]], **numbers)
 
 
 def read_target(targets: pd.DataFrame, case: str) -> Target | None:
@@ -200,7 +223,59 @@ def read_target(targets: pd.DataFrame, case: str) -> Target | None:
     except Exception as error:  # damaged bytes make the reader raise anything
         found = f"missing or damaged data of {case!r} ({error})"
         raise DataError(Problem(file, found, again)) from error
-    return None if isinstance(result, Failure) else result
+    if isinstance(result, Failure):
+        return None
+    probability = tempered(result.probability, targets["temperature"][case])
+    return replace(result, probability=probability)
+
+
+def tempered(probability, temperature: float) -> np.ndarray:
+    """σ(logit(P) / T): the same mask, surer or less sure of itself.
+
+    Example:
+        >>> tempered(np.array([0.5, 0.9]), 2.0).round(3).tolist()
+        [0.5, 0.75]
+    """
+    if temperature == 1:
+        return probability
+    p = np.clip(np.asarray(probability, "float64"), 1e-4, 1 - 1e-4)
+    return 1.0 / (1.0 + ((1.0 - p) / p) ** (1.0 / temperature))
+
+
+def calibrate(path, cases: pd.DataFrame, task) -> float:
+    """Fits the temperature of a table's targets on labelled cases and keeps it in the table.
+
+    T minimises the cross-entropy of σ(logit(P) / T) with the masks over all pixels, 0.2 to 5.
+
+    Args:
+        path: the table of targets.
+        cases: labelled cases that are neither trained on nor tested.
+        task: declares the values of the mask files; all classes together are the foreground.
+
+    Raises:
+        DataError: no case of them that the teacher has taught.
+
+    Source:
+        Guo et al., "On calibration of modern neural networks", ICML 2017.
+    """
+    table, pairs = open_targets(path).assign(temperature=1.0), []
+    for case in cases.itertuples():
+        if (target := target_of(table, case)) is not None:
+            p = np.clip(target.probability.astype("float64"), 1e-4, 1 - 1e-4).ravel()
+            pairs.append((np.log(p / (1 - p)), read_mask(case.mask, task.of(case)).ravel() > 0))
+    if not pairs:
+        raise DataError(Problem(path, "no labelled case that was taught", "one to calibrate on"))
+    logits, found = (np.concatenate(arrays) for arrays in zip(*pairs, strict=True))
+
+    def cross_entropy(log_temperature):
+        z = logits / np.exp(log_temperature)
+        return np.mean(np.logaddexp(0, z) - found * z)
+
+    fitted = minimize_scalar(cross_entropy, bounds=np.log([0.2, 5]), method="bounded")
+    temperature = round(float(np.exp(fitted.x)), 3)
+    with replacing(path) as unfinished:
+        _read_table(path).assign(temperature=temperature).to_csv(unfinished, index=False)
+    return temperature
 
 
 def target_of(targets: pd.DataFrame, case) -> Target | None:
@@ -247,6 +322,8 @@ def _write(file, result, prompts, of, store):
         values["probability"] = np.asarray(result.probability, "float16")
         values["variance"] = np.float64(result.variance)
         values["quality"] = np.asarray(result.quality, "float32")
+        if result.doubt is not None:
+            values["doubt"] = np.asarray(result.doubt, "float16")
         if result.embedding is not None:
             embedding = np.ascontiguousarray(result.embedding, "float16")
             stored(store, "features", of, lambda path: path.write_bytes(embedding.data))
@@ -285,7 +362,7 @@ def _read_table(path):
 
 def _announce(target, count, path):
     """Says how much the targets will take; the first one stands for the others."""
-    arrays = target.probability, target.embedding
+    arrays = target.probability, target.doubt, target.embedding
     size = count * sum(2 * array.size for array in arrays if array is not None)
     free = shutil.disk_usage(path.parent).free
     print(f"{path}: at most {size / 1e9:.2f} GB for {count} cases ({free / 1e9:.0f} GB free)")

@@ -12,7 +12,7 @@ import pandas as pd
 from keras_meduda.data.io import read_image, replacing
 from keras_meduda.progress import track
 from keras_meduda.teachers._ultralytics import load_ultralytics, weights_file
-from keras_meduda.teachers.boxes import COLUMNS, as_rgb, check_names
+from keras_meduda.teachers.boxes import COLUMNS, as_rgb, check_names, sure_or_best
 
 
 def train(
@@ -70,14 +70,23 @@ def train(
 
 
 def detect(
-    cases: pd.DataFrame, weights, confidence: float = 0.5, size: int = 256, device=None
+    cases: pd.DataFrame,
+    weights,
+    confidence: float = 0.5,
+    least: float = 0.05,
+    size: int = 256,
+    device=None,
 ) -> pd.DataFrame:
     """The boxes that a detector finds, in pixels of the original images.
+
+    Boxes below `confidence` count only where a case has no other: then its best one, whose score
+    says how much the case weighs in training.
 
     Args:
         cases: a case table; masks are not read.
         weights: a `.pt` file.
-        confidence: lowest score. Default 0.5.
+        confidence: lowest score of boxes that stand beside others. Default 0.5.
+        least: lowest score of any box. Default 0.05.
         size: side of the network's input, in pixels. Default 256.
         device: such as `"cpu"` or `"0"`. Default: a GPU where there is one.
 
@@ -99,11 +108,13 @@ def detect(
         )
     for case in track(cases.itertuples(), len(cases), "detecting"):
         bgr = np.ascontiguousarray(as_rgb(read_image(case.image).array)[..., ::-1])
-        found = detector.predict(bgr, imgsz=size, conf=confidence, device=device, verbose=False)
+        found = detector.predict(
+            bgr, imgsz=size, conf=min(least, confidence), device=device, verbose=False
+        )
         boxes = found[0].boxes
         height, width = bgr.shape[:2]
         corners = boxes.xyxy.cpu().numpy().clip(0, [width, height, width, height])
         for corner, score in zip(corners, boxes.conf.cpu().tolist(), strict=True):
             if (corner[2:] - corner[:2]).min() > 1:
                 rows.append((case.case, *corner.tolist(), score))
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return sure_or_best(pd.DataFrame(rows, columns=COLUMNS), confidence)

@@ -92,3 +92,21 @@ def test_shares_of_other_cases_stay(tmp_path, cases):
     assert isinstance(boxes, pd.DataFrame) and boxes.loc[1, "x1"] == 0.2
     with pytest.raises(DataError, match="boxes: found boxes of 1 cases that the table lacks"):
         prepare_rois(cases, FUNDUS, tmp_path / "out", boxes)
+
+
+def test_the_text_files_of_a_detector_are_a_table(tmp_path, cases):
+    (folder := tmp_path / "labels").mkdir()
+    (folder / "eye.txt").write_text("0 0.5 0.5 0.5 0.5 0.75\n0 0.25 0.5 0.25 1\n")
+    (folder / "empty.txt").write_text("\n")
+    boxes = read_boxes(folder, "centre", "share", cases)
+    assert boxes["case"].tolist() == ["eye", "eye"] and boxes["score"].tolist() == [0.75, 1]
+    assert boxes[["x0", "y0", "x1", "y1"]].to_numpy().tolist() == [
+        [24, 12, 72, 36],
+        [12, 0, 36, 48],
+    ]
+    (folder / "eye.txt").write_text("24 12 72\n")
+    with pytest.raises(DataError, match="eye.txt: found the line '24 12 72', expected class xc yc"):
+        read_boxes(folder, "centre", "share", cases)
+    (folder / "eye.txt").unlink()
+    with pytest.raises(DataError, match="labels: found no box in a text file"):
+        read_boxes(folder, "centre", "share", cases)

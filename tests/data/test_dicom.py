@@ -12,6 +12,7 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from keras_meduda.data.cases import case_table
+from keras_meduda.data.catalog import cases_at
 from keras_meduda.data.checks import validate
 from keras_meduda.data.dicom import series_in, write_segmentation
 from keras_meduda.data.io import (
@@ -110,6 +111,14 @@ def test_a_file_stands_for_its_series(tmp_path):
         plane = {"a": "axial", "b": "coronal"}[file.name[0]]
         alone = read_image(series(tmp_path / plane, plane))
         np.testing.assert_array_equal(read_image(file).array, alone.array)
+
+
+def test_series_are_unlabelled_cases(tmp_path):
+    for name in ("t1", "t2"):
+        series(tmp_path / "study" / name)
+    cases = cases_at(tmp_path / "study")
+    assert cases["case"].tolist() == ["t1", "t2"] and set(cases["domain"]) == {"study"}
+    assert validate(cases, LESION, channels=1) == []
 
 
 @pytest.mark.parametrize("plane", PLANES)

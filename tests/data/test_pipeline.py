@@ -167,7 +167,7 @@ def test_the_announced_bytes_are_those_on_disk(tmp_path, normalise, labels, styl
 def test_a_missing_image_or_mask_is_named(tmp_path):
     cases = write_cases(tmp_path)
     with pytest.raises(
-        DataError, match=r"images/0.png: found no mask, expected one for every case"
+        DataError, match=r"5 files .*images/0.png.*found no mask, expected one for every case"
     ):
         prepare(without_masks(cases), FUNDUS, SMALL, tmp_path / "store", labels=True)
     os.remove(cases.loc[3, "image"])
@@ -252,6 +252,17 @@ def test_batches_hold_what_the_contract_says(both):
             for name, values in half.items():
                 assert values.min() >= (0 if name == "mask" else -1)
                 assert values.max() <= 1
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_style_share_is_the_share_of_source_images_that_twins_replace(tmp_path, share):
+    labels = np.zeros((4, 16, 12), int)
+    dark = write_prepared(tmp_path / "dark", noise(4, 0, 100), labels)
+    bright = write_prepared(tmp_path / "bright", noise(2, 120, 250, seed=1))
+    styled = add_styles(dark, bright, tmp_path / "store")
+    for batch in take(Batches(4, source=styled, style_share=share), 2):
+        means = batch["source"]["image"].mean(axis=(1, 2, 3))
+        assert ((means > 0) == (share == 1)).all()  # in -1 … 1
 
 
 @pytest.mark.parametrize("half", ["source", "target"])

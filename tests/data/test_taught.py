@@ -1,6 +1,9 @@
 """A teacher's targets on their way into batches: nothing shifts, nothing that failed takes part."""
 
+from dataclasses import replace
+
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 
@@ -169,3 +172,35 @@ def test_entropies_are_the_targets_own(cases, tmp_path):
     found = {float(t["teacher_entropy"][0]) for t in take(teach(cases, tmp_path), 6)}
     expected = (looks(read_image(file).array, None).entropy for file in cases["image"].drop(2))
     assert sorted(found) == pytest.approx(sorted(expected), abs=0.01)
+
+
+def test_pixels_weigh_by_doubt_and_cases_by_score(cases, tmp_path):
+    def doubtful(image, boxes):
+        found = looks(image, boxes)
+        return replace(found, doubt=found.probability / 4)
+
+    scores = {f"c{i}": np.array([[1, 1, 9, 9, score]]) for i, score in enumerate([0.5, 1, 1, 0.25])}
+    make_targets(tmp_path / "t.csv", cases, Teacher("doubtful", "1", doubtful), scores)
+    prepared = prepare(cases, TASK, SMALL, tmp_path / "prepared", labels=False)
+    target = add_teacher(prepared, cases, tmp_path / "t.csv", tmp_path / "prepared")
+    for file, mask, score in zip(
+        target.teacher.weights, target.teacher.masks, [0.5, 1, 0.25], strict=True
+    ):
+        weight, p = (np.fromfile(name, "float16").astype("float32") for name in (file, mask))
+        np.testing.assert_allclose(weight, score * (1 - p), atol=2e-3)
+    assert take(target, 1)[0]["teacher_weight"].shape == (1, 16, 12, 1)
+
+
+def test_where_all_is_sure_there_are_no_weights(cases, tmp_path):
+    target = teach(cases, tmp_path)
+    assert target.teacher.weights == () and "teacher_weight" not in take(target, 1)[0]
+
+
+def test_another_temperature_makes_other_masks(cases, tmp_path):
+    before = teach(cases, tmp_path)
+    table = pd.read_csv(tmp_path / "t.csv").assign(temperature=2.0)
+    table.to_csv(tmp_path / "t.csv", index=False)
+    prepared = prepare(cases, TASK, SMALL, tmp_path / "prepared", labels=False)
+    after = add_teacher(prepared, cases, tmp_path / "t.csv", tmp_path / "prepared")
+    assert not set(before.teacher.masks) & set(after.teacher.masks)
+    assert before.teacher.features == after.teacher.features

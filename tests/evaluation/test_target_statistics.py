@@ -57,9 +57,8 @@ def test_no_weight_moves_and_the_order_of_equal_batches_does_not_matter():
 
 def test_a_gain_and_an_offset_of_the_scanner_are_undone():
     """A network that normalises its input sees the target as it saw the source."""
-    task, preprocessing = (
-        km.Task(("a",), overlapping=True),
-        km.Preprocessing((8, 8), normalise="zero_one", channels=1),
+    task, preprocessing = km.Task(("a",), overlapping=True), km.Preprocessing(
+        (8, 8), normalise="zero_one", channels=1
     )
     x = np.random.default_rng(0).integers(0, 60, (16, 8, 8, 1)).astype("uint8")
     run = with_target_statistics(Run(Path(), small(), task, preprocessing), x)
@@ -75,13 +74,9 @@ def test_the_given_run_is_left_as_it_is(run):
     adapted = with_target_statistics(run, images)
     for w, b in zip(run.network.weights, before, strict=True):
         np.testing.assert_array_equal(w, b)
-    changed = [
-        not np.array_equal(a, b) for a, b in zip(adapted.network.weights, before, strict=True)
-    ]
-    assert any(changed)
-    assert all(
-        "moving" in w.name for w, c in zip(adapted.network.weights, changed, strict=True) if c
-    )
+    weights = adapted.network.weights
+    changed = [w.name for w, b in zip(weights, before, strict=True) if not np.array_equal(w, b)]
+    assert changed and all("moving" in name for name in changed)
 
 
 def test_windows_of_large_images_pass_instead_of_the_whole():

@@ -116,7 +116,7 @@ def test_a_mistake_is_one_line_in_a_process_of_its_own(tmp_path):
     command = [sys.executable, "-m", "keras_meduda", "predict", "--run", str(tmp_path)]
     done = subprocess.run([*command, "--images", str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == ""
-    assert len(done.stderr.splitlines()) == 1 and "expected a run folder" in done.stderr
+    assert len(done.stderr.splitlines()) == 1 and "no image files found" in done.stderr
 
 
 def test_who_asks_for_it_sees_the_traceback(meduda, monkeypatch, tmp_path):

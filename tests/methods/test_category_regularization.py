@@ -13,7 +13,6 @@ from keras_meduda.methods.category_regularization import (
     MEAN_TEACHER,
     POSAL,
     SOURCE_ONLY,
-    stochastic,
 )
 
 REGULARISED = ("alignment", "discriminative", "consistency")
@@ -114,8 +113,7 @@ def test_stochastic_passes_differ_and_leave_batch_norm_alone(make, data):
     before = weights(method.network)
     image = data["target"]["image"]
     passes = [
-        np.array(method.stochastic_head(method.network.get_layer("encoder")(image)))
-        for _ in range(3)
+        np.array(method.stochastic_head(method.encode(image))) for _ in range(3)
     ]
     assert all(np.abs(passes[0] - other).max() > 1e-3 for other in passes[1:])
     assert float(ops.max(method._stochastic_moments(image)[1])) > 1e-3
@@ -136,35 +134,6 @@ def test_without_dropout_a_pass_is_the_network(make, data):
         mean, ops.sigmoid(method.network(image)["logits"]), rtol=1e-5, atol=1e-6
     )
     np.testing.assert_allclose(deviation, 0, atol=1e-6)
-
-
-def test_shared_encoding_equals_whole_passes_on_average(two_part_network, data):
-    network, image = two_part_network(dropout=0.3), data["target"]["image"]
-    shared, encoded = stochastic(network.get_layer("head")), network.get_layer("encoder")(image)
-    for layer in network._flatten_layers():
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.trainable = False  # Keras' own way to hold its statistics in training
-    passes = tf.function(lambda: (shared(encoded), network(image, training=True)["logits"]))
-    a, b = (np.array(p) for p in zip(*[passes() for _ in range(400)], strict=True))
-    error = np.sqrt((a.var(axis=0) + b.var(axis=0)) / len(a))
-    assert (np.abs(a.mean(axis=0) - b.mean(axis=0)) < 5 * error + 1e-6).mean() > 0.999
-
-
-def test_a_head_without_dropout_has_no_passes(two_part_network):
-    head = two_part_network().get_layer("head")
-    sure = keras.Model(head.input, {"logits": head.input["pyramid"]}, name="sure")
-    with pytest.raises(ValueError, match="'sure' has no Dropout"):
-        stochastic(sure)
-
-
-def test_the_networks_own_head_is_not_changed(two_part_network, data, tmp_path):
-    network, image = two_part_network(dropout=0.5), data["target"]["image"]
-    before = network(image)["logits"]
-    stochastic(network.get_layer("head"))
-    np.testing.assert_array_equal(network(image)["logits"], before)
-    network.save(tmp_path / "network.keras")
-    loaded = keras.saving.load_model(tmp_path / "network.keras")
-    np.testing.assert_allclose(loaded(image)["logits"], before, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", [*REGULARISED, "adversarial_entropy", "adversarial_boundary"])
@@ -311,20 +280,40 @@ def test_trains_deeplab(data):
     assert all(np.isfinite(float(value)) for value in terms.values())
 
 
+def test_a_network_without_a_boundary_gets_one_that_is_trained_beside_it(data):
+    with km.setup():
+        network = km.models.UNet((32, 32, 3), channels=2, filters=(4, 8, 8))  # features at 1/2
+        method = km.methods.CategoryRegularization(network, True, **BEAL)
+        method.compile(keras.optimizers.Adam(1e-3), keras.optimizers.SGD(1e-2))
+    outputs = method.forward(data, training=False)
+    assert outputs["source"]["boundary"].shape == data["source"]["boundary"].shape
+    assert "boundary" not in network.output
+    before = weights(method.boundary_head)
+    method.train_step(data)
+    assert not equal(before, weights(method.boundary_head))
+
+
+def test_prototypes_of_coarse_features_are_those_of_coarse_masks(data):
+    network = km.models.UNet((32, 32, 3), channels=2, filters=(4, 8, 8))
+    method = km.methods.CategoryRegularization(network, True, passes=2)
+    method.total_steps = 1
+    mask = np.array(data["source"]["mask"])[:, ::2, ::2]
+    features = np.array(network(data["source"]["image"])["features"])
+    cup = (mask[..., :1] * features).sum((0, 1, 2)) / mask[..., :1].sum()
+    found = method.forward(data, training=False)["prototypes"]
+    np.testing.assert_allclose(found[0], cup, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, r"'plain' lacks \['boundary', 'logits_low', 'encoder', 'head'\]"),
-        ({**BEAL}, r"lacks \['boundary'\]"),
         ({"passes": 1}, "passes=1; expected 2 or more"),
-        ({"passes": 2, "alignment": -1.0}, r"weights \(.*-1.0.*\); expected 0 or more"),
+        ({"alignment": -1.0}, r"weights \(.*-1.0.*\); expected 0 or more"),
     ],
 )
-def test_what_a_network_lacks_is_named(settings, message, two_part_network):
-    plain = km.models.AERUNet((32, 32, 3), channels=2, filters=(4, 8), name="plain")
-    network = two_part_network() if "passes" in settings else plain
+def test_settings_that_mean_nothing_are_refused(settings, message, two_part_network):
     with pytest.raises(ValueError, match=message):
-        km.methods.CategoryRegularization(network, True, **settings)
+        km.methods.CategoryRegularization(two_part_network(), True, **settings)
 
 
 def test_what_a_batch_lacks_is_named(make, data):

@@ -9,7 +9,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from fourier_adaptation import FourierAdaptation
 
 import keras_meduda as km
 from keras_meduda.methods.category_regularization import MEAN_TEACHER, CategoryRegularization
@@ -21,7 +20,8 @@ METHODS = {
     "kl_ema": lambda network: km.methods.KLDistillation(network, True, ema=0.9, confidence=0.6),
     "kl_marginal": lambda network: km.methods.KLDistillation(network, True, mode="marginal"),
     "foundation": lambda network: km.methods.FoundationDistillation(network, teacher_channels=5),
-    "example": lambda network: FourierAdaptation(network, overlapping=True, start=0.0),
+    "masked": lambda network: km.methods.MaskedConsistency(network, overlapping=True),
+    "category_plain": lambda network: CategoryRegularization(network, True, warm_up=0.0, passes=2),
 }
 TWO_PARTS = {  # whose network has an encoder, a head and a boundary
     "category": lambda network: CategoryRegularization(network, True, warm_up=0.0, passes=2),

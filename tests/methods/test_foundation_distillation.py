@@ -174,12 +174,40 @@ def test_heads_at_every_depth_share_the_mask_terms(batch):
     assert float(found) == pytest.approx(np.mean(supervised), abs=1e-5)
 
 
-def test_a_network_whose_logits_are_not_the_masks_channels_is_refused(batch):
+@pytest.mark.parametrize(("overlapping", "expected"), [(True, 3), (False, 2)])
+def test_a_teacher_of_other_classes_is_refused(batch, overlapping, expected):
+    with km.setup():
+        network = km.models.UNetPlusPlus((16, 16, 1), 3, (3, 4))
+        method = km.methods.FoundationDistillation(network, overlapping=overlapping)
+    message = f"gives 3 logits a pixel and the teacher 1 masks; expected {expected}, one for each"
+    with pytest.raises(ValueError, match=message):
+        method.forward(batch, training=False)
+
+
+def test_exclusive_classes_are_learnt_beside_what_no_mask_claims(batch):
+    """Of one class, two logits and softmax teach what one logit and a sigmoid do."""
     with km.setup():
         network = km.models.UNetPlusPlus((16, 16, 1), 2, (3, 4))
-        method = km.methods.FoundationDistillation(network)
-    with pytest.raises(ValueError, match="gives 2 logits a pixel; expected 1, the channels of"):
-        method.forward(batch, training=False)
+        method = km.methods.FoundationDistillation(network, overlapping=False, refine=1.0, dice=1.0)
+        method.compile(keras.optimizers.SGD(0.1))
+    method.total_steps = 100
+    outputs = method.forward(batch, training=False)
+    z = np.array(network(batch["target"]["image"])["logits"])
+    alike = losses.mask_distances(batch["target"]["teacher"], z[..., 1:] - z[..., :1])
+    np.testing.assert_allclose(outputs["distances"], np.stack(alike, -1), rtol=1e-4)
+    assert np.isfinite(float(method.train_step(batch)["loss"]))
+
+
+def test_heads_and_features_at_other_resolutions_are_brought_to_the_teachers(batch):
+    with km.setup():
+        network = km.models.UNetS5D16((16, 16, 1), 1)  # aux_1 at half the size
+        method = km.methods.FoundationDistillation(network, teacher_channels=6)
+        method.compile(keras.optimizers.SGD(0.1))
+    outputs = network(batch["target"]["image"], training=False)
+    coarse = np.array(method.resize([outputs["aux_1"], batch["target"]["image"]]))
+    of_heads = [losses.mask_distances(batch["target"]["teacher"], head)[0]
+                for head in (outputs["logits"], coarse)]  # fmt: skip
+    np.testing.assert_allclose(distances(method, batch)[:, 0], np.mean(of_heads, 0), rtol=1e-4)
 
 
 def test_everything_that_is_trained_is_in_a_checkpoint():

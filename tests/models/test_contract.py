@@ -18,6 +18,7 @@ from keras_meduda.models import (
     UNetS5D16,
     load_torch_weights,
 )
+from keras_meduda.models.encoders import BACKBONES
 from keras_meduda.models.torch_weights import expected_shapes
 
 THREE_LEVELS = {"kernel_sizes": (3, 3, 3), "strides": (1, 2, 2), "filters": (4, 6, 8)}
@@ -42,11 +43,25 @@ NETWORKS = {
     "UNetS5D16": (partial(UNetS5D16, head="deeplabv3"), (17, 23, 3)),
     "UNETR-3D": (partial(UNETR, **TINY_TRANSFORMER), (32, 16, 16, 1)),
 }
+# A whole encoder once in the quick tests, the others cut at 1/4 or, DeepLab's, at 1/16.
+WHOLE = {"filters": (4, 4, 4, 4, 4), "backbone": "mobilenetv2"}
+NETWORKS["UNet-whole-mobilenetv2"] = partial(UNet, **WHOLE), (17, 23, 1)
+SLOW = {
+    f"{build.__name__}-{backbone}": (partial(build, backbone=backbone, filters=(4, 6)), (17, 23, 3))
+    for build in (UNet, AERUNet, UNetPlusPlus)
+    for backbone in BACKBONES
+}
+for backbone in ("efficientnetv2b0", "convnexttiny"):
+    SLOW[f"DeepLabV3Plus-{backbone}"] = partial(DeepLabV3Plus, backbone=backbone), (17, 23, 3)
+NETWORKS |= SLOW
 FIXED_SHAPE = {"UNETR-3D"}
 CHANNELS = 2
 
 
-@pytest.fixture(scope="module", params=NETWORKS)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in NETWORKS],
+)
 def name(request):
     return request.param
 

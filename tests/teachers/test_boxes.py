@@ -135,7 +135,7 @@ def test_a_table_comes_back_and_a_missing_score_is_one(tmp_path):
 def test_boxes_are_given_by_case_and_a_case_may_have_none(tmp_path):
     cases = write_cases(tmp_path, [block(1, 1, 5, 5)] * 2)
     boxes = boxes_by_case(table(("c0", 1, 1, 5, 5, 1), ("other", 0, 0, 999, 999, 1)), cases)
-    assert boxes["c0"].tolist() == [[1, 1, 5, 5]] and boxes["c1"].shape == (0, 4)
+    assert boxes["c0"].tolist() == [[1, 1, 5, 5, 1]] and boxes["c1"].shape == (0, 5)
 
 
 def test_all_boxes_that_do_not_fit_their_image_are_listed(tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keras_meduda.teachers import sam2, yolo
-from keras_meduda.teachers.sam2 import undo_letter_box
+from keras_meduda.teachers.letter_box import undo_letter_box
 from keras_meduda.teachers.targets import merge
 
 

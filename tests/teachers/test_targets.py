@@ -144,7 +144,7 @@ def test_wherever_a_byte_flips_nothing_else_is_believed(cases, tmp_path):
     make_targets(path, cases, teacher(Counting()), BOXES)
     expected, file = content(path, cases), stored(path, "c0", ".target")
     whole, noticed = file.read_bytes(), 0
-    for place in range(0, len(whole), 7):
+    for place in range(0, len(whole), 23):
         file.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
         try:
             assert content(path, cases) == expected
@@ -152,7 +152,7 @@ def test_wherever_a_byte_flips_nothing_else_is_believed(cases, tmp_path):
             noticed += 1
         make_targets(path, cases, teacher(Counting()), BOXES)
         assert content(path, cases) == expected, place
-    assert noticed > 50
+    assert noticed > 15
 
 
 @pytest.mark.parametrize("text", ["case,x0,y0\na,1,2\n", "HDF"])

@@ -7,6 +7,7 @@ import pandas as pd
 
 from keras_meduda.data.cases import read_cases
 from keras_meduda.data.catalog.layout import find_files, pairs, recognised
+from keras_meduda.data.dicom import series_in
 from keras_meduda.data.files import is_hidden
 from keras_meduda.data.io import DataError, Problem, stem
 from keras_meduda.task import Task
@@ -72,7 +73,7 @@ def cases_at(path) -> pd.DataFrame:
 
     Args:
         path: a CSV file; a folder with `images/` and perhaps `masks/`, itself or in folders below
-            it; or a folder of image files, which are unlabelled cases.
+            it; or a folder of image files, or of DICOM series, which are unlabelled cases.
 
     Returns:
         A case table.
@@ -95,4 +96,9 @@ def cases_at(path) -> pd.DataFrame:
         {"case": stem(file), "domain": path.name, "image": file}
         for file in find_files(path, "^[^/]+$")
     ]
-    return recognised(rows, path, "image files, or images/ (and masks/), or a case table (.csv)")
+    rows = rows or [
+        {"case": name, "domain": path.name, "image": series}
+        for name, series in series_in(path).items()
+    ]
+    layout = "image files, DICOM series, images/ (and masks/), or a case table (.csv)"
+    return recognised(rows, path, layout)

@@ -1,7 +1,7 @@
 """Training batches in graph code: the n-th batch is a function of (seed, n) alone."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from numbers import Integral
 
 import numpy as np
@@ -38,13 +38,12 @@ class Batches:
         batch_size: images of each domain in a batch.
         seed: of order and augmentation.
         source: labelled cases.
-        target: unlabelled cases.
+        target: unlabelled cases; labels, if there are any, are forgotten at once.
         geometry: how far images are moved; volumes take a `Geometry`.
         photometry: how far a target's strong view is recoloured: an effect of `data.augment`, a
             tuple of them that are made in order, or `None`, not at all. z-scored images take an
             `Intensity`, not a `Photometry` or `Degradation`.
-        source_photometry: the same for source images. Default `None`. Source style twins, where
-            there are any, replace half of the source images.
+        source_photometry: the same for source images. Default `None`.
         crop: `RandomCrop` of source pictures, cut out once they have been moved. Default `None`,
             the whole image.
         target_photometry: how far target images are changed ahead of their strong view. Default
@@ -52,6 +51,8 @@ class Batches:
         boundary: whether a source also holds `boundary`, see `data.boundary`. Default `False`.
         patch: `RandomPatch` of large images, all that is read of them; moved on its own, mirrored
             at its border. Default `None`, the whole image.
+        style_share: share of the source images that are replaced by one of their style twins, where
+            there are any. Default 0.5.
 
     Raises:
         ValueError: no cases, a source without labels, halves that were prepared differently,
@@ -71,12 +72,15 @@ class Batches:
     target_photometry: Effect | tuple[Effect, ...] | None = None
     boundary: bool = False
     patch: RandomPatch | None = None
+    style_share: float = 0.5
 
     def __post_init__(self):
         if not (isinstance(self.batch_size, Integral) and self.batch_size >= 1):
             raise ValueError(f"Batches: batch_size={self.batch_size}; expected 1 or more.")
         object.__setattr__(self, "batch_size", int(self.batch_size))  # NumPy's are no JSON
         object.__setattr__(self, "seed", int(self.seed))
+        if not 0 <= self.style_share <= 1:
+            raise ValueError(f"Batches: style_share={self.style_share}; expected 0 to 1.")
         halves = [half for half in (self.source, self.target) if half is not None]
         if not halves or not all(half.images for half in halves):
             raise ValueError(
@@ -90,6 +94,8 @@ class Batches:
         if len(ways := {half.preprocessing for half in halves}) > 1:
             raise ValueError(f"Batches: source and target are prepared differently: {ways}.")
         self._check_ranges()
+        if self.target and self.target.labels:  # none of a target can be reached from here on
+            object.__setattr__(self, "target", replace(self.target, labels=(), voxels=()))
         if self.target and self.target.teacher and isinstance(self.geometry, Deformation):
             raise ValueError("Batches: a teacher's targets follow a Geometry, not a Deformation.")
         if self.crop and self.target:
@@ -172,6 +178,8 @@ class Batches:
         """What tells these batches from others: the prepared files and every change to them."""
         halves = {"source": self.source, "target": self.target}
         views = {f.name: getattr(self, f.name) for f in fields(self)[4:]}
+        if self.style_share == 0.5:  # as in runs from before there was a choice
+            del views["style_share"]
         return {
             **{name: half.fingerprint for name, half in halves.items() if half},
             **{name: _described(value) for name, value in views.items()},
@@ -208,7 +216,8 @@ class Batches:
         index = _position(number, len(data.images), self.seed)
         file = tf.gather(data.images, index)
         if data.styles:
-            file = tf.where(_uniform(seeds[3]) < 0.5, file, _random_style(data, index, seeds[2]))
+            twin = _random_style(data, index, seeds[2])
+            file = tf.where(_uniform(seeds[3]) < 1 - self.style_share, file, twin)
         part = self._part(seeds[0], _labelled(data, index) if self.patch else None)
         image = _read(file, data.dtype, data.shape, **part)
         labels = _read(tf.gather(data.labels, index), "uint8", (*data.shape[:-1], 1), **part)
@@ -277,6 +286,8 @@ def _taught(data, index, move):
         "teacher_variance": tf.gather(tf.constant(teacher.variances, "float32"), index),
         "teacher_entropy": tf.gather(tf.constant(teacher.entropies, "float32"), index),
     }
+    if teacher.weights:
+        views["teacher_weight"] = warp(_read_half(teacher.weights, index, (*size, 1)), move)
     if teacher.features:
         features = _read_half(teacher.features, index, teacher.feature_shape)
         views["teacher_features"] = warp(features, on_grid(move, size, teacher.feature_shape))

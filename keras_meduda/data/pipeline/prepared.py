@@ -35,6 +35,7 @@ class Taught:
     entropies: tuple[float, ...]
     features: tuple[str, ...] = ()  # none where the teacher gives no embedding
     feature_shape: tuple[int, ...] = ()
+    weights: tuple[str, ...] = ()  # files as the masks'; none where every pixel weighs 1
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,8 @@ class Prepared:
 
         Not of their folder, which may move.
         """
-        taught = (self.teacher.masks, self.teacher.features) if self.teacher else ()
-        files = (self.images, self.labels, *self.styles, *taught)
+        taught = self.teacher and (self.teacher.masks, self.teacher.features, self.teacher.weights)
+        files = (self.images, self.labels, *self.styles, *(taught or ()))
         names = [[os.path.basename(path) for path in group] for group in files]
         return f"{len(self.images)} images, {digest(names)[:16]}"
 
@@ -278,12 +279,19 @@ def add_teacher(prepared: Prepared, cases: pd.DataFrame, targets, folder) -> Pre
     """
     size, table = prepared.preprocessing.size, open_targets(targets)
     kept, masks, variances, entropies, features, shape = [], [], [], [], [], None
+    weights, scored = [], (table["weight"] < 1).any()
     for number, row in enumerate(cases.itertuples()):
         target, name = target_of(table, row), table["target"][row.case]
         if target is None:
             continue
         kept.append(number)
-        masks.append(_resized(folder, "teacher", name, target.probability[..., None], size))
+        made_of = [Path(name).stem, table["temperature"][row.case]]
+        masks.append(_resized(folder, "teacher", made_of, target.probability, size))
+        if scored or target.doubt is not None:
+            score, doubt = table["weight"][row.case], target.doubt
+            doubt = np.zeros(target.probability.shape) if doubt is None else doubt
+            weight = score * (1 - 4 * doubt.astype("float32"))
+            weights.append(_resized(folder, "weight", [*made_of, score], weight, size))
         variances.append(target.variance)
         entropies.append(target.entropy)
         if (embedding := target.embedding) is None:
@@ -294,10 +302,11 @@ def add_teacher(prepared: Prepared, cases: pd.DataFrame, targets, folder) -> Pre
             raise DataError(Problem(targets, found, "those of one teacher"))
         same = embedding.shape == shape
         path = embedding.filename if same else None
-        features.append(str(path or _resized(folder, "features", name, embedding, shape[:-1])))
+        features.append(str(path or _resized(folder, "features", made_of, embedding, shape[:-1])))
     if not kept:
         raise DataError(Problem(targets, "no case that succeeded", "cases with a soft mask"))
-    taught = Taught(tuple(masks), tuple(variances), tuple(entropies))
+    lists = [tuple(values) for values in (masks, variances, entropies)]
+    taught = Taught(*lists, weights=tuple(weights))
     if len(features) == len(kept):
         taught = replace(taught, features=tuple(features), feature_shape=shape)
     return replace(prepared.only(kept), teacher=taught)
@@ -307,13 +316,14 @@ def _write(path, array):
     path.write_bytes(np.ascontiguousarray(array).data)  # tofile hides a full disk
 
 
-def _resized(folder, kind, target, array, size):
+def _resized(folder, kind, of, array, size):
     """A teacher's array in another grid, in half precision."""
 
     def write(file):
-        _write(file, resize(np.asarray(array, "float32"), size).astype("float16"))
+        channels = np.asarray(array, "float32").reshape(*array.shape[: len(size)], -1)
+        _write(file, resize(channels, size).astype("float16"))
 
-    return stored(folder, kind, [Path(target).stem, size], write)
+    return stored(folder, kind, [of, size], write)
 
 
 def _finite(cell, preprocessing):

@@ -46,6 +46,7 @@ def about_run(run) -> dict[str, str]:
             f"{config['steps']:,} steps of {config['batch_size']}, seed {config['seed']}, "
             f"weights kept: {config['keep']}"
         )
+    facts["First weights"] = config.get("weights") or "random"
     policies = {layer.dtype_policy.name for layer in run.network.layers} - {"float32"}
     facts["Precision"] = ", ".join(sorted(policies)) or "float32"
     return facts

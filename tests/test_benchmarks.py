@@ -1,0 +1,69 @@
+"""Benchmarks: every row of a table can be made again, and a row trains."""
+
+import json
+from dataclasses import replace
+from importlib import import_module
+
+import pytest
+import tables
+
+import keras_meduda as km
+from keras_meduda.data.cases import without_masks
+from keras_meduda.experiment.data import Data
+
+STUDIES = ("fundus", "brain", "brain2d", "oct")
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_every_row_that_was_made_is_still_wanted(study):
+    wanted = [key for key, _ in import_module(study).wanted()]
+    assert len(set(wanted)) == len(wanted)
+    made = tables.read(study)[list(tables.KEY)].agg(tuple, axis=1)
+    assert set(made) <= set(wanted)
+
+
+def test_every_candidate_of_a_choice_is_still_there():
+    wanted = {key for key, _ in import_module("oct").candidates()}
+    assert set(tables.read("oct_choice")[list(tables.KEY)].agg(tuple, axis=1)) <= wanted
+
+
+def test_words_choose_rows():
+    rows = [(("a", "x", "y", "s", m, str(n)), None) for m in ("one", "two") for n in (0, 1)]
+    chosen = [key[4:] for key, _ in tables.asked(rows, ["x-y", "one,two", "1"])]
+    assert chosen == [("one", "1"), ("two", "1")]
+
+
+@pytest.fixture
+def data(phantoms):
+    """The two drawn cameras."""
+    task = km.Task(("cup", "disc"), overlapping=True, values={"cup": (255,), "disc": (128, 255)})
+    cases = km.read_cases(phantoms)
+    source, target = (cases[cases["domain"] == name] for name in ("camera_a", "camera_b"))
+    parts = {"source": source, "target": without_masks(target), "oracle": target}
+    return Data(task, parts, {"target, test": target}, "two cameras")
+
+
+def test_a_row_is_made_once_and_goes_on_from_source_only(data, tmp_path):
+    recipe = import_module("fundus").RECIPES["aerunet"]
+    small = replace(
+        recipe,
+        network=lambda shape, channels: km.models.AERUNet(shape, channels, (4, 8)),
+        preprocessing=replace(recipe.preprocessing, size=(32, 32)),
+        steps=2,
+        batch_size=2,
+    )
+
+    def make():
+        run, minutes = tables.trained(small, data, "kl_distillation_both_styles", tmp_path)
+        frame = km.evaluate(run, data.tests["target, test"], data.task)
+        return tables.mean_scores(frame), minutes
+
+    key = ("aerunet", "camera_a", "camera_b", "phantoms", "kl_distillation_both_styles", "0")
+    for _ in range(2):
+        tables.complete(tmp_path / "table", [(key, make)], "a test")
+        make = pytest.fail
+    assert set(tables.read(tmp_path / "table")["class"]) == {"cup", "disc"}
+    weights = km.load(tmp_path / "source_only-0").network.get_weights()
+    norm = sum((w.astype("float64") ** 2).sum() for w in weights) ** 0.5
+    start = json.loads((tmp_path / f"{key[4]}-0" / "config.json").read_text())["start"]
+    assert float(start.split()[-1]) == pytest.approx(norm, rel=1e-6)
