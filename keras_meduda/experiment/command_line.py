@@ -42,13 +42,12 @@ def main() -> None:
         print("\n".join(f"    {name:<10}{text}" for name, text in COMMANDS.items()))
         return
     name, *words = words
-    sys.argv[1:] = words
+    sys.argv = [f"meduda {name}", *words]
     try:
         if name == "train":
-            named = words and not words[0].startswith("-")
-            recipe_named(words[0] if named else "combination")
-            sys.argv[1:] = words[named:]
-            train(words[0] if named else "combination")
+            named = words[:1] if words and not words[0].startswith("-") else []
+            sys.argv = [" ".join(["meduda train", *named]), *words[len(named) :]]
+            train(*named or ["combination"])
         elif name == "adapt" and any(word.split("=")[0] == "--run" for word in words):
             train("source_free")
         elif name in RECIPES:

@@ -39,14 +39,14 @@ def test_the_commands_are_listed(meduda):
 @pytest.mark.parametrize("name", [n for n in COMMANDS if n not in ("adapt", "train", "distil")])
 def test_help_of_a_command(meduda, name):
     code, out, error = meduda(name, "--help")
-    assert code == 0, error
+    assert code == 0 and f"usage: meduda {name} " in out, error
     assert_shows(out, import_module(f"keras_meduda.commands.{name}"))
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_help_of_a_recipe(meduda, name):
     code, out, error = meduda("train", name, "--help")
-    assert code == 0, error
+    assert code == 0 and f"usage: meduda train {name} " in out, error
     assert_shows(out, import_module(f"keras_meduda.recipes.{name}"))
 
 

@@ -75,7 +75,7 @@ def test_the_first_weights_are_kept_and_not_made_again(data, tmp_path):
         run(recipe(**stages | {"adapted": broken}), data, Options(out=tmp_path))
     first = tmp_path / "source_only" / "first.keras"
     network = keras.saving.load_model(first, compile=False)
-    network.set_weights([w + 1 for w in network.get_weights()])
+    network.set_weights([1.5 * w for w in network.get_weights()])
     network.save(first)
     run(recipe(**stages), data, Options(out=tmp_path))
     norm = np.sqrt(sum(np.square(w, dtype="float64").sum() for w in network.get_weights()))
