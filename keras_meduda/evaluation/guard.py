@@ -1,0 +1,345 @@
+"""How far to go from source only: decided without a label of the target.
+
+θ(a) = θ_source + a (θ_adapted − θ_source) for a in 0, ¼, ½, ¾, 1. Four scores say what can be
+known: S1 and S2 look at held-out cases of the source, whose labels are true; S3 and S4 at the
+target.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import keras
+import numpy as np
+import pandas as pd
+
+from keras_meduda.data.pipeline import Prepared
+from keras_meduda.data.spatial import resize
+from keras_meduda.evaluation.confidence import dice, soft_dice
+from keras_meduda.evaluation.target_statistics import BATCH, re_estimate, statistics_batches
+from keras_meduda.methods import Supervised
+from keras_meduda.models import UNet
+from keras_meduda.progress import track
+from keras_meduda.training import Run, setup
+
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+FEWEST = 8  # target cases, below which nothing is decided
+MOST = {2: 32, 3: 8}  # cases of either domain that are looked at, by rank
+SIDE = {2: 96, 3: 40}  # longest side of what reverse validation sees, by rank
+MORE_EMPTY = 0.1  # share of further cases in which a class may be found no more
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How far to go, the network that goes so far, and why.
+
+    Args:
+        a: 0 is source only, 1 the adapted network.
+        run: the run to deploy.
+        scores: one row for each a: `a`, `s1` and `s2` (Dice), their differences from a = 0 with one
+            standard error each (`s1_difference`, `s1_error`, …), `s3`, `s4_empty`, `s4_area`, and
+            `verdict`, the first rule that refuses it or "passes". Empty if nothing was scored.
+        reason: at most three sentences for a reader.
+    """
+
+    a: float
+    run: Run
+    scores: pd.DataFrame
+    reason: str
+
+
+def decide(
+    source_only: Run,
+    adapted: Run,
+    source: Prepared,
+    target: Prepared,
+    groups: Sequence,
+    reverse_steps: int = 100,
+    seed: int = 0,
+) -> Decision:
+    """The largest a whose scores are not below those of source only.
+
+    a passes if S1 and S2 are not lower than at a = 0 by more than one standard error of the paired
+    difference (bootstrap over patients), S3 is not lower, and S4 is in range: no class's median
+    area less than half or more than twice that of source only, nor found nowhere in a tenth more
+    of the cases. At a = 0 the network is source only as it is; at any other batch-norm statistics
+    are those of the target.
+
+    Args:
+        source_only: the run before adaptation.
+        adapted: the run after it, of the same network.
+        source: held-out source cases with labels and, as style twins, their looks in the target's
+            style: `add_styles(prepare(cases, …, labels=True), target, folder, variants=1)`.
+        target: training images of the target; labels are not looked at.
+        groups: patient of each source case.
+        reverse_steps: updates of the small network of S2, for each a. Default 100.
+        seed: of that network and of all draws. Default 0.
+
+    Returns:
+        The decision. With fewer than 8 target cases source only is kept, and the reason says so.
+
+    Raises:
+        ValueError: no held-out source cases, or none with labels and style twins; runs of
+            different networks.
+    """
+    _check(source_only, adapted, source, groups)
+    if len(target.images) < FEWEST:
+        reason = (
+            f"Source only is kept: the target has {len(target.images)} cases, and below {FEWEST} "
+            "nothing can be said of a network adapted to them. The target's batch-norm statistics "
+            "need no training and remain to be tried."
+        )
+        return Decision(0.0, source_only, pd.DataFrame(), reason)
+    rank = len(source.preprocessing.size)
+    held, seen = (_some(len(half.images), MOST[rank]) for half in (source, target))
+    scenes = _Scenes(source.only(held), target.only(seen))
+    groups = np.asarray(groups)[held]
+    reverse = _Reverse(scenes, reverse_steps, seed)
+    path = _Path(source_only, adapted, scenes, seed)
+    rows, first = [], None
+    for a in track(SHARES, len(SHARES), "guarding"):
+        found = _scores(path.at(a), scenes, reverse)
+        first = first or found
+        rows.append(_compared(a, found, first, groups))
+    scores = pd.DataFrame(rows)
+    passing = scores[scores["verdict"] == "passes"]
+    a = float(passing["a"].max())
+    return Decision(a, path.at(a, own=True), scores, _reason(a, scores, len(groups), len(seen)))
+
+
+def interpolate(first: keras.Model, last: keras.Model, a: float) -> list[np.ndarray]:
+    """Weights first + a (last − first) of two equal networks, in the order of `get_weights`."""
+    pairs = zip(first.get_weights(), last.get_weights(), strict=True)
+    return [(w + a * (v - w)).astype(w.dtype) for w, v in pairs]
+
+
+def styled_dice(run: Run, images, labels) -> np.ndarray:
+    """S1: Dice of each source case in the target's style, mean over its classes, `(cases,)`.
+
+    Args:
+        run: the run.
+        images: inputs of the network `(*size, channels)`.
+        labels: boolean masks of each, `(*size, classes)`.
+    """
+    predicted = (run.task.masks(p) for p in probabilities(run, images))
+    return np.array([dice(m, y).mean() for m, y in zip(predicted, labels, strict=True)])
+
+
+def paired_error(differences, groups, n: int = 2000, seed: int = 0) -> float:
+    """Standard error of a mean difference: its deviation over bootstrap draws of patients.
+
+    Example:
+        >>> paired_error([0.1, 0.1, 0.1], ["a", "b", "c"])
+        0.0
+    """
+    means = pd.Series(differences).groupby(np.asarray(groups)).mean().to_numpy()
+    draws = np.random.default_rng(seed).integers(len(means), size=(n, len(means)))
+    return float(means[draws].mean(axis=1).std())
+
+
+def area_changes(shares, before) -> tuple[float, float]:
+    """S4: how many more cases a class is missing in, and the worst ratio of median areas.
+
+    Args:
+        shares: share of the image that each class takes, `(cases, classes)`.
+        before: the same of source only.
+
+    Returns:
+        The largest difference, over classes, of the shares of cases without it; and the ratio of
+        median areas that is farthest from 1, among classes that source only finds in most cases.
+
+    Example:
+        >>> area_changes([[0.1], [0.0]], [[0.1], [0.3]])
+        (0.5, 0.25)
+    """
+    shares, before = np.asarray(shares, "float64"), np.asarray(before, "float64")
+    empty = float(((shares == 0).mean(axis=0) - (before == 0).mean(axis=0)).max())
+    now, then = np.median(shares, axis=0), np.median(before, axis=0)
+    ratios = now[then > 0] / then[then > 0]
+    if not ratios.size:
+        return empty, 1.0
+    distance = np.abs(np.log(np.maximum(ratios, 1e-6)))
+    return empty, float(ratios[distance.argmax()])
+
+
+def probabilities(run: Run, images):
+    """Class probabilities of inputs of the network, one after the other."""
+    step = BATCH if len(run.preprocessing.size) == 2 else 1
+    for first in range(0, len(images), step):
+        yield from run.probabilities(np.stack(images[first : first + step]))
+
+
+class _Scenes:
+    """The cases that are looked at, as inputs of the network."""
+
+    def __init__(self, source, target):
+        inputs = source.preprocessing.normalised
+        self.task = source.task
+        self.styled = [inputs(source.image(s[0]).astype("float32")) for s in source.styles]
+        self.labels = [
+            self.task.one_hot(source.label_map(file))[..., -len(self.task.classes) :] > 0
+            for file in source.labels
+        ]
+        self.target = [inputs(target.image(file).astype("float32")) for file in target.images]
+
+
+class _Path:
+    """The networks between source only and adapted; all share one copy, which is compiled once."""
+
+    def __init__(self, source_only, adapted, scenes, seed):
+        self.ends, self.images, self.seed = (source_only, adapted), scenes.target, seed
+        self.between = self._copy()
+
+    def _copy(self):
+        return replace(self.ends[1], network=keras.models.clone_model(self.ends[1].network))
+
+    def at(self, a, own=False):
+        """The run at a share of the way; its `own` copy, or one that the next call changes."""
+        if a == 0:
+            return self.ends[0]
+        run = self._copy() if own else self.between
+        run.network.set_weights(interpolate(*(end.network for end in self.ends), a))
+        re_estimate(run.network, statistics_batches(self.images, run.window, self.seed))
+        return run
+
+
+class _Student(Supervised):
+    """Learns from a Python generator, of which Keras makes tuples."""
+
+    def train_step(self, data):
+        (batch,) = data
+        return super().train_step(batch)
+
+
+class _Reverse:
+    """S2: a small network learns the target from a run's masks and is scored on the source."""
+
+    def __init__(self, scenes, steps, seed):
+        self.scenes, self.steps, self.seed = scenes, steps, seed
+        size = scenes.target[0].shape[:-1]
+        shrink = min(1.0, SIDE[len(size)] / max(size))
+        self.size = tuple(max(8, round(n * shrink)) for n in size)
+        self.images = np.stack([resize(x, self.size) for x in scenes.target])
+        self.styled = np.stack([resize(x, self.size) for x in scenes.styled])
+        self.labels = [self._small(y) for y in scenes.labels]
+        with setup(seed=seed):
+            shape, channels = self.images.shape[1:], scenes.task.channels
+            filters = (8, 16, 32) if len(size) == 2 else (4, 8, 16)
+            self.method = _Student(UNet(shape, channels, filters), scenes.task.overlapping)
+            self.method.compile(keras.optimizers.Adam(3e-3), jit_compile=False)
+        self.method.build()
+        self.start = [v.numpy() for v in self._variables()]
+
+    def dice(self, masks):
+        """Dice of each source case, mean over its classes, after learning from target masks.
+
+        Args:
+            masks: boolean, of each target image, `(*size, classes)`.
+        """
+        for variable, value in zip(self._variables(), self.start, strict=True):
+            variable.assign(value)
+        task = self.scenes.task
+        hot = np.stack([self._small(m) for m in masks]).astype("float32")
+        if not task.overlapping:
+            hot = np.concatenate([1 - hot.max(axis=-1, keepdims=True), hot], axis=-1)
+        self.method.fit(self._batches(hot), steps_per_epoch=self.steps, verbose=0)
+        network = self.method.network
+        logits = (np.asarray(network(x[None], training=False)["logits"])[0] for x in self.styled)
+        found = (z > 0 if task.overlapping else task.masks(z) for z in logits)
+        return np.array([dice(m, y).mean() for m, y in zip(found, self.labels, strict=True)])
+
+    def _variables(self):
+        return [*self.method.variables, *self.method.optimizer.variables]
+
+    def _small(self, mask):
+        return resize(mask.astype("uint8"), self.size, linear=False) > 0
+
+    def _batches(self, hot):
+        rng, count = np.random.default_rng(self.seed), len(hot)
+        batch = BATCH if len(self.size) == 2 else 2
+        while True:
+            drawn = rng.permutation(count)[:batch]
+            # brighter and darker, flatter and steeper: the source's style is only nearly the same
+            gain, offset = rng.uniform(0.8, 1.2), rng.uniform(-0.2, 0.2)
+            image = gain * self.images[drawn] + offset
+            yield ({"source": {"image": image.astype("float32"), "mask": hot[drawn]}},)
+
+
+def _scores(run, scenes, reverse):
+    """The four scores of a run, by case where it has one."""
+    masks, sure, areas = [], [], []
+    for p in probabilities(run, scenes.target):
+        mask = scenes.task.masks(p)
+        masks.append(mask)
+        sure.append(soft_dice(p[..., -mask.shape[-1] :], mask).mean())
+        areas.append(mask.mean(axis=tuple(range(mask.ndim - 1))))
+    return {
+        "s1": styled_dice(run, scenes.styled, scenes.labels),
+        "s2": reverse.dice(masks),
+        "s3": float(np.mean(sure)),
+        "areas": areas,
+    }
+
+
+def _compared(a, scores, first, groups):
+    """A row of the table: the scores at one a, beside those of source only, and the verdict."""
+    row = {"a": a}
+    for name in ("s1", "s2"):
+        difference = scores[name] - first[name]
+        row[name] = float(scores[name].mean())
+        row[f"{name}_difference"] = float(difference.mean())
+        row[f"{name}_error"] = paired_error(difference, groups)
+    row["s3"] = scores["s3"]
+    row["s4_empty"], row["s4_area"] = area_changes(scores["areas"], first["areas"])
+    return row | {"verdict": _verdict(row, first["s3"])}
+
+
+def _verdict(row, sure):
+    for name, what in (("s1", "Dice on the source in the target's style"), ("s2", "reverse Dice")):
+        if row[f"{name}_difference"] < -row[f"{name}_error"]:
+            return f"{what} falls by {-row[f'{name}_difference']:.3f}"
+    if row["s3"] < sure:
+        return f"confidence falls from {sure:.3f} to {row['s3']:.3f}"
+    if row["s4_empty"] > MORE_EMPTY:
+        return f"a class is missing in {100 * row['s4_empty']:.0f} % more of the cases"
+    if not 0.5 <= row["s4_area"] <= 2:
+        return f"the area of a class is {row['s4_area']:.2g} times that of source only"
+    return "passes"
+
+
+def _reason(a, scores, held, seen):
+    looked = f"Judged on {held} held-out source cases in the target's style, {seen} target images."
+    last = scores.iloc[-1]
+    if a == 0:
+        return f"Source only is kept: with the adapted network {last['verdict']}. {looked}"
+    row = scores[scores["a"] == a].iloc[0]
+    figures = (
+        f"Dice on the source in the target's style changes by {row['s1_difference']:+.3f}, "
+        f"reverse Dice by {row['s2_difference']:+.3f}, confidence to {row['s3']:.3f}."
+    )
+    if a == 1:
+        return f"The adapted network is taken: no score speaks against it. {figures} {looked}"
+    return (
+        f"The network {100 * a:.0f} % of the way from source only to adapted is taken; all the way "
+        f"{last['verdict']}. {figures} {looked}"
+    )
+
+
+def _check(source_only, adapted, source, groups):
+    shapes = [[w.shape for w in run.network.weights] for run in (source_only, adapted)]
+    if shapes[0] != shapes[1]:
+        raise ValueError("decide: source only and adapted are different networks.")
+    if not source.images or not source.labels or not source.styles:
+        raise ValueError(
+            f"decide: {len(source.images)} held-out source cases, {len(source.labels)} with labels "
+            f"and {len(source.styles)} with style twins; expected all three, made by "
+            "add_styles(prepare(cases, ..., labels=True), target, folder, variants=1)."
+        )
+    if len(groups) != len(source.images):
+        raise ValueError(
+            f"decide: {len(groups)} groups for {len(source.images)} source cases; expected as many."
+        )
+
+
+def _some(count, most):
+    """Numbers of at most so many of `count` cases, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()

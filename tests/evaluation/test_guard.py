@@ -1,0 +1,152 @@
+"""The guard: each score by its law, and what it decides on good and on collapsed networks."""
+
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+
+import keras_meduda as km
+from keras_meduda.data.cases import without_masks
+from keras_meduda.data.phantoms import write_fundus
+from keras_meduda.data.pipeline import Batches, add_styles, prepare
+from keras_meduda.evaluation.guard import (
+    SHARES,
+    area_changes,
+    decide,
+    interpolate,
+    paired_error,
+    styled_dice,
+)
+from keras_meduda.task import Preprocessing, Task
+
+TASK = Task(("cup", "disc"), overlapping=True, values={"cup": (255,), "disc": (128, 255)})
+SMALL = Preprocessing((32, 32))
+
+
+def network():
+    return km.models.AERUNet((32, 32, 3), channels=2, filters=(8, 16))
+
+
+@pytest.fixture(scope="module")
+def shift(tmp_path_factory):
+    """A source and a target of the fundus phantoms, and a run trained on the source."""
+    folder = tmp_path_factory.mktemp("shift")
+    cases = km.read_cases(write_fundus(folder, cases_per_domain=20, size=48))
+    one, other = (cases[cases["domain"] == name] for name in ("camera_a", "camera_b"))
+    store = folder / "store"
+    target = prepare(without_masks(other[:10]), TASK, SMALL, store, labels=False)
+    held = prepare(one[10:], TASK, SMALL, store, labels=True)
+    parts = {
+        "source": prepare(one[:10], TASK, SMALL, store, labels=True),
+        "target": target,
+        "oracle": prepare(other[:10], TASK, SMALL, store, labels=True),
+        "held": add_styles(held, target, store, variants=1),
+        "groups": list(one["group"][10:]),
+        "folder": folder,
+    }
+    parts["source_only"] = trained(network, parts["source"], folder / "source_only", 60)
+    return parts
+
+
+def trained(build, data, folder, steps):
+    with km.setup():
+        method = km.methods.Supervised(build(), overlapping=True)
+        method.compile(keras.optimizers.Adam(5e-3))
+    return km.fit(method, Batches(4, source=data), steps=steps, run_dir=folder)
+
+
+def decided(shift, adapted):
+    parts = shift["source_only"], adapted, shift["held"], shift["target"], shift["groups"]
+    return decide(*parts, reverse_steps=20)
+
+
+def changed(run, change):
+    """A run whose weights are changed."""
+    other = keras.models.clone_model(run.network)
+    other.set_weights([change(w) for w in run.network.get_weights()])
+    return replace(run, network=other)
+
+
+def test_what_is_good_on_the_target_is_taken(shift):
+    def start():
+        return km.load(shift["source_only"].path).network
+
+    good = trained(start, shift["oracle"], shift["folder"] / "good", 40)
+    decision = decided(shift, good)
+    assert decision.a >= 0.5
+    assert list(decision.scores["a"]) == list(SHARES)
+    assert decision.scores["verdict"][0] == "passes"
+    assert "taken" in decision.reason and decision.reason.count(". ") <= 2
+    taken, given = (r.network.get_weights() for r in (decision.run, shift["source_only"]))
+    assert any(not np.array_equal(a, b) for a, b in zip(taken, given, strict=True))
+
+
+def test_what_finds_nothing_is_refused(shift):
+    """The classifier's bias, so that statistics cannot make it good again."""
+
+    def collapse(w):
+        return w - np.float32(9) * (w.shape == (2,))
+
+    decision = decided(shift, changed(shift["source_only"], collapse))
+    assert decision.a < 1
+    assert decision.scores["verdict"].iloc[-1] != "passes"
+    assert decision.reason.startswith(("Source only is kept", "The network"))
+
+
+def test_few_target_cases_decide_nothing(shift):
+    few = {**shift, "target": shift["target"].only(range(5))}
+    decision = decided(few, shift["source_only"])
+    assert decision.a == 0 and decision.run is shift["source_only"]
+    assert "the target has 5 cases" in decision.reason
+
+
+def test_the_ends_of_the_way_are_the_two_networks():
+    one, other = network(), network()
+    for a, end in ((0.0, one), (1.0, other)):
+        for w, v in zip(interpolate(one, other, a), end.get_weights(), strict=True):
+            np.testing.assert_allclose(w, v, atol=1e-6)
+    half = interpolate(one, other, 0.5)
+    for h, w, v in zip(half, one.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_allclose(h, (w + v) / 2, atol=1e-6)
+
+
+def test_dice_in_the_target_s_style_is_one_for_the_masks_themselves(run):
+    labels = [np.random.default_rng(0).random((32, 32, 2)) < 0.3]
+    images = [np.zeros((32, 32, 3), "float32")]
+    assert styled_dice(run, images, [run.task.masks(run.probabilities(images[0][None])[0])]) == 1
+    assert styled_dice(run, images, labels) < 1
+
+
+def test_the_error_of_a_difference_is_that_of_its_mean_over_patients():
+    rng = np.random.default_rng(0)
+    d = rng.normal(size=400)
+    assert paired_error(d, np.arange(400)) == pytest.approx(d.std() / 20, rel=0.1)
+    twice = paired_error(np.repeat(d, 2), np.repeat(np.arange(400), 2))
+    assert twice == pytest.approx(paired_error(d, np.arange(400)), rel=1e-6)
+
+
+def test_areas_and_empties_are_of_the_worst_class():
+    before = np.tile([0.1, 0.2], (10, 1))
+    assert area_changes(before, before) == (0, 1)
+    assert area_changes(before * [1, 0.4], before) == pytest.approx((0, 0.4))
+    assert area_changes(before * [3, 0.9], before) == pytest.approx((0, 3))
+    missing = before.copy()
+    missing[:3, 0] = 0
+    assert area_changes(missing, before) == pytest.approx((0.3, 1))
+    assert area_changes(before * 0, before * 0) == (0, 1)  # nothing was there, nothing is missed
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"held": "plain"}, "0 with style twins; expected all three"),
+        ({"groups": ["a"]}, "1 groups for 10 source cases"),
+        ({"source_only": "other"}, "different networks"),
+    ],
+)
+def test_what_cannot_be_judged_is_said(shift, run, change, message):
+    made = {"plain": replace(shift["held"], styles=()), "other": run, "groups": ["a"]}
+    given = {k: made[v] if isinstance(v, str) else v for k, v in change.items()}
+    with pytest.raises(ValueError, match=f"decide: .*{message}"):
+        decided({**shift, **given}, shift["source_only"])
