@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from performance_evaluation import VOLUME, distances, ellipsoids, evaluation, tumour
 from performance_steps import (
     JAX,
     OURS,
@@ -28,65 +29,35 @@ from performance_steps import (
 )
 
 
-def ellipsoids(shape, stray=False):
-    """Two overlapping ellipsoids, a prediction and its reference, perhaps with a far voxel."""
-    axes = np.ogrid[tuple(slice(0, n) for n in shape)]
+def folder_of_pictures(peer, count=200):
+    """A folder of pictures to masks in files, and its three parts alone."""
+    import keras_meduda as km
+    from keras_meduda.data.io import write_mask, write_picture
+    from keras_meduda.evaluation.predict import _input, predict_all
 
-    def ellipsoid(centre, radius):
-        terms = [
-            ((a - c * n) / (r * n)) ** 2
-            for a, c, r, n in zip(axes, centre, radius, shape, strict=True)
-        ]
-        return functools.reduce(np.add, terms) <= 1
+    run, folder = untrained_run(), Path(tempfile.mkdtemp())
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 256, (64, 64, 3), dtype="uint8").repeat(8, 0).repeat(8, 1)
+    path = str(write_picture(folder / "image.png", picture))
 
-    rank = len(shape)
-    prediction = ellipsoid((0.5, 0.5, 0.5)[:rank], (0.2, 0.15, 0.25)[:rank])
-    reference = ellipsoid((0.52, 0.5, 0.48)[:rank], (0.18, 0.17, 0.24)[:rank])
-    if stray:
-        prediction[(0,) * rank] = True
-    return prediction, reference
+    def encode(probabilities, i):
+        values = run.task.decode(run.task.masks(probabilities))
+        write_mask(folder / "masks" / str(i % 8), values, like=path)
 
+    if peer == "reading alone":
+        return lambda: [_input(run, path) for _ in range(count)]
+    inputs = np.stack([_input(run, path)[0]] * 8)
+    if peer == "network alone":
+        return lambda: [run.probabilities(inputs) for _ in range(count // 8)]
+    if peer == "writing alone":
+        probabilities = km.predict(run, path)
+        return lambda: [encode(probabilities, i) for i in range(count)]
 
-def tumour():
-    """The tumour of a BraTS subject in 240 × 240 × 155, and a ragged prediction of it."""
-    import nibabel
-    from scipy.ndimage import gaussian_filter
+    def ours():
+        for i, probabilities in enumerate(predict_all(run, [path] * count)):
+            encode(probabilities, i)
 
-    path = sorted(Path(os.environ["MEDUDA_DATA"]).glob("brats/**/*_seg.nii.gz"))[0]
-    cropped = np.asarray(nibabel.load(path).dataobj) > 0
-    noise = gaussian_filter(np.random.default_rng(0).normal(size=cropped.shape), 2)
-    ragged = gaussian_filter(cropped.astype("float32"), 2) + noise > 0.5
-    margins = [
-        ((n - m) // 2, n - m - (n - m) // 2) for n, m in zip(VOLUME, cropped.shape, strict=True)
-    ]
-    return np.pad(ragged, margins), np.pad(cropped, margins)
-
-
-def distances(peer, masks):
-    """HD95 and ASSD of one pair of masks (HD95 alone where a peer has no ASSD to give)."""
-    p, r = masks()
-    shape = p.shape
-    if peer == OURS:
-        from keras_meduda.evaluation.metrics import case_metrics
-
-        return lambda: case_metrics(p, r, (1.0,) * len(shape))
-    if peer == "medpy":
-        from medpy.metric import binary
-
-        return lambda: (binary.hd95(p, r), binary.assd(p, r))
-    if peer == "monai (hd95 alone)":
-        import torch
-        from monai.metrics import compute_hausdorff_distance
-
-        pair = [torch.from_numpy(np.stack([~m, m])[None]).float() for m in (p, r)]
-        return lambda: compute_hausdorff_distance(*pair, percentile=95)
-    from surface_distance import metrics
-
-    def deepmind():
-        found = metrics.compute_surface_distances(p, r, (1.0,) * len(shape))
-        return metrics.compute_robust_hausdorff(found, 95)
-
-    return deepmind
+    return ours
 
 
 def clahe(peer):
@@ -115,16 +86,23 @@ def window(peer):
     """Windows of 64³, half overlapping, over 160 × 160 × 96 with a 1×1×1 network."""
     shape, size = (160, 160, 96), (64, 64, 64)
     x = np.random.default_rng(0).normal(size=shape).astype("float32")
-    if peer == OURS:
+    if peer.startswith(OURS):
         import keras
         import tensorflow as tf
 
+        import keras_meduda as km
+        from keras_meduda.engines import logits_function
         from keras_meduda.sliding import SlidingWindow, sliding_window
 
-        network = keras.layers.Conv3D(2, 1)
-        network.build((None, *size, 1))
-        network, x = tf.function(network), x[None, ..., None]
-        return lambda: sliding_window(network, x, SlidingWindow(size))
+        image = keras.Input((*size, 1))
+        logits = keras.layers.Conv3D(2, 1)(image)
+        network, x = keras.Model(image, {"logits": logits}), x[None, ..., None]
+        logits = tf.function(lambda x: network(x)["logits"])
+        if peer != OURS:
+            engine = peer.removeprefix(f"{OURS}, ")
+            task, folder = km.Task(("a",)), tempfile.mkdtemp()
+            logits = logits_function(network, (*size, 1), task, engine, folder)
+        return lambda: sliding_window(logits, x, SlidingWindow(size))
     if peer == "medicai":
         import keras
         from medicai.utils.inference import sliding_window_inference
@@ -142,6 +120,26 @@ def window(peer):
             return sliding_window_inference(x, size, 1, network, overlap=0.5)
 
     return monai
+
+
+def window_of_network(peer):
+    """Windows of 64³, half overlapping, over 128³ with AERUNet, and the network alone as often."""
+    import keras_meduda as km
+    from keras_meduda.training import Run
+
+    size, shape = (64, 64, 64), (128, 128, 128)
+    network = km.models.AERUNet((*size, 1), channels=2, filters=(8, 16, 32))
+    settings = km.Preprocessing(shape, normalise="zscore", channels=1, axes="XYZ")
+    slide = km.SlidingWindow(size)
+    run = Run(None, network, km.Task(("a",)), settings, slide)
+    x = np.random.default_rng(0).normal(size=(1, *shape, 1)).astype("float32")
+    if peer == OURS:
+        from keras_meduda.sliding import sliding_window
+
+        return lambda: sliding_window(run.logits, x, slide)
+    windows = np.prod([len(starts) for starts in slide.starts(shape)])
+    one = np.ascontiguousarray(x[:, :64, :64, :64])
+    return lambda: [np.asarray(run.logits(one)) for _ in range(windows)]
 
 
 def untrained_run():
@@ -164,6 +162,9 @@ def inference(peer):
         set_precision(run.network, "mixed_bfloat16")
     if peer == "keras_meduda, XLA":
         run = replace(run, xla=True)
+    if peer.endswith(" engine"):
+        engine, folder = peer.split()[1], Path(tempfile.mkdtemp())
+        run = replace(run, path=folder, engine=engine)
     if peer.startswith(OURS):
         return lambda: run.probabilities(x)
     path = km.export_network(run, os.path.join(tempfile.mkdtemp(), "network.onnx"))
@@ -196,7 +197,6 @@ def serving(peer):
 
 
 METRICS = (OURS, "medpy", "monai (hd95 alone)", "deepmind (hd95 alone)")
-VOLUME = (240, 240, 155)
 PAIRS = {  # of masks, and the goal's share of MedPy's time
     "hd95_assd_3d": (functools.partial(ellipsoids, VOLUME), 1 / 20),
     "hd95_assd_3d_stray_voxel": (functools.partial(ellipsoids, VOLUME, stray=True), 1 / 20),
@@ -209,7 +209,36 @@ ROWS = {  # work: (function of the peer, peers, goal's share, of whom)
         for name, (masks, share) in PAIRS.items()
     },
     "clahe_512": (clahe, (OURS, "opencv", "skimage"), 1.0, "opencv"),
-    "sliding_window_3d": (window, (OURS, "monai", "medicai"), 1.0, "monai"),
+    "evaluate_30_pictures_512": (
+        functools.partial(evaluation, shape=(512, 512), count=30),
+        (OURS, "medpy, one core", "prediction alone"),
+        1 / 15,
+        "medpy, one core",
+    ),
+    "evaluate_2_volumes": (
+        functools.partial(evaluation, shape=VOLUME, count=2),
+        (OURS, "medpy, one core", "prediction alone"),
+        1 / 15,
+        "medpy, one core",
+    ),
+    "folder_of_200_pictures": (
+        folder_of_pictures,
+        (OURS, "reading alone", "network alone", "writing alone"),
+        1.15,
+        "reading alone",
+    ),
+    "sliding_window_3d": (
+        window,
+        (OURS, "keras_meduda, onnxruntime", "monai", "medicai"),
+        1.0,
+        "monai",
+    ),
+    "sliding_window_AERUNet": (
+        window_of_network,
+        (OURS, "bare network"),
+        1.0,
+        "bare network",
+    ),
     **{
         f"train_step_{name}": (
             functools.partial(train_step, name=name, sizes=TRAINED),
@@ -233,7 +262,11 @@ ROWS = {  # work: (function of the peer, peers, goal's share, of whom)
     "loading_10_steps": (loading, (OURS, "cached batch"), 1.05, "cached batch"),
     "inference_192": (
         inference,
-        (OURS, "keras_meduda, mixed_bfloat16", "keras_meduda, XLA", "onnxruntime", "openvino"),
+        (
+            *(OURS, "keras_meduda, mixed_bfloat16", "keras_meduda, XLA"),
+            *("keras_meduda, onnxruntime engine", "keras_meduda, openvino engine"),
+            *("onnxruntime", "openvino"),
+        ),
         1.15,
         "onnxruntime",
     ),
@@ -242,7 +275,9 @@ ROWS = {  # work: (function of the peer, peers, goal's share, of whom)
 OWN_ENVIRONMENT = (
     *("medpy", "opencv", "skimage", "medicai", "onnxruntime", "openvino"),
     *("supervised", "cached batch", "bare network", "whole passes", JAX),
-    *("keras_meduda, mixed_bfloat16", "keras_meduda, XLA"),
+    *("keras_meduda, mixed_bfloat16", "keras_meduda, XLA", "keras_meduda, onnxruntime"),
+    *("keras_meduda, onnxruntime engine", "keras_meduda, openvino engine"),
+    *("medpy, one core", "prediction alone", "reading alone", "network alone", "writing alone"),
 )
 
 
