@@ -19,6 +19,7 @@ _HEADER = (
     "RescaleIntercept",
 )  # fmt: skip
 _PLACE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+_OTHERS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".nii", ".gz", ".csv", ".txt")
 _PARALLEL = 1e-3  # how far the cosines of one series may differ
 _GAP = 0.05  # of the distance of slices, by which single ones may differ
 
@@ -30,8 +31,8 @@ def is_dicom(path) -> bool:
         return any(is_dicom(file) for file in visible_files(path, deep=False))
     if not path.is_file() or path.name.startswith("DICOMDIR"):
         return False
-    if path.suffix.lower() == ".dcm":
-        return True
+    if path.suffix.lower() == ".dcm" or path.suffix.lower() in _OTHERS:
+        return path.suffix.lower() == ".dcm"
     with open(path, "rb") as stream:
         return stream.read(132)[128:] == b"DICM"
 
@@ -44,18 +45,20 @@ def series_in(folder) -> dict[str, Path]:
 
     Returns:
         `{name: path}`: a folder of one series by the folder's name, of several one file of each by
-        that name and the series' number.
-
-    Raises:
-        DataError: a file that cannot be read.
+        that name and the series' number; and a file that cannot be read by its own name, so that
+        whoever reads it says why.
     """
-    found = {}
+    found, named = {}, {}
     for file in filter(is_dicom, visible_files(folder)):
-        header = _header(file)
+        try:
+            header = _header(file)
+        except DataError:
+            named[file.name] = file
+            continue
         if _is_image(header):
             number = int(header.get("SeriesNumber") or 0)
             found.setdefault(file.parent, {}).setdefault((number, header.SeriesInstanceUID), file)
-    named, top = {}, Path(folder).absolute()
+    top = Path(folder).absolute()
     for home, files in sorted(found.items()):
         below = "_".join(home.relative_to(top).parts) or top.name
         for (number, _), file in sorted(files.items()):

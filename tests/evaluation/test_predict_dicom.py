@@ -11,7 +11,7 @@ import predict
 import pytest
 
 import keras_meduda as km
-from keras_meduda.data.io import read_image, read_mask
+from keras_meduda.data.io import DataError, read_image, read_mask
 from keras_meduda.task import to_json
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
@@ -56,9 +56,12 @@ def test_every_series_of_a_study_gets_nifti_and_seg(run, tmp_path, capsys):
 def test_a_broken_series_ends_no_other(run, tmp_path):
     series(tmp_path / "study" / "whole")
     remove(series(tmp_path / "study" / "lacking"), 2)
+    (tmp_path / "study" / "noise").mkdir()
+    (tmp_path / "study" / "noise" / "IM1.dcm").write_bytes(b"no DICOM at all")
     flags = predict.PredictFlags(run=(run,), images=(tmp_path / "study",), out=tmp_path / "o")
-    with pytest.raises(km.data.io.DataError, match="lacking.* a slice is missing"):
+    with pytest.raises(DataError, match="lacking.* a slice is missing") as caught:
         predict.main(flags)
+    assert "IM1.dcm: found data that cannot be decoded" in str(caught.value)
     assert (tmp_path / "o" / "whole.dcm").exists()
 
 
