@@ -241,7 +241,7 @@ class _Reverse:
         hot = np.stack([self._small(m) for m in masks]).astype("float32")
         if not task.overlapping:
             hot = np.concatenate([1 - hot.max(axis=-1, keepdims=True), hot], axis=-1)
-        self.method.fit(self._batches(hot), steps_per_epoch=self.steps, verbose=0)
+        self.method.fit(self._batches(hot), steps_per_epoch=self.steps, shuffle=False, verbose=0)
         network = self.method.network
         logits = (np.asarray(network(x[None], training=False)["logits"])[0] for x in self.styled)
         found = (z > 0 if task.overlapping else task.masks(z) for z in logits)

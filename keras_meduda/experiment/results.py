@@ -17,6 +17,7 @@ from keras_meduda.evaluation.report import (
     write_report,
 )
 from keras_meduda.evaluation.teacher import evaluate_teacher
+from keras_meduda.experiment.guarding import NAME, guard
 from keras_meduda.model_card import write_model_card
 
 
@@ -32,6 +33,12 @@ def evaluate_runs(recipe, data, options, runs, targets, began) -> None:
         began: `time.perf_counter()` when the experiment began.
     """
     runs = {**runs, recipe.deployed: recipe.deploy(runs[recipe.deployed])}
+    decision = guard(data, options, runs)
+    if decision:  # before what it was decided about, which the page describes
+        adapted, oracle = runs.pop("adapted"), runs.pop("oracle", None)
+        runs |= {NAME: decision.run, "adapted": adapted} | ({"oracle": oracle} if oracle else {})
+        _say(f"how far to go, decided without target labels: {decision.a:g} of the way")
+        _say(f"{decision.reason} The network that goes so far: {decision.run.path}")
     page = {
         "path": options.out / "report.html",
         "runs": runs,
@@ -40,6 +47,7 @@ def evaluate_runs(recipe, data, options, runs, targets, began) -> None:
         "facts": {
             "Data": data.described,
             **_target_labels(recipe, data),
+            **({"Decision": f"{decision.a:g} of the way. {decision.reason}"} if decision else {}),
             **recipe.facts,
             **about_run(runs[recipe.deployed]),
             **about_session(began),
@@ -111,7 +119,8 @@ def _without_labels(recipe, data, runs, page):
     missing = "labels in its test part" if len(tested) else "test cases"
     tested = tested if len(tested) else data.parts["target"]
     # The deployed one, and what it began with.
-    described = dict(list(_without_oracle(runs).items())[-2:])
+    described = {name: run for name, run in _without_oracle(runs).items() if name != NAME}
+    described = dict(list(described.items())[-2:])
     frame = label_free(described, tested)
     shares = None
     if "source" in data.parts:

@@ -1,0 +1,50 @@
+"""How far an adaptation should go, decided without target labels at the end of an experiment."""
+
+import json
+from dataclasses import replace
+
+from keras_meduda.data.io import replacing
+from keras_meduda.data.pipeline import add_styles, prepare
+from keras_meduda.evaluation.guard import Decision, decide
+
+NAME = "guarded"
+
+
+def guard(data, options, runs) -> Decision | None:
+    """Decides between source only and adapted, and keeps the network that it chooses.
+
+    The network lies in `OUT/guarded`, a run folder; `decision.json` there has the scores.
+
+    Args:
+        data: with held-out source cases that have masks, under `"source, test"`.
+        options: run folder and seed.
+        runs: by name, `"source_only"` and `"adapted"` among them.
+
+    Returns:
+        The decision, whose run is that of the new folder. `None` where there is nothing to decide,
+        or no held-out source case to decide by.
+    """
+    held = data.scored.get("source, test")
+    if held is None or not {"source_only", "adapted"} <= set(runs) or "target" not in data.parts:
+        return None
+    store, first = options.out / "prepared", runs["source_only"]
+    target = prepare(data.parts["target"], data.task, first.preprocessing, store, labels=False)
+    source = prepare(held, data.task, first.preprocessing, store, labels=True)
+    source = add_styles(source, target, store, variants=1, seed=options.seed)
+    steps = 5 if options.smoke else 100
+    decision = decide(first, runs["adapted"], source, target, held["group"], steps, options.seed)
+    return replace(decision, run=_kept(decision, options.out / NAME, runs["adapted"]))
+
+
+def _kept(decision, folder, adapted):
+    """The run of a decision as a run folder of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / "network.keras") as unfinished:
+        decision.run.network.save(unfinished)
+    with replacing(folder / "config.json") as unfinished:
+        unfinished.write_text((adapted.path / "config.json").read_text())
+    with replacing(folder / "decision.json") as unfinished:
+        scores = json.loads(decision.scores.to_json(orient="records"))
+        written = {"a": decision.a, "reason": decision.reason, "scores": scores}
+        unfinished.write_text(json.dumps(written, indent=1))
+    return replace(decision.run, path=folder)
