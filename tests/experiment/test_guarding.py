@@ -42,4 +42,5 @@ def test_masks_of_the_target_are_never_opened(phantoms, run, tmp_path):
     for path in cases["mask"][cases["domain"] == "camera_b"]:
         Path(path).write_bytes(b"not an image")
     data = parts(folder / "cases.csv", run)
-    assert guard(data, Options(out=tmp_path / "out", smoke=True), dict(source_only=run, adapted=run))
+    options = Options(out=tmp_path / "out", smoke=True)
+    assert guard(data, options, {"source_only": run, "adapted": run})
