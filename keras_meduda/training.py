@@ -23,6 +23,7 @@ from keras_meduda import (
 )
 from keras_meduda.bundle import unpacked
 from keras_meduda.engines import check_engine, logits_function
+from keras_meduda.models.saved import load_network
 from keras_meduda.models.stages import set_precision
 from keras_meduda.progress import StepBar
 from keras_meduda.run_folder import RunFolder
@@ -186,7 +187,7 @@ def _read(path):
         )
     if not zipfile.is_zipfile(path / "network.keras"):
         raise ValueError(f"{path / 'network.keras'}: expected a whole Keras file; it is damaged.")
-    return config, keras.saving.load_model(path / "network.keras", compile=False)
+    return config, load_network(path / "network.keras")
 
 
 def fit(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import get_args, get_type_hints
 
 from keras_meduda.experiment.options import Bound, nearest
-from keras_meduda.progress import peak_memory
+from keras_meduda.progress import peak_memory, tolerate_encodings
 
 COMMANDS = {
     "adapt": "a network to another scanner: from two domains, or from --run and --images alone",
@@ -115,6 +115,7 @@ def run_script(script: Callable, flags_type: type, description: str, keras: bool
     """
     import tyro
 
+    tolerate_encodings()
     # An indented line stays one: the commands are to be copied, not filled into a paragraph.
     description = re.sub(r"\n(python|meduda) ", r"\n    \1 ", description)
     flags = tyro.cli(flags_type, description=description)

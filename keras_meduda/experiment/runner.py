@@ -21,6 +21,7 @@ from keras_meduda.experiment.options import Options
 from keras_meduda.experiment.recipe import Recipe, Stage
 from keras_meduda.experiment.results import evaluate_runs
 from keras_meduda.experiment.shares import write_shares
+from keras_meduda.models.saved import load_network
 from keras_meduda.training import Run, fit, load, setup
 
 
@@ -170,7 +171,7 @@ class _Stages:
     def network(self, name, stage, runs):
         """The network of a stage with its first weights."""
         if stage.start == "first":
-            return keras.saving.load_model(self.first, compile=False)
+            return load_network(self.first)
         if stage.start != "fresh":
             run = runs[stage.start]
             given = stage.start in self.recipe.given  # else it has the precision already

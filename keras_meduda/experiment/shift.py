@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from keras_meduda.experiment.options import Count, Options, Positive
+from keras_meduda.experiment.options import Count, NotNegative, Options, Positive
 
 DATASETS = Literal[
     "refuge", "drishti_gs", "rim_one_dl", "rim_one_r3", "fundus_rois", "brats", "folders"
@@ -22,7 +22,9 @@ class ShiftFlags(Options):
     """Case table (CSV: case, domain, split, group, image, mask) with both domains."""
     classes: tuple[str, ...] | None = None
     """Classes and their mask values, for --cases and folders; default: the tidy fundus form,
-    cup=255 disc=128,255."""
+    cup=255 disc=128,255. A colour is written as cup=#ff0000."""
+    tolerance: NotNegative = 0
+    """Mask values up to so far from a declared one count as it, as in JPEG masks."""
     source_domain: str | None = None
     """Domain with labels."""
     target_domain: str | None = None
@@ -284,8 +286,8 @@ def _domains(flags, draw):
     if flags.source_dataset:
         own = flags.source_dataset, flags.source_root
         other = flags.target_dataset or own[0], flags.target_root or own[1]
-        source, task = _dataset(*own, flags.source_domain, flags.classes)
-        target, target_task = _dataset(*other, flags.target_domain, flags.classes)
+        source, task = _dataset(*own, flags.source_domain, flags)
+        target, target_task = _dataset(*other, flags.target_domain, flags)
         there, here = ((t.classes, t.overlapping) for t in (task, target_task))
         if there != here:
             raise ValueError(
@@ -303,7 +305,7 @@ def _domains(flags, draw):
         table, *names, classes = draw()
     cases = read_cases(table)
     source, target = (_domain(cases, name, table) for name in names)
-    return source, target, task_of(classes, source), None
+    return source, target, task_of(classes, source, flags.tolerance), None
 
 
 def check(flags: ShiftFlags):
@@ -335,8 +337,8 @@ def check(flags: ShiftFlags):
         raise ValueError("--cases needs --source-domain and --target-domain.")
 
 
-def task_of(classes, cases):
-    """The task of `--classes`, in the unit of the images.
+def task_of(classes, cases, tolerance=0):
+    """The task of `--classes` and `--tolerance`, in the unit of the images.
 
     Raises:
         ValueError: a text that is not name=value,value.
@@ -347,13 +349,14 @@ def task_of(classes, cases):
         True
     """
     from keras_meduda.data.io import is_volume
+    from keras_meduda.data.values import value_of
     from keras_meduda.task import Task
 
     values = {}
     for text in classes:
         name, _, numbers = text.partition("=")
         try:
-            values[name] = tuple(int(number) for number in numbers.split(","))
+            values[name] = tuple(map(value_of, numbers.split(",")))
         except ValueError:
             raise ValueError(
                 f"--classes: received {text!r}, expected name=value,value such as disc=128,255."
@@ -361,7 +364,7 @@ def task_of(classes, cases):
     counts = [v for numbers in values.values() for v in numbers]
     overlapping = len(set(counts)) < len(counts)
     unit = "mm" if is_volume(cases["image"].iloc[0]) else "px"
-    return Task(classes=tuple(values), overlapping=overlapping, values=values, unit=unit)
+    return Task(tuple(values), overlapping, values, tolerance=tolerance, unit=unit)
 
 
 def _domain(cases, name, where):
@@ -373,13 +376,13 @@ def _domain(cases, name, where):
     return found
 
 
-def _dataset(name, root, domain, classes):
+def _dataset(name, root, domain, flags):
     """Cases and task of a data set; --classes, where it was given, is that of plain folders."""
     from keras_meduda.data import catalog
 
     cases, task = getattr(catalog, name)(root)
-    if classes:
+    if flags.classes:
         if name != "folders":
             raise ValueError(f"--classes is for --cases and folders; {name} has {task.classes}.")
-        task = task_of(classes, cases)
+        task = task_of(flags.classes, cases, flags.tolerance)
     return (_domain(cases, domain, root) if domain else cases), task
