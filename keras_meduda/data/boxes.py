@@ -22,7 +22,7 @@ def read_boxes(path, form="corners", unit="px", cases=None) -> pd.DataFrame:
 
     | form      | columns beside `case`      | of                                           |
     |-----------|----------------------------|----------------------------------------------|
-    | `corners` | `x0, y0, x1, y1`           | this library; x1 and y1 exclusive            |
+    | `corners` | `x0, y0, x1, y1`           | this library; of volumes `z0` and `z1` too   |
     | `xywh`    | `x, y, width, height`      | COCO: the left upper corner, and the size    |
     | `centre`  | `xc, yc, width, height`    | YOLO: the middle, and the size               |
 
@@ -50,16 +50,20 @@ def read_boxes(path, form="corners", unit="px", cases=None) -> pd.DataFrame:
     names = list(FORMS[form])
     of_folder = Path(path).is_dir() and (form, unit) == ("centre", "share")
     table = _yolo(path) if of_folder else read_table(path, required=["case", *names])
+    if {"z0", "z1"} <= set(table) and (form, unit) == ("corners", "px"):
+        names = ["x0", "y0", "z0", "x1", "y1", "z1"]  # of volumes
     table["score"] = table.get("score", "1")
     boxes = table[["case"]].join(table[[*names, "score"]].apply(pd.to_numeric, errors="coerce"))
-    boxes = boxes.rename(columns=dict(zip(names, CORNERS, strict=True)))
+    boxes = boxes.rename(columns=dict(zip(FORMS[form], CORNERS, strict=True)))
     if form == "centre":
         boxes[["x0", "y0"]] -= boxes[["x1", "y1"]].to_numpy() / 2
     if form != "corners":
         boxes[["x1", "y1"]] += boxes[["x0", "y0"]].to_numpy()
     corners = boxes[CORNERS]
     good = (boxes["x1"] > boxes["x0"]) & (boxes["y1"] > boxes["y0"]) & boxes["score"].notna()
-    good &= np.isfinite(corners).all(axis=1)
+    good &= np.isfinite(boxes[boxes.columns[1:]].astype(float)).all(axis=1)
+    if "z1" in boxes:
+        good &= boxes["z1"] > boxes["z0"]
     expected = "finite numbers x0 < x1, y0 < y1 (and a score, where there is that column)"
     if form != "corners":
         expected = "finite numbers, and a width and height above 0"

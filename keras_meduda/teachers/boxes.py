@@ -1,7 +1,8 @@
 """Boxes that prompt a teacher: from masks, from a table, and as labels of a YOLO detector.
 
 A box is `(x0, y0, x1, y1)` in pixels of the original image, x1 and y1 exclusive; a case may have
-several, or none. Tables are frames `case, x0, y0, x1, y1, score`.
+several, or none. Tables are frames `case, x0, y0, x1, y1, score`. Of volumes a box is `(x0, y0, z0,
+x1, y1, z1)` in voxels, and tables have these columns.
 """
 
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy import ndimage
 
 from keras_meduda.data._cv2 import cv2
 from keras_meduda.data.cases import split_together
@@ -19,6 +21,7 @@ from keras_meduda.data.io import DataError, Problem, read_image, read_mask, repl
 from keras_meduda.progress import track
 
 CORNERS = ["x0", "y0", "x1", "y1"]
+CORNERS_3D = ["x0", "y0", "z0", "x1", "y1", "z1"]
 COLUMNS = ["case", *CORNERS, "score"]
 SPECK = 9  # pixels; a smaller piece of a mask gets no box beside a larger one
 WRITTEN = "# written by keras_meduda, which replaces this folder\n"
@@ -32,16 +35,18 @@ def boxes_of(mask, speck: int = SPECK) -> np.ndarray:
     is mostly neither.
 
     Args:
-        mask: `(H, W)`, anything but 0 is foreground.
+        mask: `(H, W)` or `(X, Y, Z)`, anything but 0 is foreground.
         speck: in pixels. Default 9.
 
     Returns:
-        `(n, 4)` whole numbers; `(0, 4)` of an empty mask.
+        `(n, 4)` whole numbers, of a volume `(n, 6)`; n is 0 of an empty mask.
 
     Example:
         >>> boxes_of(np.eye(5)[:4]).tolist()
         [[0, 0, 4, 4]]
     """
+    if np.ndim(mask) == 3:
+        return _boxes_of_volume(np.asarray(mask) > 0, speck)
     stats = cv2.connectedComponentsWithStats((np.asarray(mask) > 0).astype("uint8"))[2][1:]
     stats = stats[np.argsort(-stats[:, cv2.CC_STAT_AREA], kind="stable")]
     large = stats[:, cv2.CC_STAT_AREA] >= speck
@@ -64,18 +69,17 @@ def boxes_from_masks(cases: pd.DataFrame, task, jitter: int = 0, seed: int = 0) 
         A box table with the score 1.
 
     Raises:
-        DataError: a mask that cannot be read, of a volume, or of another shape than its image.
+        DataError: a mask that cannot be read, or of another shape than its image.
     """
     rows, labelled = [], cases[cases["mask"] != ""]
     for case in track(labelled.itertuples(), len(labelled), "boxes from masks"):
         labels = read_mask(case.mask, task.of(case))
-        if labels.ndim != 2:
-            raise DataError(Problem(case.mask, f"shape {labels.shape}", "a picture (two axes)"))
         check_grid(labels, case.mask, case.image)
         rng = np.random.default_rng([seed, zlib.crc32(case.case.encode())])
         for box in boxes_of(labels):
             rows.append((case.case, *_jittered(box, labels.shape, jitter, rng), 1.0))
-    return pd.DataFrame(rows, columns=COLUMNS)
+    corners = CORNERS_3D if rows and len(rows[0]) == 8 else CORNERS
+    return pd.DataFrame(rows, columns=["case", *corners, "score"])
 
 
 def sure_or_best(boxes: pd.DataFrame, confidence: float) -> pd.DataFrame:
@@ -131,11 +135,18 @@ def write_boxes(boxes: pd.DataFrame, path) -> None:
         30
     """
     with replacing(path) as unfinished:
-        boxes[COLUMNS].round(2).to_csv(unfinished, index=False)
+        boxes[["case", *corners_in(boxes), "score"]].round(2).to_csv(unfinished, index=False)
+
+
+def corners_in(boxes: pd.DataFrame) -> list[str]:
+    """Names of the columns of a box table that hold corners: of volumes there are six."""
+    return CORNERS_3D if {"z0", "z1"} <= set(boxes) else CORNERS
 
 
 def boxes_by_case(boxes: pd.DataFrame, cases: pd.DataFrame, where="boxes") -> dict:
     """Corners and score of each case's boxes, `{case: (n, 5) float32}`, checked with its image.
+
+    Of volumes they are `(n, 7)`.
 
     Args:
         boxes: a box table; rows of other cases are left out.
@@ -147,18 +158,26 @@ def boxes_by_case(boxes: pd.DataFrame, cases: pd.DataFrame, where="boxes") -> di
             of the cases; names that two domains share.
     """
     check_names(cases)
-    groups = dict(list(boxes.groupby("case", sort=False)))
+    groups, names = dict(list(boxes.groupby("case", sort=False))), corners_in(boxes)
 
     def of_case(case):
         if case.case not in groups:
-            return np.zeros((0, 5), "float32")
-        scored = groups[case.case][[*CORNERS, "score"]].to_numpy("float32")
-        height, width = read_image(case.image).array.shape[:2]
-        within = f"0 ≤ x0 < x1 ≤ {width} and 0 ≤ y0 < y1 ≤ {height}, pixels of {case.image}"
+            return np.zeros((0, len(names) + 1), "float32")
+        scored = groups[case.case][[*names, "score"]].to_numpy("float32")
+        shape = read_image(case.image).array.shape[:-1]
+        if 2 * len(shape) != len(names):
+            raise DataError(Problem(where, f"boxes with {', '.join(names)}", f"those of {shape}"))
+        size = shape if len(shape) == 3 else shape[::-1]
+        within = " and ".join(f"0 ≤ {a}0 < {a}1 ≤ {n}" for a, n in zip("xyz", size, strict=False))
+        low, high = scored[:, : len(size)], scored[:, len(size) : -1]
+        good = (low >= 0).all(axis=1) & (low < high).all(axis=1) & (high <= size).all(axis=1)
         problems = [
-            Problem(where, f"the box {x0:g} {y0:g} {x1:g} {y1:g} of {case.case!r}", within)
-            for x0, y0, x1, y1, _ in scored.tolist()
-            if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height)
+            Problem(
+                where,
+                f"the box {' '.join(f'{edge:g}' for edge in box[:-1])} of {case.case!r}",
+                f"{within}, pixels of {case.image}",
+            )
+            for box in scored[~good].tolist()
         ]
         if problems:
             raise DataError(*problems)
@@ -309,8 +328,19 @@ def as_rgb(image) -> np.ndarray:
     return np.repeat(np.rint(image).astype("uint8"), 3 // image.shape[-1], axis=-1)
 
 
+def _boxes_of_volume(mask, speck):
+    pieces, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    sizes = np.bincount(pieces.ravel(), minlength=count + 1)[1:]
+    kept = sizes >= speck if (sizes >= speck).any() else sizes > 0
+    places = [place for place, keep in zip(ndimage.find_objects(pieces), kept, strict=True) if keep]
+    boxes = [[s.start for s in place] + [s.stop for s in place] for place in places]
+    order = np.argsort(-sizes[kept], kind="stable")
+    return np.reshape(boxes, (-1, 6)).astype(int)[order]
+
+
 def _jittered(box, shape, jitter, rng):
     """A box whose edges have moved, never so far that nothing is left."""
-    limit = np.array([shape[1], shape[0]] * 2)
-    moved = np.clip(box + rng.integers(-jitter, jitter + 1, 4), 0, limit)
-    return tuple(int(n) for n in (moved if (moved[2:] > moved[:2]).all() else box))
+    size = shape[::-1] if len(shape) == 2 else shape
+    moved = np.clip(box + rng.integers(-jitter, jitter + 1, len(box)), 0, np.tile(size, 2))
+    whole = (moved[len(size) :] > moved[: len(size)]).all()
+    return tuple(int(n) for n in (moved if whole else box))

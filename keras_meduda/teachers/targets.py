@@ -65,8 +65,9 @@ class Target:
         """
         p = np.clip(np.asarray(self.probability, "float64"), 1e-7, 1 - 1e-7)
         inside = np.zeros(p.shape, bool)
-        for x0, y0, x1, y1 in np.rint(self.boxes).astype(int).tolist():
-            inside[y0:y1, x0:x1] = True
+        for box in np.rint(self.boxes).astype(int).tolist():
+            edges = list(map(slice, box[: p.ndim], box[p.ndim :]))
+            inside[tuple(edges if p.ndim == 3 else edges[::-1])] = True
         p = p[inside] if inside.any() else p
         return float(np.mean(-p * np.log2(p) - (1 - p) * np.log2(1 - p)))
 
@@ -83,6 +84,7 @@ class Teacher:
         prompted: whether it needs boxes. Default `True`.
         segment: of a prompted teacher, function of the same arguments to soft masks `(n, h, w)` in
             a grid of its own that covers the image, quality `(n,)`, and an embedding or `None`.
+        rank: 2 for pictures, 3 for volumes with boxes `(n, 6)`. Default 2.
     """
 
     name: str
@@ -90,6 +92,7 @@ class Teacher:
     teach: Callable[[np.ndarray, np.ndarray], Target]
     prompted: bool = True
     segment: Callable | None = None
+    rank: int = 2
 
 
 def of_boxes(name: str, version: str, segment: Callable) -> Teacher:
@@ -161,10 +164,8 @@ def make_targets(path, cases: pd.DataFrame, teacher: Teacher, boxes=None) -> pd.
 
     def taught(i, case):
         scored = np.asarray(boxes.get(case.case, NO_BOXES), "float32")
-        prompts, weight = (
-            scored[:, :4],
-            scored[:, 4:].max(initial=0.0) if scored.shape[1] > 4 else 1,
-        )
+        prompts, scores = np.split(scored, [2 * teacher.rank], axis=1)
+        weight = scores.max() if scores.size else 1.0
         of = [images[i], teacher.name, teacher.version, prompts.tolist()]
 
         def write(file):
@@ -301,10 +302,9 @@ def _result(teacher, case, prompts):
     if teacher.prompted and not len(prompts):
         return Failure("no box")
     image = read_image(case.image).array
-    if image.ndim != 3:
-        raise DataError(
-            Problem(case.image, f"shape {image.shape[:-1]}", "a picture: teachers are 2D")
-        )
+    if image.ndim != teacher.rank + 1:
+        expected = f"{'a picture' if teacher.rank == 2 else 'a volume'}, as this teacher sees them"
+        raise DataError(Problem(case.image, f"shape {image.shape[:-1]}", expected))
     try:
         target = teacher.teach(image, prompts)
         found = target.probability > 0.5

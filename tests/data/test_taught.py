@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
 
-from keras_meduda.data.augment import Geometry, on_grid, warp
+from keras_meduda.data.augment import Geometry, RandomPatch, on_grid, warp
 from keras_meduda.data.cases import case_table
 from keras_meduda.data.io import DataError, read_image, write_picture
 from keras_meduda.data.pipeline import Batches, add_styles, add_teacher, prepare
@@ -204,3 +205,32 @@ def test_another_temperature_makes_other_masks(cases, tmp_path):
     after = add_teacher(prepared, cases, tmp_path / "t.csv", tmp_path / "prepared")
     assert not set(before.teacher.masks) & set(after.teacher.masks)
     assert before.teacher.features == after.teacher.features
+
+
+@pytest.mark.parametrize(
+    "geometry", [Geometry(flip=True, rotation=20, scale=0.1, shift=0.1), STILL]
+)
+def test_targets_of_volumes_follow_their_patch(tmp_path, geometry):
+    """The soft mask is the volume itself, in a crop whose axes are turned."""
+    rng, rows = np.random.default_rng(0), []
+    for i in range(2):
+        volume = rng.integers(1, 255, (9, 12, 8)).astype("uint8")
+        volume[0, 0, :2] = 0, 255
+        nib.save(nib.Nifti1Image(volume, np.eye(4)), tmp_path / f"{i}.nii.gz")
+        rows.append({"case": f"c{i}", "image": tmp_path / f"{i}.nii.gz"})
+    cases = case_table(rows)
+
+    def itself(image, boxes):
+        return Target(image[..., 0] / 255.0, 0.1, np.ones(1))
+
+    make_targets(tmp_path / "t.csv", cases, Teacher("itself", "1", itself, False, rank=3))
+    crop = Preprocessing((8, 8, 10), normalise="zero_one", channels=1, axes="ZXY", fit="crop")
+    prepared = prepare(cases, TASK, crop, tmp_path / "prepared", labels=False)
+    target = add_teacher(prepared, cases, tmp_path / "t.csv", tmp_path / "prepared")
+    batches = Batches(
+        2, target=target, geometry=geometry, photometry=None, patch=RandomPatch((4, 6, 5))
+    )
+    for batch in batches.from_step(0).take(3).as_numpy_iterator():
+        views = batch["target"]
+        assert views["teacher"].shape == (2, 4, 6, 5, 1)
+        np.testing.assert_allclose(views["teacher"], views["image"], atol=0.004)

@@ -105,7 +105,9 @@ class Batches:
             "a Deformation": isinstance(self.geometry, Deformation),
             **{f"a {type(e).__name__}": e.pictures_only for _, e in self._used()},
             "crop": self.crop,
-            "a teacher": any(half.teacher for half in halves),
+            "a teacher's embeddings": any(
+                half.teacher and half.teacher.features for half in halves
+            ),
         }
         if len(size) == 3 and (found := [name for name, there in of_pictures.items() if there]):
             raise ValueError(
@@ -115,8 +117,8 @@ class Batches:
         cut = self.crop or self.patch
         if cut and len(cut.size) != len(size):
             raise ValueError(f"Batches: patch {cut.size} of images of {size}; expected one rank.")
-        if self.patch and any(half.teacher for half in halves):
-            raise ValueError("Batches: a teacher's targets are of whole images; received a patch.")
+        if self.patch and any(half.teacher and half.teacher.features for half in halves):
+            raise ValueError("Batches: a teacher's embeddings are of whole images, not of patches.")
         if cut and any(c > n for c, n in zip(cut.size, size, strict=True)):
             name = "crop" if self.crop else "patch"
             raise ValueError(
@@ -252,7 +254,28 @@ class Batches:
         if data.styles:
             views["style"] = self.geometry.apply(view(_random_style(data, index, seeds[2])), move)
         views = {name: data.preprocessing.normalised(view) for name, view in views.items()}
-        return {**views, **_taught(data, index, move)} if data.teacher else views
+        return {**views, **self._taught(index, move, part)} if data.teacher else views
+
+    def _taught(self, index, move, part):
+        """The teacher's targets of an image that has been moved."""
+        teacher, size = self.target.teacher, self.target.shape[:-1]
+
+        def moved(files):
+            found = _read(tf.gather(files, index), "float16", (*size, 1), **part)
+            return self.geometry.apply(tf.cast(found, "float32"), move)
+
+        views = {
+            "teacher": moved(teacher.masks),
+            "teacher_variance": tf.gather(tf.constant(teacher.variances, "float32"), index),
+            "teacher_entropy": tf.gather(tf.constant(teacher.entropies, "float32"), index),
+        }
+        if teacher.weights:
+            views["teacher_weight"] = moved(teacher.weights)
+        if teacher.features:
+            features = _read(tf.gather(teacher.features, index), "float16", teacher.feature_shape)
+            features, grid = tf.cast(features, "float32"), teacher.feature_shape
+            views["teacher_features"] = warp(features, on_grid(move, size, grid))
+        return views
 
     def _changed(self, image, photometry, seed, mask=None):
         return change(_in_order(photometry), image, seed, mask, not self.preprocessing.zscored)
@@ -276,27 +299,6 @@ def _labelled(data, index):
         return tf.io.decode_raw(tf.io.read_file(tf.gather(data.voxels, index)), "int32")
     labels = tf.io.decode_raw(tf.io.read_file(tf.gather(data.labels, index)), "uint8")
     return tf.cast(tf.where(labels)[:, 0], "int32")
-
-
-def _taught(data, index, move):
-    """The teacher's targets of an image that has been moved."""
-    teacher, size = data.teacher, data.shape[:2]
-    views = {
-        "teacher": warp(_read_half(teacher.masks, index, (*size, 1)), move),
-        "teacher_variance": tf.gather(tf.constant(teacher.variances, "float32"), index),
-        "teacher_entropy": tf.gather(tf.constant(teacher.entropies, "float32"), index),
-    }
-    if teacher.weights:
-        views["teacher_weight"] = warp(_read_half(teacher.weights, index, (*size, 1)), move)
-    if teacher.features:
-        features = _read_half(teacher.features, index, teacher.feature_shape)
-        views["teacher_features"] = warp(features, on_grid(move, size, teacher.feature_shape))
-    return views
-
-
-def _read_half(paths, index, shape):
-    raw = tf.io.decode_raw(tf.io.read_file(tf.gather(paths, index)), "float16")
-    return tf.cast(tf.reshape(raw, shape), "float32")
 
 
 def _position(number, count, seed):

@@ -18,7 +18,7 @@ from keras_meduda.data.checks import check_grid
 from keras_meduda.data.files import each
 from keras_meduda.data.intensity import match_histogram, zscore
 from keras_meduda.data.io import DataError, Problem, image_files, mask_files, read_image, read_mask
-from keras_meduda.data.spatial import resize
+from keras_meduda.data.spatial import crop_or_pad, resize
 from keras_meduda.task import Preprocessing, Task, to_json
 from keras_meduda.teachers.targets import open_targets, target_of
 
@@ -277,7 +277,7 @@ def add_teacher(prepared: Prepared, cases: pd.DataFrame, targets, folder) -> Pre
         DataError: a missing or damaged file or case, one whose image is not that which the teacher
             saw, embeddings of several widths, or no case that succeeded.
     """
-    size, table = prepared.preprocessing.size, open_targets(targets)
+    preprocessing, table = prepared.preprocessing, open_targets(targets)
     kept, masks, variances, entropies, features, shape = [], [], [], [], [], None
     weights, scored = [], (table["weight"] < 1).any()
     for number, row in enumerate(cases.itertuples()):
@@ -286,12 +286,14 @@ def add_teacher(prepared: Prepared, cases: pd.DataFrame, targets, folder) -> Pre
             continue
         kept.append(number)
         made_of = [Path(name).stem, table["temperature"][row.case]]
-        masks.append(_resized(folder, "teacher", made_of, target.probability, size))
+        place = _place_of(row.image, preprocessing)
+        masks.append(_placed(folder, "teacher", made_of, target.probability, place, preprocessing))
         if scored or target.doubt is not None:
             score, doubt = table["weight"][row.case], target.doubt
             doubt = np.zeros(target.probability.shape) if doubt is None else doubt
             weight = score * (1 - 4 * doubt.astype("float32"))
-            weights.append(_resized(folder, "weight", [*made_of, score], weight, size))
+            of = [*made_of, score]
+            weights.append(_placed(folder, "weight", of, weight, place, preprocessing))
         variances.append(target.variance)
         entropies.append(target.entropy)
         if (embedding := target.embedding) is None:
@@ -316,12 +318,35 @@ def _write(path, array):
     path.write_bytes(np.ascontiguousarray(array).data)  # tofile hides a full disk
 
 
-def _resized(folder, kind, of, array, size):
-    """A teacher's array in another grid, in half precision."""
+def _placed(folder, kind, of, array, place, preprocessing):
+    """A teacher's map in the network's grid, where its image lies, in half precision."""
+    settings = to_json(preprocessing)
+    grid = {name: settings[name] for name in ("size", "axes", "spacing", "fit")}
 
     def write(file):
-        channels = np.asarray(array, "float32").reshape(*array.shape[: len(size)], -1)
-        _write(file, resize(channels, size).astype("float16"))
+        found, order = place(), preprocessing.order
+        turned = np.asarray(array, "float32").transpose(order)[..., None]
+        window = crop_or_pad(resize(turned, found.grid), found.start, preprocessing.size)
+        _write(file, window.astype("float16"))
+
+    return stored(folder, kind, [of, grid], write)
+
+
+def _place_of(cell, preprocessing):
+    """A function that gives an image's `Placement`, for which it is read at most once."""
+
+    def place():
+        image = read_image(cell)
+        return preprocessing.placement(image.array, image.spacing)
+
+    return functools.cache(place)
+
+
+def _resized(folder, kind, of, array, size):
+    """An embedding in another grid, in half precision."""
+
+    def write(file):
+        _write(file, resize(np.asarray(array, "float32"), size).astype("float16"))
 
     return stored(folder, kind, [of, size], write)
 
