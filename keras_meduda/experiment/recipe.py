@@ -100,8 +100,9 @@ class Recipe:
         window: `km.SlidingWindow` in which a network that trains on patches predicts.
         given: finished runs by name, such as `{"source_only": km.load(folder)}`: stages may start
             from them, and they are scored as well.
-        teacher: function `(data, options, runs, chief) -> path` that makes the targets of the part
-            `"taught"`, see `experiment.teaching`. `chief` tells whether this worker writes.
+        teacher: function `(data, options, runs, chief)` that gives the table of targets of the part
+            `"taught"`, or a run that teaches, see `experiment.teaching`. `chief` tells whether this
+            worker writes.
         masks: function from probabilities to masks, such as a postprocessing. Default the task's.
         deploy: function from the trained run to the one that is scored, such as a vote of several.
         notes: function `(run, cases, frame, folder) -> lines` for the end of the report, called for

@@ -21,6 +21,7 @@ from keras_meduda.experiment.options import Options
 from keras_meduda.experiment.recipe import Recipe, Stage
 from keras_meduda.experiment.results import evaluate_runs
 from keras_meduda.experiment.shares import write_shares
+from keras_meduda.experiment.teaching import taught_by
 from keras_meduda.models.saved import load_network
 from keras_meduda.training import Run, fit, load, setup
 
@@ -212,7 +213,10 @@ class _Stages:
                 source, target, self.store, stage.source_styles, seed=self.options.seed
             )
         if "taught" in stage.uses:
-            styled = add_teacher(target, parts["target"], self.targets, self.store)
+            if isinstance(self.targets, Run):
+                styled = taught_by(target, self.targets, self.store)
+            else:
+                styled = add_teacher(target, parts["target"], self.targets, self.store)
             print(f"the teacher's targets: {len(styled.images)} of {len(parts['target'])} cases")
         settings = {**recipe.batches, **stage.batches}
         return Batches(

@@ -1,13 +1,16 @@
 """A teacher that boxes prompt: its cases, its boxes, and the file of its soft masks."""
 
+import dataclasses
+import hashlib
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from keras_meduda.data.cache import contents, made
+from keras_meduda.data.cache import contents, made, stored
 from keras_meduda.data.cases import (
     split_or_given,
     split_together,
@@ -18,12 +21,12 @@ from keras_meduda.data.cases import (
 from keras_meduda.data.catalog import cases_at
 from keras_meduda.data.checks import checked
 from keras_meduda.data.phantoms import drawn, write_brain_slices
+from keras_meduda.data.pipeline.prepared import Taught
 from keras_meduda.data.roi import read_boxes
 from keras_meduda.experiment.data import Data
+from keras_meduda.progress import track
 from keras_meduda.task import Task
 from keras_meduda.teachers.boxes import boxes_from_masks, check_names, write_boxes, write_yolo
-from keras_meduda.teachers.network import network
-from keras_meduda.teachers.targets import make_targets
 
 
 def read(flags) -> Data:
@@ -95,22 +98,37 @@ def teach(flags, data, options, runs, chief) -> Path:
     return path
 
 
-def teach_by_network(data, options, runs, chief) -> Path:
-    """Makes the targets of the network that was trained on the source, in this process.
+def by_source_only(data, options, runs, chief):
+    """The network that was trained on the source: it teaches itself what it sees in the target."""
+    return runs["source_only"]
+
+
+def taught_by(prepared, run, folder):
+    """Adds what a network says of prepared images: one soft mask a class, in its own grid.
 
     Args:
-        data: whose target is taught.
-        options: of the experiment.
-        runs: the networks so far, `"source_only"` among them.
-        chief: whether this worker writes.
-
-    Returns:
-        The file.
+        prepared: the images, on the grid of the run.
+        run: the teacher.
+        folder: where prepared arrays are kept.
     """
-    path = options.out / "teaching" / "targets.csv"
-    if chief:
-        make_targets(path, data.parts["target"], network(runs["source_only"]))
-    return path
+    weights = hashlib.sha256()
+    for array in run.network.get_weights():
+        weights.update(np.ascontiguousarray(array).tobytes())
+    first = 0 if run.task.overlapping else 1  # without the background
+    files, variances, entropies = [], [], []
+    for image in track(prepared.images, len(prepared.images), "teaching"):
+
+        def write(file, image=image):
+            x = prepared.preprocessing.normalised(prepared.image(image)[None])
+            file.write_bytes(run.probabilities(x)[0, ..., first:].astype("float16").tobytes())
+
+        files.append(stored(folder, "teacher", [Path(image).stem, weights.hexdigest()], write))
+        p = np.clip(np.fromfile(files[-1], "float16").astype("float32"), 1e-6, 1 - 1e-6)
+        variances.append(float(p.var()))
+        entropies.append(float(np.mean(-p * np.log2(p) - (1 - p) * np.log2(1 - p))))
+    classes = len(run.task.classes)
+    taught = Taught(tuple(files), tuple(variances), tuple(entropies), classes=classes)
+    return dataclasses.replace(prepared, teacher=taught)
 
 
 def find_boxes(flags, data, folder) -> Path | None:

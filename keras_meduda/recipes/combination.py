@@ -49,7 +49,7 @@ def recipe(flags, data):
     from keras_meduda.experiment.grids import are_volumes
     from keras_meduda.experiment.networks import builder_of
     from keras_meduda.experiment.recipe import Recipe, Stage, adam, supervised
-    from keras_meduda.experiment.teaching import teach_by_network
+    from keras_meduda.experiment.teaching import by_source_only
     from keras_meduda.recipes import uda_clr
 
     rank = 3 if are_volumes(data.parts["source"]) else 2
@@ -79,7 +79,7 @@ def recipe(flags, data):
         title=f"{flags.method} on {flags.network}: {data.route}",
         network=build,
         stages=stages,
-        teacher=teach_by_network,
+        teacher=by_source_only,
         **settings,
     )
 

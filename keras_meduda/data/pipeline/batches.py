@@ -30,7 +30,7 @@ class Batches:
     """Training batches of pictures or volumes: `{"source": …, "target": …}`.
 
     A source holds `image`, `mask` and on request `boundary`, a target `image`, `strong` and, where
-    there are twins, `style`; where there is a teacher, `teacher` (its soft mask, one channel),
+    there are twins, `style`; where there is a teacher, `teacher` (its soft masks),
     `teacher_variance`, `teacher_entropy` and perhaps `teacher_features`. Either half is optional; a
     target has no mask by construction. All views of an image go through the same geometry.
 
@@ -260,12 +260,12 @@ class Batches:
         """The teacher's targets of an image that has been moved."""
         teacher, size = self.target.teacher, self.target.shape[:-1]
 
-        def moved(files):
-            found = _read(tf.gather(files, index), "float16", (*size, 1), **part)
+        def moved(files, channels=1):
+            found = _read(tf.gather(files, index), "float16", (*size, channels), **part)
             return self.geometry.apply(tf.cast(found, "float32"), move)
 
         views = {
-            "teacher": moved(teacher.masks),
+            "teacher": moved(teacher.masks, teacher.classes),
             "teacher_variance": tf.gather(tf.constant(teacher.variances, "float32"), index),
             "teacher_entropy": tf.gather(tf.constant(teacher.entropies, "float32"), index),
         }

@@ -36,6 +36,7 @@ class Taught:
     features: tuple[str, ...] = ()  # none where the teacher gives no embedding
     feature_shape: tuple[int, ...] = ()
     weights: tuple[str, ...] = ()  # files as the masks'; none where every pixel weighs 1
+    classes: int = 1  # soft masks in a file
 
 
 @dataclass(frozen=True)
