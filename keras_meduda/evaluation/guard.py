@@ -128,7 +128,7 @@ def paired_error(differences, groups, n: int = 2000, seed: int = 0) -> float:
     """Standard error of a mean difference: its deviation over bootstrap draws of patients.
 
     Example:
-        >>> paired_error([0.1, 0.1, 0.1], ["a", "b", "c"])
+        >>> paired_error([0.25, 0.25], ["a", "b"])
         0.0
     """
     means = pd.Series(differences).groupby(np.asarray(groups)).mean().to_numpy()
