@@ -85,9 +85,7 @@ def predict_all(run, images, window=None, keep_going=False):
         try:
             return _input(run, image)
         except DataError as error:
-            if keep_going:
-                return error
-            raise
+            return error
 
     def infer(inputs):
         """A list of (probabilities, place), or errors, of one of inputs."""
@@ -98,7 +96,11 @@ def predict_all(run, images, window=None, keep_going=False):
         return [(next(outputs), item[1]) if _is_read(item) else item for item in inputs]
 
     def invert(item):
-        return run.preprocessing.invert(*item, background) if _is_read(item) else item
+        if _is_read(item):
+            return run.preprocessing.invert(*item, background)
+        if keep_going:
+            return item
+        raise item  # now that all images before it have been given
 
     batch, ahead = _batch(run), os.cpu_count() or 1
     with ThreadPoolExecutor(ahead) as pool, ThreadPoolExecutor(1) as network:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import keras_meduda as km
@@ -45,8 +46,10 @@ def test_a_broken_picture_gives_its_error_in_its_place(run, cases, tmp_path):
     assert [isinstance(p, DataError) for p in found] == [i in (1, 10) for i in range(11)]
     assert "broken.png" in str(found[1]) and "NaN" in str(found[10])
     np.testing.assert_allclose(found[9], found[0], atol=1e-6)
+    predictions = predict_all(run, images)
+    next(predictions)
     with pytest.raises(DataError, match="broken.png"):
-        list(predict_all(run, images))
+        next(predictions)
     only_broken = list(predict_all(run, [broken] * 9, keep_going=True))
     assert all(isinstance(error, DataError) for error in only_broken)
 
@@ -71,6 +74,13 @@ def test_evaluation_has_a_row_a_case_and_class(run, cases):
     assert len(frame) == 2 * len(cases) and set(frame["class"]) == {"cup", "disc"}
     assert frame["dice"].between(0, 1).all() and frame["hd95"].ge(0).all()
     assert frame[frame["class"] == "cup"]["vcdr_reference"].notna().all()
+
+
+def test_medpy_confirms_every_figure(run, cases):
+    pytest.importorskip("medpy")
+    ours, medpys = km.evaluate(run, cases), km.evaluate(run, cases, medpy=True)
+    pd.testing.assert_frame_equal(ours, medpys, rtol=0, atol=1e-6)
+    assert ours["case"].drop_duplicates().tolist() == cases["case"].tolist()
 
 
 def test_a_perfect_prediction_scores_perfectly(run, cases, monkeypatch):
