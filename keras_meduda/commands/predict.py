@@ -29,6 +29,10 @@ class Flags(PredictionFlags):
     """Also write pictures with the outlines drawn on the image, of a volume on three slices."""
     full_field: bool = True
     """Put masks of regions of interest (a table of prepare_rois.py) back into the full picture."""
+    adapt_statistics: bool = False
+    """Take the batch-norm statistics of these images first, of a single run; nothing is trained."""
+    confidence: bool = False
+    """Also write confidence.csv: predicted Dice of each image with an interval, lowest first."""
     overwrite: bool = False
     """Replace what an earlier call has written; inputs are replaced in no case."""
 
@@ -47,27 +51,38 @@ def main(flags):
     """Predicts every image and writes its mask; raises what could not be read at the end."""
     from keras_meduda.data.cache import remove_outdated
     from keras_meduda.data.files import DataError, Problem, check_writable
+    from keras_meduda.evaluation.confidence import Confidence
     from keras_meduda.evaluation.predict import predict_all
+    from keras_meduda.evaluation.target_statistics import with_target_statistics
     from keras_meduda.progress import track
 
+    if len(flags.run) > 1 and (flags.adapt_statistics or flags.confidence):
+        raise ValueError("--adapt-statistics and --confidence are of a single run, not of votes.")
     jobs = jobs_of(flags)
     left = jobs if flags.overwrite else unfinished(jobs, flags.out)
     check_outputs(jobs, left, flags)
     check_writable(flags.out, "--out")
     run, masks_of = flags.load()
+    sure = Confidence.load(flags.run[0]) if flags.confidence else None
     warn(left, run)
     for job in left:
         for file in files_of(job, flags.out):  # checked above: an earlier call's
             file.unlink()
     remove_outdated(flags.out, {job.name: job.made_from for job in left})
-    problems = []
+    problems, expected = [], []
     images = [job.row.image for job in left]
+    if flags.adapt_statistics and images:
+        run = with_target_statistics(run, images)
     predictions = predict_all(run, images, keep_going=True)
     for job in track(left, len(left), "predicting"):
         probabilities = next(predictions)
         if isinstance(probabilities, DataError):
             problems += probabilities.problems
             continue
+        if sure:
+            columns = zip(run.task.classes, *sure.predict(probabilities), strict=True)
+            expected += [[job.name, *(x if i < 1 else float(x) for i, x in enumerate(row))]
+                         for row in columns]  # fmt: skip
         try:
             write(run, job, masks_of(probabilities), flags)
         except OSError as error:
@@ -79,12 +94,32 @@ def main(flags):
                 ) from error
             found = f"the name {job.row.case!r}, too long for a file"
             problems.append(Problem(job.row.image, found, "a shorter name of the case"))
+    if expected:
+        write_confidence(expected, flags.out / "confidence.csv", sure)
     failed = len({str(problem.file) for problem in problems})
     before = f", {len(jobs) - len(left)} of them from before" if len(left) < len(jobs) else ""
     print(f"{len(jobs) - failed} masks in {flags.out}{before}")
     if problems:
         print(f"{failed} of {len(jobs)} images have no mask:", file=sys.stderr)
         raise DataError(*problems)
+
+
+def write_confidence(rows, path, sure):
+    """Predicted Dice of every case and class, beside those of earlier calls; names the lowest."""
+    import pandas as pd
+
+    from keras_meduda.data.files import replacing
+
+    table = pd.DataFrame(rows, columns=["case", "class", "dice", "low", "high"])
+    if path.exists():
+        earlier = pd.read_csv(path, dtype={"case": str})
+        table = pd.concat([earlier[~earlier["case"].isin(table["case"])], table])
+    table = table.sort_values("dice", kind="stable")
+    with replacing(path) as unfinished:
+        table.to_csv(unfinished, index=False, float_format="%.4f")
+    print(f"{path}: predicted Dice, {100 * sure.level:.0f} % intervals. Look at these first:")
+    for row in table.head(3).itertuples():
+        print(f"  {row.case}, {row[2]}: {row.dice:.2f} ({row.low:.2f} to {row.high:.2f})")
 
 
 def jobs_of(flags):
@@ -181,7 +216,8 @@ def settings_of(flags):
     from keras_meduda.data.files import state_of
 
     files = [path / name for path in flags.run for name in ("config.json", "network.keras")]
-    names = "flips", "postprocess", "precision", "full_field", "overlays"
+    names = "flips", "postprocess", "precision", "full_field", "overlays", "adapt_statistics"
+    names += "engine", "confidence"
     return [
         [state_of(file) for file in files if file.exists()],
         *(getattr(flags, name) for name in names),

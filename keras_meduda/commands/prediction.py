@@ -20,11 +20,15 @@ class PredictionFlags:
     and on processors that have it, and moves single pixels of a mask."""
     xla: bool = False
     """Compile the network by XLA, once for every size of batch; pays on a GPU."""
+    engine: Literal["tensorflow", "onnxruntime", "openvino"] = "tensorflow"
+    """What computes the network; the latter two need the extra engines, and are faster on a
+    processor."""
 
     def load(self):
         """The run, or the several as one, and the function from probabilities to masks."""
         from keras_meduda.evaluation import postprocess
         from keras_meduda.evaluation.ensemble import load_together
 
-        run = load_together(self.run, self.flips, precision=self.precision, xla=self.xla)
+        how = {"precision": self.precision, "xla": self.xla, "engine": self.engine}
+        run = load_together(self.run, self.flips, **how)
         return run, postprocess.named(self.postprocess, run.task)

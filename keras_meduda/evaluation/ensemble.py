@@ -87,7 +87,7 @@ def load_together(paths, axes="", **how) -> Run:
     Args:
         paths: run folders.
         axes: of the flips; default none.
-        **how: `precision` and `xla` of `km.load`.
+        **how: `precision`, `xla` and `engine` of `km.load`.
     """
     runs = [flips(run, axes) if axes else run for run in (load(path, **how) for path in paths)]
     return runs[0] if len(runs) == 1 else vote(runs)

@@ -3,6 +3,7 @@
 from rich.console import Console
 
 from keras_meduda.data.io import is_volume
+from keras_meduda.evaluation.confidence import FEWEST, calibrate
 from keras_meduda.evaluation.label_free import label_free, reference_shares, suspicious
 from keras_meduda.evaluation.orthogonal import write_orthogonal_slices
 from keras_meduda.evaluation.report import (
@@ -99,6 +100,14 @@ def _with_labels(recipe, data, options, runs, targets, page):
     else:
         for heading, frames in parts.items():
             print_scores(heading, frames, data.task.unit)
+    held = data.scored.get("source, test")
+    if held is not None and held["group"].nunique() >= FEWEST:
+        errors = calibrate(runs[deployed], held).error
+        error = sum(errors) / len(errors)
+        notes.append(
+            "meduda predict --confidence predicts the Dice of new images; on held-out source cases "
+            f"such predictions were off by {error:.3f} on average."
+        )
     for note in notes:
         _say(note)
     write_report(

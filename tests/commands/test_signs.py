@@ -1,0 +1,54 @@
+"""What `meduda predict` does without labels: the target's statistics, and a predicted Dice."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import keras_meduda as km
+from keras_meduda.evaluation.confidence import calibrate
+from keras_meduda.evaluation.target_statistics import with_target_statistics
+
+
+@pytest.fixture
+def folder(run, tmp_path):
+    return shutil.copytree(run.path, tmp_path / "run")
+
+
+def test_confidence_is_a_row_a_case_and_class_with_the_lowest_first(
+    folder, phantoms, tmp_path, meduda
+):
+    cases, out = km.read_cases(phantoms), tmp_path / "masks"
+    words = ("predict", "--run", folder, "--images", phantoms, "--confidence", "--out", out)
+    code, _, error = meduda(*words)
+    assert code == 2 and "was not calibrated" in error and not list(out.glob("*.png"))
+    calibrate(km.load(folder), cases)
+    code, said, error = meduda(*words)
+    assert code == 0 and "Look at these first" in said, error
+    table = pd.read_csv(out / "confidence.csv")
+    assert len(table) == 2 * len(cases) and set(table["class"]) == {"cup", "disc"}
+    assert table["dice"].is_monotonic_increasing and table["dice"].between(0, 1).all()
+    assert (table["low"] <= table["dice"]).all() and (table["dice"] <= table["high"]).all()
+
+
+def test_the_targets_statistics_are_those_of_the_images_that_are_predicted(
+    folder, phantoms, tmp_path, meduda
+):
+    image, out = km.read_cases(phantoms)["image"].iloc[0], tmp_path / "masks"
+    code, _, error = meduda(
+        "predict", "--run", folder, "--images", image, "--adapt-statistics", "--out", out
+    )
+    assert code == 0, error
+    run = with_target_statistics(km.load(folder), [image])
+    (file,) = out.glob("*.png")
+    expected = run.task.decode(run.task.masks(km.predict(run, image)))
+    np.testing.assert_array_equal(np.asarray(Image.open(file)), expected)
+
+
+def test_votes_have_no_confidence_of_their_own(folder, phantoms, tmp_path, meduda):
+    code, _, error = meduda(
+        "predict", "--run", folder, folder, "--images", phantoms, "--confidence"
+    )
+    assert code == 2 and "of a single run" in error
