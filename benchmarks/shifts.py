@@ -48,7 +48,7 @@ from keras_meduda.recipes import adapt, combination, source_free
 
 WORK = RUNS / "shifts_benchmark"
 COLUMNS = (*KEY, "start")  # random weights, or the name of the pretrained ones
-NETWORK, START = "aerunet", "random"
+NETWORKS = {("aerunet", "random"): {"network": "AERUNet"}}  # by their start: flags of the recipe
 SMALL_GAP = 3.0  # points of Dice; below, a share of the gap means nothing
 METHODS = (
     "source_only", "oracle", "kl_distillation", "target_statistics", "histogram_matching",
@@ -194,11 +194,11 @@ SHIFTS = (
 )  # fmt: skip
 
 
-def recipe_of(shift, data) -> Recipe:
+def recipe_of(shift, data, network) -> Recipe:
     """The recipe of `meduda adapt`, with the other methods as further stages."""
-    flags = {**shift.flags, "cases": Path("cases.csv"), "oracle": True}
+    flags = {**NETWORKS[network], **shift.flags, "cases": Path("cases.csv"), "oracle": True}
     ours = adapt.recipe(adapt.Flags(**flags), data)
-    other = combination.Flags(method="category_regularization", network="AERUNet", **flags)
+    other = combination.Flags(method="category_regularization", **flags)
     category = combination.recipe(other, data).stages["adapted"]
     category = replace(category, batches={**category.batches, "boundary": True})
     matched = Stage(
@@ -219,9 +219,8 @@ def recipe_of(shift, data) -> Recipe:
     return replace(ours, stages=stages)
 
 
-def run_of(shift, data, folder, method, seed):
+def run_of(recipe, data, folder, method, seed):
     """The run of a method, and its minutes."""
-    recipe = recipe_of(shift, data)
     if method in recipe.stages:
         return trained(recipe, data, method, folder, seed)
     source, _ = trained(recipe, data, "source_only", folder, seed)
@@ -236,10 +235,11 @@ def run_of(shift, data, folder, method, seed):
     return trained(free, data, method, folder, seed)
 
 
-def scored(shift, method, seed):
+def scored(shift, network, method, seed):
     """Metrics of the target's test cases, Dice on the source's, and the minutes of the training."""
-    data, folder = shift.data(), WORK / f"{shift.source}-{shift.target}-{shift.split}"
-    run, minutes = run_of(shift, data, folder, method, seed)
+    data = shift.data()
+    folder = WORK / "-".join(network) / f"{shift.source}-{shift.target}-{shift.split}"
+    run, minutes = run_of(recipe_of(shift, data, network), data, folder, method, seed)
     frames = {name: km.evaluate(run, cases, data.task) for name, cases in data.tests.items()}
     for name, frame in frames.items():
         frame.to_csv(folder / f"{method}-{seed}" / f"{name.split(',')[0]}.csv", index=False)
@@ -252,18 +252,15 @@ def scored(shift, method, seed):
 
 def wanted():
     """Row sets in the order in which they are made."""
-    for seed, shift, method in itertools.product((0, 1, 2), SHIFTS, METHODS):
-        key = (NETWORK, shift.source, shift.target, shift.split, method, str(seed), START)
-        yield key, partial(scored, shift, method, seed)
+    for seed, network, shift, method in itertools.product((0, 1, 2), NETWORKS, SHIFTS, METHODS):
+        name, start = network
+        key = (name, shift.source, shift.target, shift.split, method, str(seed), start)
+        yield key, partial(scored, shift, network, method, seed)
 
 
 def page():
     """The lines of shifts.md; makes its picture as well."""
-    rows = read("shifts", COLUMNS).astype({"value": float, "minutes": float})
-    dice = rows[rows["metric"] == "dice"]
-    dice = dice.groupby(["source", "target", "split", "method", "seed"])["value"].mean()
-    minutes = rows.groupby(["source", "target", "split", "method", "seed"])["minutes"].first()
-    found = [(shift, scores) for shift in SHIFTS if len(scores := of_shift(dice, shift))]
+    table = read("shifts", COLUMNS).astype({"value": float, "minutes": float})
     yield from (
         "# Shifts: what adaptation is worth",
         "",
@@ -276,25 +273,31 @@ def page():
         "only) / (oracle − source only), by seed; mean over seeds ± half their range. † marks a "
         f"gap below {SMALL_GAP:.0f} points, where a share means nothing.",
     )
-    for heading, choosing in (
-        ("Results", False),
-        ("Choosing rows: recipes and thresholds are chosen on them, they are no results", True),
-    ):
-        some = [(shift, scores) for shift, scores in found if shift.choosing is choosing]
-        if some:
-            methods = [m for m in (*METHODS[2:], *PLANNED) if any(m in s for _, s in some)]
-            columns = ("shift", "seeds", "source only", "oracle", *methods)
-            cells = (cells_of(shift, scores, methods) for shift, scores in some)
-            yield from ("", f"## {heading}", "", *markdown(columns, cells))
-    results = [(shift, scores) for shift, scores in found if not shift.choosing]
-    if results:
-        picture(results)
-        yield from ("", "![Dice before and after, a line a shift](shifts.png)")
-    if len(minutes):
-        spent = minutes.groupby("method").mean()
-        cells = [(m, f"{spent[m]:.1f}") for m in METHODS if m in spent]
-        yield from ("", "## Minutes of a training, on cores that others use", "")
-        yield from markdown(("method", "minutes"), cells)
+    for network, start in NETWORKS:
+        own = table[(table["network"] == network) & (table["start"] == start)]
+        dice = own[own["metric"] == "dice"]
+        dice = dice.groupby(["source", "target", "split", "method", "seed"])["value"].mean()
+        found = [(shift, scores) for shift in SHIFTS if (scores := of_shift(dice, shift))]
+        results = [(shift, scores) for shift, scores in found if not shift.choosing]
+        choosing = [(shift, scores) for shift, scores in found if shift.choosing]
+        yield from ("", f"## {network} from {start} weights", "", *shift_table(results))
+        if results:
+            name = f"shifts{'' if start == 'random' else f'_{start}'}.png"
+            picture(results, name)
+            yield from ("", f"![Dice before and after, a line a shift]({name})")
+        if choosing:
+            yield from ("", "Recipes and thresholds are chosen on these: they are no results.", "")
+            yield from shift_table(choosing)
+        spent = own.drop_duplicates(list(COLUMNS)).groupby("method")["minutes"].mean()
+        cells = [(method, f"{spent[method]:.1f}") for method in METHODS if method in spent]
+        yield from ("", *markdown(("method", "minutes a training, on busy cores"), cells))
+
+
+def shift_table(found):
+    """The Markdown table of shifts and methods."""
+    methods = [m for m in (*METHODS[2:], *PLANNED) if any(m in scores for _, scores in found)]
+    columns = ("shift", "seeds", "source only", "oracle", *methods)
+    return markdown(columns, (cells_of(shift, scores, methods) for shift, scores in found))
 
 
 def of_shift(dice, shift):
@@ -327,8 +330,8 @@ def cells_of(shift, scores, methods):
         yield f"{spread(points, 1)}{share}" if points else "–"
 
 
-def picture(results):
-    """Dice before and after, a line a shift, as shifts.png."""
+def picture(results, name):
+    """Dice before and after, a line a shift."""
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
@@ -345,7 +348,7 @@ def picture(results):
     axes.set_xlabel("Dice: ○ source only, ● KL distillation, | oracle; mean of seeds")
     axes.grid(axis="x", alpha=0.3)
     figure.tight_layout()
-    with replacing(HERE / "shifts.png") as unfinished:
+    with replacing(HERE / name) as unfinished:
         figure.savefig(unfinished, dpi=120, format="png")
     pyplot.close(figure)
 

@@ -83,6 +83,6 @@ def test_a_row_of_the_shift_benchmark_trains(data, method, monkeypatch, tmp_path
     monkeypatch.setattr(shifts, "WORK", tmp_path)
     flags = {"size": (32,), "steps": 2, "filters": (4, 8), "batch_size": 2}
     tiny = shifts.Shift("camera_a", "camera_b", "phantoms", lambda: data, flags)
-    values, minutes = shifts.scored(tiny, method, 0)
+    values, minutes = shifts.scored(tiny, ("aerunet", "random"), method, 0)
     assert {value[:2] for value in values} >= {("cup", "dice"), ("disc", "dice")}
     assert minutes > 0
