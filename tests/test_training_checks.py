@@ -1,5 +1,8 @@
 """What `km.fit` refuses before it makes a folder, and what a validation may give."""
 
+import json
+import shutil
+
 import keras
 import numpy as np
 import pytest
@@ -81,3 +84,22 @@ def test_a_validation_that_cannot_be(batches, tmp_path, given, message):
             supervised(), batches, steps=2, run_dir=tmp_path,
             validation=lambda network: given, validate_every=1, keep="best:dice",
         )  # fmt: skip
+
+
+def test_a_run_folder_of_a_newer_version_is_refused_with_its_number(run, batches, tmp_path):
+    folder = shutil.copytree(run.path, tmp_path / "run")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"version": 99}))
+    with pytest.raises(ValueError, match="a run folder of version 99; this library reads up to"):
+        km.load(folder)
+    with pytest.raises(ValueError, match="a run folder of version 99; this library goes on with"):
+        km.fit(supervised(), batches, steps=4, run_dir=folder)
+
+
+def test_a_run_folder_without_a_version_is_of_the_first_and_loads(run, tmp_path):
+    folder = shutil.copytree(run.path, tmp_path / "run")
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("version"), config.pop("weights")
+    (folder / "config.json").write_text(json.dumps(config))
+    again = km.load(folder)
+    assert again.task == run.task and again.network.count_params() == run.network.count_params()

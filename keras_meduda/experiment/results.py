@@ -34,12 +34,14 @@ def evaluate_runs(recipe, data, options, runs, targets, began) -> None:
         began: `time.perf_counter()` when the experiment began.
     """
     runs = {**runs, recipe.deployed: recipe.deploy(runs[recipe.deployed])}
-    decision = guard(data, options, runs)
+    decision, decided = guard(data, options, runs), ""
     if decision:  # before what it was decided about, which the page describes
         adapted, oracle = runs.pop("adapted"), runs.pop("oracle", None)
         runs |= {NAME: decision.run, "adapted": adapted} | ({"oracle": oracle} if oracle else {})
-        _say(f"how far to go, decided without target labels: {decision.a:g} of the way")
-        _say(f"{decision.reason} The network that goes so far: {decision.run.path}")
+        decided = (
+            f"How far to go, decided without target labels: {decision.a:g} of the way. "
+            f"{decision.reason} That network: {decision.run.path}."
+        )
     page = {
         "path": options.out / "report.html",
         "runs": runs,
@@ -48,25 +50,27 @@ def evaluate_runs(recipe, data, options, runs, targets, began) -> None:
         "facts": {
             "Data": data.described,
             **_target_labels(recipe, data),
-            **({"Decision": f"{decision.a:g} of the way. {decision.reason}"} if decision else {}),
+            **({"Decision": decided} if decided else {}),
             **recipe.facts,
             **about_run(runs[recipe.deployed]),
             **about_session(began),
         },
     }
     if next(iter(data.tests)) in data.scored:
-        _with_labels(recipe, data, options, runs, targets, page)
+        _with_labels(recipe, data, options, runs, targets, page, [decided] if decided else [])
     else:
         _without_labels(recipe, data, runs, page)
+        if decided:
+            _say(decided)
     if recipe.stages:  # else the folder holds an evaluation alone
         write_model_card(options.out)
     _say(f"report: {page['path']}")
 
 
-def _with_labels(recipe, data, options, runs, targets, page):
+def _with_labels(recipe, data, options, runs, targets, page, notes):
     main, *others = data.scored
     alone = len(runs) == 1 and targets is None
-    notes, parts, calibration = [], {}, {}
+    parts, calibration = {}, {}
     deployed = recipe.deployed
     for heading, cases in data.scored.items():
         scored = runs if heading == main else _without_oracle(runs)
