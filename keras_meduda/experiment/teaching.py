@@ -94,6 +94,7 @@ def teach(flags, data, options, runs, chief) -> Path:
     if not options.resume:
         path.unlink(missing_ok=True)
     options = {"teacher": flags.teacher, "boxes": boxes, "weights": weights}
+    options |= {"encoder": flags.encoder, "decoder": flags.decoder}
     call("teach", cases=folder / "cases.csv", out=path, **options)
     return path
 
@@ -194,6 +195,11 @@ def _check(flags):
         raise ValueError(
             "--detector finds what --boxes has and --teacher network does without; expected one of "
             "the three."
+        )
+    if ("sam" in flags.teacher.split("+")) != bool(flags.encoder and flags.decoder):
+        raise ValueError(
+            f"--teacher {flags.teacher} with --encoder {flags.encoder} and --decoder "
+            f"{flags.decoder}: sam needs both ONNX files, the others have none."
         )
     trained = flags.detector and not flags.detector.endswith(".yaml")
     if trained and not Path(flags.detector).is_file():

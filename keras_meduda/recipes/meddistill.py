@@ -14,6 +14,7 @@ python scripts/train_meddistill.py                             (phantoms, GrabCu
 python scripts/train_meddistill.py --cases DATA --boxes boxes.csv --oracle
 python scripts/train_meddistill.py --cases DATA --detector yolo11n.yaml --teacher sam2
 python scripts/train_meddistill.py --cases DATA --teacher network     (feature term on)
+meduda distil --cases DATA --boxes boxes.csv --teacher sam --encoder E.onnx --decoder D.onnx
 """
 
 from dataclasses import dataclass, replace
@@ -39,8 +40,12 @@ class Flags(Options):
     """Of that training."""
     jitter: NotNegative = 4
     """Pixels by which edges of boxes from masks are moved at random."""
-    teacher: Literal["grabcut", "sam2", "network"] = "grabcut"
-    """Who makes the soft masks."""
+    teacher: Literal["grabcut", "sam", "grabcut+sam", "sam2", "network"] = "grabcut"
+    """Who makes the soft masks; grabcut+sam averages the two."""
+    encoder: Path | None = None
+    """ONNX file of sam's image encoder (the extra sam)."""
+    decoder: Path | None = None
+    """ONNX file of its mask decoder."""
     teacher_weights: str | None = None
     """SAM2's checkpoint, or the run folder of network; none: trained on labelled cases."""
     ulwr: Literal["original", "entropy", "kendall", "dwa"] = "original"
