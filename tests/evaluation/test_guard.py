@@ -134,6 +134,9 @@ def test_areas_and_empties_are_of_the_worst_class():
     missing = before.copy()
     missing[:3, 0] = 0
     assert area_changes(missing, before) == pytest.approx((0.3, 1))
+    assert area_changes(before * [3, 1], before, expected=before * 4) == (0, 1), "nearer"
+    further = area_changes(before * [3, 1], before, expected=before)
+    assert further == pytest.approx((0, 3)), "away from the source's masks"
     assert area_changes(before * 0, before * 0) == (0, 1)  # nothing was there, nothing is missed
 
 
