@@ -67,6 +67,7 @@ ORDER = [  # a module imports only from what stands to its left
     "experiment.recipe",
     "experiment.shares",
     "experiment.teaching",
+    "experiment.guarding",
     "experiment.results",
     "experiment.runner",
     "recipes",

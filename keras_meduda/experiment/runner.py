@@ -49,7 +49,7 @@ def run(recipe: Recipe, data: Data, options: Options) -> dict[str, Run]:
         >>> flags = oct.Flags(smoke=True, out=getfixture("tmp_path") / "run")
         >>> data = oct.data(flags)
         >>> sorted(run(oct.recipe(flags, data), data, flags))  # doctest: +ELLIPSIS
-        3...
+        ┏...
         ['trained']
     """
     began = time.perf_counter()

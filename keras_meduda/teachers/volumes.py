@@ -33,7 +33,7 @@ def by_slices(teacher: Teacher, axis: int = 2) -> Teacher:
         >>> volumes = by_slices(of_boxes("box", "1", whole_box))
         >>> target = volumes.teach(np.zeros((20, 24, 9, 1)), np.array([[4, 6, 2, 14, 18, 7]]))
         >>> target.probability.sum(axis=(0, 1)).tolist()
-        [0.0, 0.0, 48.0, 80.0, 120.0, 80.0, 48.0, 0.0, 0.0]
+        [0.0, 0.0, 48.0, 100.0, 120.0, 100.0, 48.0, 0.0, 0.0]
     """
     rows, columns = (a for a in range(3) if a != axis)
 

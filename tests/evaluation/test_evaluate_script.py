@@ -1,16 +1,17 @@
-"""Where scripts/evaluate.py writes, and what it says where it cannot."""
+"""Where `meduda evaluate` writes, and what it says where it cannot."""
 
 import shutil
 
-import evaluate
 import pytest
+
+from keras_meduda.commands import evaluate
 
 
 @pytest.fixture
 def flags(run, phantoms, tmp_path):
     """Flags of an evaluation of three cases by a copy of the run."""
     copy = shutil.copytree(run.path, tmp_path / "run")
-    return evaluate.EvaluateFlags(run=(copy,), cases=phantoms, domain="camera_b", split="test")
+    return evaluate.Flags(run=(copy,), cases=phantoms, domain="camera_b", split="test")
 
 
 def test_the_table_comes_before_what_is_written(flags, capsys, tmp_path):

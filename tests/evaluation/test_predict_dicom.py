@@ -7,10 +7,10 @@ from pathlib import Path
 import highdicom
 import keras
 import numpy as np
-import predict
 import pytest
 
 import keras_meduda as km
+from keras_meduda.commands import predict
 from keras_meduda.data.io import DataError, read_image, read_mask
 from keras_meduda.task import to_json
 
@@ -38,7 +38,7 @@ def run(tmp_path):
 def test_every_series_of_a_study_gets_nifti_and_seg(run, tmp_path, capsys):
     for name, plane in (("t1", "axial"), ("t2", "oblique")):
         series(tmp_path / "study" / name, plane, "MR")
-    flags = predict.PredictFlags(run=(run,), images=(tmp_path / "study",), out=tmp_path / "o")
+    flags = predict.Flags(run=(run,), images=(tmp_path / "study",), out=tmp_path / "o")
     predict.main(flags)
     names = sorted(path.name for path in (tmp_path / "o").iterdir())
     assert names == ["made_from.csv", "t1.dcm", "t1.nii.gz", "t2.dcm", "t2.nii.gz"]
@@ -58,7 +58,7 @@ def test_a_broken_series_ends_no_other(run, tmp_path):
     remove(series(tmp_path / "study" / "lacking"), 2)
     (tmp_path / "study" / "noise").mkdir()
     (tmp_path / "study" / "noise" / "IM1.dcm").write_bytes(b"no DICOM at all")
-    flags = predict.PredictFlags(run=(run,), images=(tmp_path / "study",), out=tmp_path / "o")
+    flags = predict.Flags(run=(run,), images=(tmp_path / "study",), out=tmp_path / "o")
     with pytest.raises(DataError, match="lacking.* a slice is missing") as caught:
         predict.main(flags)
     assert "IM1.dcm: found data that cannot be decoded" in str(caught.value)
@@ -69,6 +69,6 @@ def test_an_own_dcm_beside_is_not_replaced(run, tmp_path):
     series(tmp_path / "study" / "t1")
     (tmp_path / "o").mkdir()
     (tmp_path / "o" / "t1.dcm").write_bytes(b"a file of someone else")
-    flags = predict.PredictFlags(run=(run,), images=(tmp_path / "study",), out=tmp_path / "o")
+    flags = predict.Flags(run=(run,), images=(tmp_path / "study",), out=tmp_path / "o")
     with pytest.raises(ValueError, match="t1.dcm; expected another folder, or --overwrite"):
         predict.main(flags)

@@ -53,7 +53,8 @@ def test_with_labels_there_are_scores_a_comparison_and_a_report(given, tmp_path,
     assert f"report: {tmp_path / 'report.html'}" in out
     folders = {path.name for path in (tmp_path / "evaluation").iterdir()}
     assert folders == {
-        "source_only", "adapted", "oracle", "source_only_on_source", "adapted_on_source",
+        "source_only", "adapted", "guarded", "oracle", "source_only_on_source",
+        "adapted_on_source", "guarded_on_source",
     }  # fmt: skip
     for name in folders:
         summary = json.loads((tmp_path / "evaluation" / name / "summary.json").read_text())

@@ -104,9 +104,10 @@ def test_a_given_run_is_adapted_and_no_label_of_the_target_is_read(run_4, data, 
     assert "has not trained on this study's source cases" in capsys.readouterr().err
     assert list(runs) == ["source_only", "adapted"] and not (tmp_path / "source_only").exists()
     assert runs["adapted"].network.get_layer("features").compute_dtype == "bfloat16"
-    store, parts = tmp_path / "prepared", data.parts
-    assert len(list(store.glob("*.label"))) == len(parts["source"])
-    assert len(list(store.glob("*.image"))) == len(parts["source"]) + len(parts["target"])
+    store, parts, held = tmp_path / "prepared", data.parts, len(data.tests["source, test"])
+    assert len(list(store.glob("*.label"))) == len(parts["source"]) + held, "for the guard"
+    images = len(parts["source"]) + len(parts["target"]) + 2 * held  # in the target's style as well
+    assert len(list(store.glob("*.image"))) == images
 
 
 REFUSED = {
