@@ -266,7 +266,7 @@ def test_a_volume_without_labelled_voxels_has_patches_anywhere():
 
 @pytest.mark.parametrize("size", [(8,), (0, 8, 8), (8.5, 8, 8), 8])
 def test_a_patch_that_is_none(size):
-    with pytest.raises(ValueError, match="RandomPatch: size .*; expected two or three positive whole"):
+    with pytest.raises(ValueError, match="RandomPatch: size .*; expected two or three positive"):
         RandomPatch(size)
 
 

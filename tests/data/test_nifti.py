@@ -213,9 +213,9 @@ def test_validation_finds_all_faults_of_volumes_at_once(tmp_path):
         mask = save(tmp_path / f"{name}_mask.nii.gz", lesion, spacing=spacing or (0.1, 0.2, 0.5))
         rows.append({"case": name, "image": save(tmp_path / f"{name}.nii.gz", image), "mask": mask})
     cut(tmp_path / "sound_mask.nii.gz")
-    found = validate(case_table(rows), LESION, channels=1)
-    problems = [problem for problem in found if problem.severity == "error"]
     expected = ["cannot be decoded", *(found for _, _, found in faults.values() if found)]
+    told = validate(case_table(rows), LESION, channels=1)
+    problems = [p for p in told if "field of view" not in p.found]  # a warning of tiny volumes
     assert [e in p.found for e, p in zip(expected, problems, strict=True)] == [True] * 5
     severe = [p.severity for p in problems]
     assert severe == ["error", "warning", "error", "error", "error"]

@@ -41,7 +41,7 @@ def test_every_series_of_a_study_gets_nifti_and_seg(run, tmp_path, capsys):
     flags = predict.Flags(run=(run,), images=(tmp_path / "study",), out=tmp_path / "o")
     predict.main(flags)
     names = sorted(path.name for path in (tmp_path / "o").iterdir())
-    assert names == ["made_from.csv", "t1.dcm", "t1.nii.gz", "t2.dcm", "t2.nii.gz"]
+    assert names == ["made_from.json", "t1.dcm", "t1.nii.gz", "t2.dcm", "t2.nii.gz"]
     for name in ("t1", "t2"):
         image = read_image(tmp_path / "study" / name).array[..., 0]
         mask = read_mask(tmp_path / "o" / f"{name}.nii.gz", TASK)
