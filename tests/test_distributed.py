@@ -119,6 +119,8 @@ def finish(*processes):
 def assert_same_curves(folder, other, atol=1e-4):
     a, b = (pd.read_csv(f / "history.csv") for f in (folder, other))
     assert len(a) == 20 and "weights" in a
+    if "cosine" in a:  # of a gradient that is nearly 0, where rounding turns the direction
+        np.testing.assert_allclose(a.pop("cosine"), b.pop("cosine"), rtol=0, atol=200 * atol)
     pd.testing.assert_frame_equal(a, b, rtol=0, atol=atol)
 
 

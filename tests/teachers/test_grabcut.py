@@ -82,10 +82,10 @@ def test_it_beats_the_bare_box_on_real_tumours(data_root):
     boxes = boxes_by_case(boxes_from_masks(cases, task, jitter=4), cases)
     scores = []
     for case in cases.itertuples():
-        target = grabcut().teach(read_image(case.image).array, boxes[case.case])
+        target = grabcut().teach(read_image(case.image).array, boxes[case.case][:, :4])
         mask = read_mask(case.mask, task) > 0
         filled = np.zeros_like(mask)
-        x0, y0, x1, y1 = boxes[case.case][0].astype(int)
+        x0, y0, x1, y1 = boxes[case.case][0, :4].astype(int)
         filled[y0:y1, x0:x1] = True
         scores.append((dice(target.probability > 0.5, mask), dice(filled, mask)))
     found, bare = np.mean(scores, axis=0)
