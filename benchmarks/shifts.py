@@ -38,10 +38,15 @@ from tables import (
 import keras_meduda as km
 from keras_meduda.data import catalog
 from keras_meduda.data.cases import without_masks
-from keras_meduda.data.io import replacing
+from keras_meduda.data.io import read_image, replacing
 from keras_meduda.data.phantoms import drawn, write_brain, write_fundus
+from keras_meduda.evaluation.confidence import FEWEST, calibrate
+from keras_meduda.evaluation.guard import Way
+from keras_meduda.evaluation.predict import predict_all
 from keras_meduda.evaluation.target_statistics import with_target_statistics
 from keras_meduda.experiment.data import Data
+from keras_meduda.experiment.guarding import guard
+from keras_meduda.experiment.options import Options
 from keras_meduda.experiment.recipe import Recipe, Stage, supervised
 from keras_meduda.experiment.shift import TIDY_FUNDUS, task_of
 from keras_meduda.recipes import adapt, combination, source_free
@@ -65,6 +70,7 @@ CANDIDATES = {
     ),
     "masked_guarded": partial(km.methods.MaskedConsistency, guard=True),
 }
+ADAPTED = "strong_guarded"  # what the guard decides about
 PLANNED = ("robust", "guard")  # columns of the page once they have rows
 PICTURE = {"size": (128,), "steps": 400, "filters": (8, 16, 32, 64, 128)}
 LARGE = {**PICTURE, "size": (512,), "patch": (256,), "batch_size": 4}
@@ -254,11 +260,61 @@ def run_of(recipe, data, folder, method, seed):
     return trained(free, data, method, folder, seed)
 
 
+def guarded(recipe, data, folder, seed):
+    """What the guard chooses, minutes, and what it went by beside the truth at every share a.
+
+    The truth is read for the benchmark alone, after the decision.
+    """
+    options = Options(out=folder / f"guard-{seed}", seed=seed)
+    runs = {
+        "source_only": trained(recipe, data, "source_only", folder, seed)[0],
+        "adapted": trained(recipe, data, ADAPTED, folder, seed)[0],
+    }
+    decision, minutes = timed(options.out, lambda: guard(data, options, runs))
+    values = [("", "a", decision.a, "1")]
+    first, test = runs["source_only"], data.tests["target, test"]
+    seen = data.parts["target"]["image"].iloc[:: max(1, len(data.parts["target"]) // 32)]
+    images = map(read_image, seen)
+    inputs = [first.preprocessing.apply(image.array, image.spacing) for image in images]
+    way = Way(*runs.values(), inputs, seed)
+    for row in decision.scores.to_dict("records"):
+        frame = km.evaluate(way.at(row["a"]), test, data.task)
+        values.append(("", f"dice_at_{row['a']:g}", frame["dice"].mean(), "1"))
+        values += [
+            ("", f"{score}_at_{row['a']:g}", row[score], "1") for score in ("s1", "s2", "s3")
+        ]
+    held = data.tests["source, test"]
+    if held["group"].nunique() >= FEWEST:
+        values += promised(decision.run, held, test, data.task)
+    return decision.run, minutes, values
+
+
+def promised(run, held, test, task):
+    """Predicted Dice by class, its mean absolute error by case, and how often it was within."""
+    confidence = calibrate(run, held)
+    frame = km.evaluate(run, test, task).pivot(index="case", columns="class", values="dice")
+    found = [confidence.predict(p) for p in predict_all(run, test["image"])]
+    d, low, high = (np.stack(column) for column in zip(*found, strict=True))
+    true = frame.loc[list(test["case"]), list(task.classes)].to_numpy()
+    columns = {
+        "dice_predicted": d, "dice_predicted_low": low, "dice_predicted_high": high,
+        "dice_predicted_error": np.abs(d - true),
+        "dice_covered": ((low - 1e-9 <= true) & (true <= high + 1e-9)).astype(float),
+    }  # fmt: skip
+    for metric, values in columns.items():
+        for name, value in zip(task.classes, values.mean(axis=0), strict=True):
+            yield name, metric, value, "1"
+
+
 def scored(shift, network, method, seed):
     """Metrics of the target's test cases, Dice on the source's, and the minutes of the training."""
     data = shift.data()
     folder = WORK / "-".join(network) / f"{shift.source}-{shift.target}-{shift.split}"
-    run, minutes = run_of(recipe_of(shift, data, network), data, folder, method, seed)
+    recipe, further = recipe_of(shift, data, network), []
+    if method == "guard":
+        run, minutes, further = guarded(recipe, data, folder, seed)
+    else:
+        run, minutes = run_of(recipe, data, folder, method, seed)
     frames = {name: km.evaluate(run, cases, data.task) for name, cases in data.tests.items()}
     for name, frame in frames.items():
         frame.to_csv(folder / f"{method}-{seed}" / f"{name.split(',')[0]}.csv", index=False)
@@ -266,7 +322,7 @@ def scored(shift, network, method, seed):
     if "source, test" in frames:
         own = frames["source, test"].groupby("class", sort=False)["dice"].mean()
         values += [(name, "dice_on_source", dice, "1") for name, dice in own.items()]
-    return values, minutes
+    return [*values, *further], minutes
 
 
 def wanted():
