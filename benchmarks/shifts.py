@@ -146,6 +146,12 @@ def mice():
     return between(wild.assign(split="train"), other, task)
 
 
+def discs(source, target):
+    """Two cameras of photographs of the eye, each with its own test part."""
+    (labelled, task), (other, _) = fundus.domain(source), fundus.domain(target)
+    return between(labelled, other, task)
+
+
 def phantoms(write, source, target, classes, *settings):
     """Two domains of drawn images."""
     cases = km.read_cases(drawn(write, WORK, *settings, 0))
@@ -177,7 +183,7 @@ SHIFTS = (
     *both_ways("lungs", "cxr_child", "cxr_adult", "lung=1", PICTURE),
     *both_ways("left_ventricle", "acdc", "sunnybrook", "ventricle=1", PICTURE),
     *(
-        Shift(*pair, split, partial(fundus.shift, *pair), PICTURE, pair[1] == "refuge_camera")
+        Shift(*pair, split, partial(discs, *pair), PICTURE, pair[1] == "refuge_camera")
         for pair, split in fundus.SHIFTS.items()
     ),
     nothing("left_ventricle", "acdc", "ventricle=1"),
