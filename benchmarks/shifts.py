@@ -40,9 +40,8 @@ from keras_meduda.data import catalog
 from keras_meduda.data.cases import without_masks
 from keras_meduda.data.io import read_image, replacing
 from keras_meduda.data.phantoms import drawn, write_brain, write_fundus
-from keras_meduda.evaluation.confidence import FEWEST, calibrate
+from keras_meduda.evaluation.confidence import FEWEST, calibrate, promised
 from keras_meduda.evaluation.guard import Way
-from keras_meduda.evaluation.predict import predict_all
 from keras_meduda.evaluation.target_statistics import with_target_statistics
 from keras_meduda.experiment.data import Data
 from keras_meduda.experiment.guarding import guard
@@ -291,25 +290,22 @@ def guarded(recipe, data, folder, seed):
         ]
     held = data.tests["source, test"]
     if held["group"].nunique() >= FEWEST:
-        values += promised(decision.run, held, test, data.task)
+        values += kept_promises(decision.run, held, test, data.task)
     return decision.run, minutes, values
 
 
-def promised(run, held, test, task):
+def kept_promises(run, held, test, task):
     """Predicted Dice by class, its mean absolute error by case, and how often it was within."""
-    confidence = calibrate(run, held)
-    frame = km.evaluate(run, test, task).pivot(index="case", columns="class", values="dice")
-    found = [confidence.predict(p) for p in predict_all(run, test["image"])]
-    d, low, high = (np.stack(column) for column in zip(*found, strict=True))
-    true = frame.loc[list(test["case"]), list(task.classes)].to_numpy()
-    columns = {
-        "dice_predicted": d, "dice_predicted_low": low, "dice_predicted_high": high,
-        "dice_predicted_error": np.abs(d - true),
-        "dice_covered": ((low - 1e-9 <= true) & (true <= high + 1e-9)).astype(float),
-    }  # fmt: skip
-    for metric, values in columns.items():
-        for name, value in zip(task.classes, values.mean(axis=0), strict=True):
-            yield name, metric, value, "1"
+    said = promised(run, calibrate(run, held), test["image"], test["case"])
+    frame = km.evaluate(run, test, task)[["case", "class", "dice"]]
+    both = said.merge(frame, on=["case", "class"], suffixes=("", "_true"))
+    true = both.pop("dice_true")
+    both["error"] = (both["dice"] - true).abs()
+    both["covered"] = true.between(both["low"] - 1e-9, both["high"] + 1e-9).astype(float)
+    means = both.drop(columns="case").groupby("class", sort=False).mean()
+    for name, row in means.iterrows():
+        for column, value in row.items():
+            yield name, f"predicted_{column}", value, "1"
 
 
 def scored(shift, network, method, seed):
