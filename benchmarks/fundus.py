@@ -16,7 +16,18 @@ import itertools
 from dataclasses import replace
 from functools import partial
 
-from tables import KEY, RUNS, data_root, main, markdown, mean_scores, read, spread, trained
+from tables import (
+    KEY,
+    RUNS,
+    data_root,
+    imagenet_mobilenetv2,
+    main,
+    markdown,
+    mean_scores,
+    read,
+    spread,
+    trained,
+)
 
 import keras_meduda as km
 from keras_meduda.data import catalog
@@ -46,7 +57,7 @@ def from_imagenet(build, **settings):
     """A network whose MobileNetV2 has ImageNet's weights."""
 
     def network(shape, channels):
-        weights = data_root().parent / "pretrained" / "mobilenetv2_notop.weights.h5"
+        weights = imagenet_mobilenetv2()
         return build(shape, channels, backbone="mobilenetv2", weights=weights, **settings)
 
     return network

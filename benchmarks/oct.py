@@ -8,7 +8,8 @@ MEDUDA_DATA=… python benchmarks/oct.py --choose   (completes oct_choice.csv: w
 Every run is the recipe `oct` or a variant of it and makes one set of rows; one that is complete is
 not repeated, and an interrupted run continues. A recipe is chosen within the 88 training images: it
 is trained on one half of the subjects and scored on the other, and vice versa, for 300 steps unless
-its name says otherwise. The 22 test images are read by the final evaluation alone.
+its name says otherwise. The 22 test images are read by the final evaluation alone. The column
+`start` names the first weights: random ones, or ImageNet's in MobileNetV2, the encoder of UNet.
 """
 
 import itertools
@@ -19,7 +20,20 @@ from functools import partial
 import matplotlib
 import numpy as np
 import pandas as pd
-from tables import HERE, RUNS, asked, complete, data_root, main, markdown, read, spread, trained
+from tables import (
+    HERE,
+    KEY,
+    RUNS,
+    asked,
+    complete,
+    data_root,
+    imagenet_mobilenetv2,
+    main,
+    markdown,
+    read,
+    spread,
+    trained,
+)
 
 import keras_meduda as km
 from keras_meduda.data import catalog
@@ -33,7 +47,9 @@ from keras_meduda.methods import Supervised
 from keras_meduda.recipes import oct
 
 WORK = RUNS / "oct_benchmark"
+COLUMNS = (*KEY, "start")
 TRANSFER_STEPS, CHOICE_STEPS = 300, 300
+NAMED = {"unet_mobilenetv2": "unet_mobilenetv2 from ImageNet"}
 PARTS = {"scratch": "all", "head": "head", "partial": "decoder", "full": "all"}
 HALVES = [[f"subject_{n}" for n in half] for half in (range(0, 10, 2), range(1, 10, 2))]
 STRONG = {
@@ -155,14 +171,37 @@ def published(name, seed=0, **flags):
     return fit(own(**flags), chiu(), name, seed)
 
 
+def pretrained(name, seed, steps):
+    """Our recipe with UNet, whose encoder begins with ImageNet's weights."""
+
+    def network(shape, channels):
+        weights = imagenet_mobilenetv2()
+        return km.models.UNet(shape, channels, backbone="mobilenetv2", weights=weights)
+
+    preprocessing = km.Preprocessing((256, 256), normalise="minus1_1", channels=1)
+    recipe = variant(steps=steps, network=network, preprocessing=preprocessing)
+    return fit(recipe, chiu(), name, seed)
+
+
 def wanted():
     """Row sets in the order in which they are made."""
+    for names, make in made():
+        start = "imagenet" if names[0] == "unet_mobilenetv2" else "random"
+        yield (*names, start), make
+
+
+def made():
+    """The same without their start."""
     # The best row of the published table, from scratch: its checkpoint is not at hand
     best = partial(scores, partial(published, "unet_s5_d16_psp", preset="best"))
     yield key("unet_s5_d16_psp", "published", "scratch"), best
     for (method, steps), seed in itertools.product((("scratch", 800), ("longer", 1600)), range(3)):
         made = partial(published, f"own_{steps}", seed, steps=steps)
         yield key("aerunet", "published", method, seed), partial(scores, made)
+    for (method, steps), seed in itertools.product((("scratch", 800), ("longer", 1600)), range(3)):
+        name = f"imagenet_{steps}"
+        row = partial(scores, pretrained, name, seed, steps)
+        yield key("unet_mobilenetv2", "published", method, seed), row
     yield key("aerunet", "subject", "scratch"), partial(scores, left_out)
     for count, method in itertools.product((8, 88), PARTS):
         source = "-" if method == "scratch" else "refuge"
@@ -212,7 +251,7 @@ def scores(make, *arguments):
 
 def page():
     """The lines of oct.md; makes the picture of the transfer as well."""
-    table = read("oct").astype({"value": float, "minutes": float})
+    table = read("oct", COLUMNS).astype({"value": float, "minutes": float})
     key = ["network", "source", "split", "method", "seed"]
     wide = table.pivot_table(index=key, columns="metric", values="value")
     on_cpu = table[~table["command"].str.startswith("KERAS_BACKEND=jax")]  # others shared a GPU
@@ -223,7 +262,7 @@ def page():
         own, spent = wide.loc[chosen], minutes[[k[:4] == chosen for k in minutes.index]]
         low, high = own["dice_ci95_low"].mean(), own["dice_ci95_high"].mean()
         return (
-            network + (", 1600 steps" if method == "longer" else ""),
+            NAMED.get(network, network) + (", 1600 steps" if method == "longer" else ""),
             split,
             ", ".join(own.index),
             *(spread(own[metric], 4) for metric in ("mdice", "miou", "dice_total")),
@@ -253,6 +292,8 @@ def page():
         ("unet_s5_d16_psp", "published", "scratch"),
         ("aerunet", "published", "scratch"),
         ("aerunet", "published", "longer"),
+        ("unet_mobilenetv2", "published", "scratch"),
+        ("unet_mobilenetv2", "published", "longer"),
         ("aerunet", "subject", "scratch"),
     )
     yield from markdown(
@@ -339,4 +380,4 @@ if __name__ == "__main__":
         command = "python benchmarks/oct.py --choose"
         complete("oct_choice", asked(candidates(), words), command)
     else:
-        main("oct", wanted(), page)
+        main("oct", wanted(), page, COLUMNS)

@@ -32,6 +32,11 @@ def data_root() -> Path:
     return Path(os.environ["MEDUDA_DATA"])
 
 
+def imagenet_mobilenetv2() -> Path:
+    """ImageNet's weights of MobileNetV2, in the folder `pretrained` beside `MEDUDA_DATA`."""
+    return data_root().parent / "pretrained" / "mobilenetv2_notop.weights.h5"
+
+
 def main(name, row_sets, page, key=KEY):
     """Completes `NAME.csv`, all of it or the rows that the command line names, and its page.
 
