@@ -30,6 +30,7 @@ ORDER = [  # a module imports only from what stands to its left
     "bundle",
     "data.cases",
     "data.splits",
+    "data.parts",
     "data.checks",
     "data.subset",
     "data.matlab",

@@ -13,6 +13,7 @@ from rich.filesize import decimal
 from rich.table import Column, Table
 
 from keras_meduda.data.io import replacing
+from keras_meduda.data.parts import read_parts, write_parts
 from keras_meduda.data.pipeline import Batches, add_styles, add_teacher, prepare, prepared_bytes
 from keras_meduda.distribution import is_chief, lost_worker_explained, strategy, total
 from keras_meduda.evaluation.validation import mean_dice
@@ -165,9 +166,18 @@ class _Stages:
             method, batches, steps=steps, run_dir=folder, resume=options.resume,
             window=recipe.window, **validation,
         )  # fmt: skip
-        if stage.labelled and is_chief(self.replicas):
-            write_shares(run, self.data.parts[stage.labelled], task)
+        if is_chief(self.replicas):
+            if stage.labelled:
+                write_shares(run, self.data.parts[stage.labelled], task)
+            before = runs.get(stage.start)
+            write_parts(run.path, self.used(stage), self.data.tests, before and before.path)
         return run
+
+    def used(self, stage):
+        """The parts of the data that train a stage or choose its weights."""
+        names = {"target" if part == "taught" else part for part in stage.uses}
+        names |= {"validation"} if stage.keep else set()
+        return {name: cases for name, cases in self.data.parts.items() if name in names}
 
     def network(self, name, stage, runs):
         """The network of a stage with its first weights."""
@@ -232,6 +242,8 @@ class _Stages:
         if source is None or not len(self.data.tests.get("source, test", ())):
             return
         for given in self.recipe.given.values():
+            if read_parts(given.path) is not None:
+                continue  # it tells case by case, see `evaluate_runs`
             trained = json.loads((given.path / "config.json").read_text()).get("data") or {}
             there, now = trained.get("source"), source.fingerprint
             if there != now:
