@@ -34,23 +34,22 @@ def test_few_groups_and_the_weakest_class_are_named():
     found = frame([0.9, 0.8], ("cup", "disc"), ["p", "p"])
     found.loc[found["class"] == "cup", "dice"] -= 0.3
     first, last = verdict("net", found)
-    assert "lowest in cup with 55.0 %" in first and "one group says little about others" in last
+    assert "lowest in cup with 55.0 %" in first and "1 group says little about others" in last
 
 
 @pytest.mark.parametrize(
     ("before", "after", "said"),
     [
-        (np.linspace(0.5, 0.6, 8), np.linspace(0.7, 0.9, 8), "gained 25.0 points .* (p 0.0078"),
-        (np.linspace(0.7, 0.9, 8), np.linspace(0.5, 0.6, 8), "lost 25.0 points"),
+        (np.linspace(0.5, 0.6, 8), np.linspace(0.7, 0.9, 8), "raised the mean Dice from 55.0 % to 80.0 % (p 0.0078"),
+        (np.linspace(0.7, 0.9, 8), np.linspace(0.5, 0.6, 8), "lowered the mean Dice from 80.0 % to 55.0 %"),
         (np.full(8, 0.5), 0.5 + 0.1 * (-1.0) ** np.arange(8), "chance alone may do that"),
-        (np.full(3, 0.5), np.full(3, 0.6), "3 groups are too few for a test"),
+        (np.full(3, 0.5), np.full(3, 0.6), "3 groups, too few for a test"),
     ],
 )
 def test_an_adaptation_is_said_to_gain_only_where_it_did(tmp_path, before, after, said):
     frames = {"source_only": frame(before), "adapted": frame(after)}
     sentence = verdict("adapted", frames["adapted"], compare(tmp_path, frames))[0]
-    for part in said.split(" .* "):
-        assert part in sentence
+    assert said in sentence
     assert len(verdict("adapted", frames["adapted"], compare(tmp_path, frames))) <= 3
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from keras_meduda.evaluation.report.tables import mean_over_classes, p_in_words
+from keras_meduda.evaluation.report.tables import counted, mean_over_classes, p_in_words
 from keras_meduda.evaluation.report.views import words
 
 AGREEMENT = (  # from this mean Dice on, what is said of the masks
@@ -30,18 +30,20 @@ def verdict(main: str, frame: pd.DataFrame, comparison: dict | None = None) -> l
     dice, worst, groups = means["dice"].mean(), means.iloc[0], frame["group"].nunique()
     said = [_gain(comparison)] if comparison else []
     agreement = next(text for least, text in AGREEMENT if dice >= least)
-    of = f"The masks of {words(main)} {agreement}: mean Dice {_percent(dice)}"
+    of = f"The masks of {words(main)} {agreement}, mean Dice {_percent(dice)}"
     classes = frame.groupby("class", sort=False)["dice"].mean()
     if len(classes) > 1:
         of += f", lowest in {classes.idxmin()} with {_percent(classes.min())}"
     said.append(f"{of}.")
     poor = int((means["dice"] < POOR).sum())
     last = f"The worst of {len(means)} cases is {worst['case']} with {_percent(worst['dice'])}"
-    last += f"; {poor} {'lies' if poor == 1 else 'lie'} below {_percent(POOR)}" if poor else ""
-    if groups < FEW:
-        who = "one group says" if groups == 1 else f"{groups} groups say"
-        last += f". So few as {who} little about others"
-    return [*said, f"{last}."] if len(means) > 1 or groups < FEW else said
+    last += f", {poor} {'lies' if poor == 1 else 'lie'} below {_percent(POOR)}" if poor else ""
+    few = f"{counted(groups, 'group')} {'says' if groups == 1 else 'say'} little about others"
+    if len(means) == 1:
+        last = few
+    elif groups < FEW:
+        last += f"; {few}"
+    return [*said, f"{last}."]
 
 
 def label_free_verdict(lines: list[str], main: str, source: dict | None) -> list[str]:
@@ -126,24 +128,20 @@ def source_alarms(source: dict | None, shares: dict | None = None) -> list[str]:
 
 def _gain(comparison):
     """What the adaptation changed on the target."""
-    result = comparison["mean"]
-    dice, test = result["dice"], result["adapted_vs_source_only"]
-    points = 100 * (dice["adapted"] - dice["source_only"])
-    said = (
-        f"On the target the adaptation {'gained' if points >= 0 else 'lost'} "
-        f"{abs(points):.1f} points of Dice, from {_percent(dice['source_only'])} to "
-        f"{_percent(dice['adapted'])}"
-    )
-    p = test["p_value"]
+    dice, test = (comparison["mean"][key] for key in ("dice", "adapted_vs_source_only"))
+    before, after = dice["source_only"], dice["adapted"]
+    p, groups = test["p_value"], counted(test["groups"], "group")
     if p is None:
-        said += f"; {test['groups']} groups are too few for a test"
+        sure = f"; {groups}, too few for a test"
     elif p < 0.05:
-        said += f" (p {p_in_words(p)}, {test['groups']} groups)"
+        sure = f" (p {p_in_words(p)}, {groups})"
     else:
-        said += f"; chance alone may do that (p {p_in_words(p)}, {test['groups']} groups)"
-    if "oracle" in dice:
-        said += f". With the target's own labels it is {_percent(dice['oracle'])}"
-    return f"{said}."
+        sure = f"; chance alone may do that (p {p_in_words(p)}, {groups})"
+    oracle = f"; the target's own labels give {_percent(dice['oracle'])}" if "oracle" in dice else ""
+    return (
+        f"On the target the adaptation {'raised' if after >= before else 'lowered'} the mean Dice "
+        f"from {_percent(before)} to {_percent(after)}{sure}{oracle}."
+    )
 
 
 def _percent(share):
