@@ -66,6 +66,7 @@ ORDER = [  # a module imports only from what stands to its left
     "experiment.shift",
     "experiment.lesions",
     "experiment.recipe",
+    "experiment.forecast",
     "experiment.shares",
     "experiment.teaching",
     "experiment.guarding",

@@ -18,6 +18,7 @@ from keras_meduda.data.pipeline import Batches, add_styles, add_teacher, prepare
 from keras_meduda.distribution import is_chief, lost_worker_explained, strategy, total
 from keras_meduda.evaluation.validation import mean_dice
 from keras_meduda.experiment.data import Data
+from keras_meduda.experiment.forecast import window_forecast
 from keras_meduda.experiment.options import Options
 from keras_meduda.experiment.recipe import Recipe, Stage
 from keras_meduda.experiment.results import evaluate_runs
@@ -79,7 +80,7 @@ def train(recipe: Recipe, data: Data, options: Options, store=None) -> dict[str,
 
 
 def announce(recipe: Recipe, data: Data, options: Options) -> None:
-    """Prints cases, groups, disk and memory before anything is written.
+    """Prints cases, groups, disk, memory and what windows take, before anything is written.
 
     Raises:
         ValueError: the prepared data need more disk than there is.
@@ -113,6 +114,8 @@ def announce(recipe: Recipe, data: Data, options: Options) -> None:
         f"memory: about {decimal(int(memory))}",
         highlight=False,
     )
+    if forecast := window_forecast(recipe, data, network):
+        console.print(forecast, highlight=False)
     if disk > free:
         raise ValueError(
             f"{options.out}: the prepared data need {decimal(disk)}, {decimal(free)} are free."
@@ -160,7 +163,8 @@ class _Stages:
         validation = {}
         if stage.keep:
             cases = self.data.parts["validation"]
-            watched = mean_dice(cases, task, recipe.preprocessing, recipe.window)
+            window = recipe.window and recipe.window.apart  # a choice needs no overlap
+            watched = mean_dice(cases, task, recipe.preprocessing, window)
             validation = {"validation": watched, **stage.keep}
         run = fit(
             method, batches, steps=steps, run_dir=folder, resume=options.resume,

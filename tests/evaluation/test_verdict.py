@@ -8,6 +8,8 @@ from keras_meduda.evaluation.report import source_alarms
 from keras_meduda.evaluation.report.tables import compare
 from keras_meduda.evaluation.report.verdict import alarms, label_free_verdict, verdict
 
+LOW, HIGH = np.linspace(0.5, 0.6, 8), np.linspace(0.7, 0.9, 8)
+
 
 def frame(dice, classes=("cup",), groups=None):
     """Case metrics: a row a case and class, all with the Dice of their case."""
@@ -40,8 +42,8 @@ def test_few_groups_and_the_weakest_class_are_named():
 @pytest.mark.parametrize(
     ("before", "after", "said"),
     [
-        (np.linspace(0.5, 0.6, 8), np.linspace(0.7, 0.9, 8), "raised the mean Dice from 55.0 % to 80.0 % (p 0.0078"),
-        (np.linspace(0.7, 0.9, 8), np.linspace(0.5, 0.6, 8), "lowered the mean Dice from 80.0 % to 55.0 %"),
+        (LOW, HIGH, "raised the mean Dice from 55.0 % to 80.0 % (p 0.0078"),
+        (HIGH, LOW, "lowered the mean Dice from 80.0 % to 55.0 %"),
         (np.full(8, 0.5), 0.5 + 0.1 * (-1.0) ** np.arange(8), "chance alone may do that"),
         (np.full(3, 0.5), np.full(3, 0.6), "3 groups, too few for a test"),
     ],

@@ -137,7 +137,9 @@ def _gain(comparison):
         sure = f" (p {p_in_words(p)}, {groups})"
     else:
         sure = f"; chance alone may do that (p {p_in_words(p)}, {groups})"
-    oracle = f"; the target's own labels give {_percent(dice['oracle'])}" if "oracle" in dice else ""
+    oracle = ""
+    if "oracle" in dice:
+        oracle = f"; the target's own labels give {_percent(dice['oracle'])}"
     return (
         f"On the target the adaptation {'raised' if after >= before else 'lowered'} the mean Dice "
         f"from {_percent(before)} to {_percent(after)}{sure}{oracle}."
