@@ -189,7 +189,8 @@ def _kept(options):
 
 def _named(heading, cases):
     """A heading with the domains that it is about."""
-    domains = [name for name in cases["domain"].unique() if name not in heading]
+    said = (heading, *heading.split(", "))
+    domains = [name for name in cases["domain"].unique() if name not in said]
     return f"{heading}: {', '.join(domains)}" if domains and len(domains) < 5 else heading
 
 

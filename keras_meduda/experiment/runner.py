@@ -13,7 +13,7 @@ from rich.filesize import decimal
 from rich.table import Column, Table
 
 from keras_meduda.data.io import replacing
-from keras_meduda.data.parts import read_parts, write_parts
+from keras_meduda.data.parts import read_parts, seen, write_parts
 from keras_meduda.data.pipeline import Batches, add_styles, add_teacher, prepare, prepared_bytes
 from keras_meduda.distribution import is_chief, lost_worker_explained, strategy, total
 from keras_meduda.evaluation.validation import mean_dice
@@ -246,8 +246,11 @@ class _Stages:
         if source is None or not len(self.data.tests.get("source, test", ())):
             return
         for given in self.recipe.given.values():
-            if read_parts(given.path) is not None:
-                continue  # it tells case by case, see `evaluate_runs`
+            if read_parts(given.path) is not None:  # which tells case by case
+                for cases in self.data.tests.values():
+                    for line in seen(cases, given.path, f"--init {given.path}"):
+                        print(f"warning: {line}", file=sys.stderr)
+                continue
             trained = json.loads((given.path / "config.json").read_text()).get("data") or {}
             there, now = trained.get("source"), source.fingerprint
             if there != now:

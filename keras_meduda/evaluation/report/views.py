@@ -8,7 +8,7 @@ from keras_meduda.evaluation.calibration import entropy, largest_entropy
 from keras_meduda.evaluation.predict import predict_all
 from keras_meduda.evaluation.report import pictures
 
-GALLERY = 6  # small pictures at most, and never more than half of the cases
+GALLERY = {2: 6, 3: 3}  # small pictures at most, by rank, and never more than half of the cases
 
 
 def main_of(runs) -> str:
@@ -80,7 +80,8 @@ def gallery(ranked: pd.Series, label: str, run, cases, task, masks=None) -> list
     Returns:
         `{"src", "case", "label"}` of each; of fewer than four cases none, which are shown large.
     """
-    shown = ranked.iloc[: min(GALLERY, len(ranked) // 2) if len(ranked) > 3 else 0]
+    most = min(GALLERY[len(run.preprocessing.size)], len(ranked) // 2)
+    shown = ranked.iloc[: most if len(ranked) > 3 else 0]
     found = [_row_of(case, cases) for case in shown.index]
     outputs = predict_all(run, [row.image for row, _ in found])
     made = []
