@@ -30,7 +30,7 @@ def verdict(main: str, frame: pd.DataFrame, comparison: dict | None = None) -> l
     dice, worst, groups = means["dice"].mean(), means.iloc[0], frame["group"].nunique()
     said = [_gain(comparison)] if comparison else []
     agreement = next(text for least, text in AGREEMENT if dice >= least)
-    of = f"The masks of {words(main)} {agreement}, mean Dice {_percent(dice)}"
+    of = f"The masks of “{words(main)}” {agreement}, mean Dice {_percent(dice)}"
     classes = frame.groupby("class", sort=False)["dice"].mean()
     if len(classes) > 1:
         of += f", lowest in {classes.idxmin()} with {_percent(classes.min())}"
