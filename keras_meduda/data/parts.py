@@ -21,6 +21,7 @@ TRAINED = {  # by part, in the order in which they are told
     "source": "have trained {run} with their labels",
     "oracle": "have trained {run} with their labels",
     "few": "have trained {run} with their labels",
+    "few_target": "have trained {run} with their labels",
     "validation": "have chosen the weights of {run}",
     "target": "have trained {run}, their images without their labels",
 }
