@@ -99,14 +99,15 @@ def source_alarms(source: dict | None, shares: dict | None = None) -> list[str]:
     has, 2s / (1 + s) for a class that covers the share s.
 
     Args:
-        source: method → table of case metrics on the source's own test cases; the first has learnt
-            on the source, the last is deployed.
+        source: method → table of case metrics on the source's own test cases; "source_only", or
+            else the first, has learnt on the source; the last is deployed.
         shares: of the image by class, as `label_free.reference_shares` gives them. Default: not
             looked at.
     """
     if not source:
         return []
-    first, last = next(iter(source)), list(source)[-1]
+    first = "source_only" if "source_only" in source else next(iter(source))
+    last = list(source)[-1]
     found = []
     for name, dice in source[first].groupby("class", sort=False)["dice"].mean().items():
         share = float(np.mean(shares[name])) if shares else 0.0
