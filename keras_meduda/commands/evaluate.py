@@ -144,9 +144,10 @@ def _chosen(flags):
             cases = cases[cases[column] == wanted]
     if unlabelled := cases["case"][cases["mask"] == ""].tolist():
         masked = sorted(cases["domain"][cases["mask"] != ""].unique())
-        remedy = f"; --domain {' or '.join(masked)} has masks" if masked else ""
+        remedy = f"--domain {' or '.join(masked)}, or " if masked else ""
         raise ValueError(
             f"{table}: {len(unlabelled)} of {len(cases)} cases have no mask to "
-            f"compare with: {', '.join(unlabelled[:5])} …{remedy}"
+            f"compare with: {', '.join(unlabelled[:5])} …; expected {remedy}--cases TABLE with "
+            "masks."
         )
     return cases, table, split
