@@ -5,6 +5,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 
+from keras_meduda.data.parts import write_parts
 from keras_meduda.data.pipeline import Batches, prepare
 from keras_meduda.evaluation.adjust import few
 from keras_meduda.evaluation.confidence import dice, labelled_inputs
@@ -59,7 +60,9 @@ def few_labels(recipe, data, options, run, trained):
     else:
         chosen, what = adjusted.run, "set a temperature and a bias for each class"
     reason = f"{count} {what}. {figures}"
-    return kept(chosen, options.out / NAME, trained, {"reason": reason}), reason
+    fitted = kept(chosen, options.out / NAME, trained, {"reason": reason})
+    write_parts(fitted.path, {PART: cases}, data.tests, start=trained.path)
+    return fitted, reason
 
 
 def _left_out(tuner, cases, prepared, steps, seed):

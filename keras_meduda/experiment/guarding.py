@@ -3,7 +3,10 @@
 import json
 from dataclasses import replace
 
+from keras_meduda.data.cases import write_cases
 from keras_meduda.data.io import replacing
+from keras_meduda.data.parts import NAME as KEPT
+from keras_meduda.data.parts import read_parts
 from keras_meduda.data.pipeline import add_styles, prepare
 from keras_meduda.evaluation.guard import Decision, decide
 
@@ -44,7 +47,7 @@ def kept(run, folder, trained, decision):
     Args:
         run: whose network is kept.
         folder: the run folder.
-        trained: the run that was trained for it; its `config.json` is copied.
+        trained: the run that was trained for it; its settings and its cases are copied.
         decision: what was decided, as words and numbers.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -52,6 +55,8 @@ def kept(run, folder, trained, decision):
         run.network.save(unfinished)
     with replacing(folder / "config.json") as unfinished:
         unfinished.write_text((trained.path / "config.json").read_text())
+    if (cases := read_parts(trained.path)) is not None:
+        write_cases(cases, folder / KEPT)
     with replacing(folder / "decision.json") as unfinished:
         unfinished.write_text(json.dumps(decision, indent=1))
     return replace(run, path=folder)

@@ -10,6 +10,7 @@ import pytest
 
 import keras_meduda as km
 from keras_meduda.data.cases import without_masks
+from keras_meduda.data.parts import read_parts
 from keras_meduda.experiment.data import Data
 from keras_meduda.experiment.options import Options
 from keras_meduda.experiment.recipe import Recipe, Stage, supervised
@@ -33,6 +34,10 @@ def distil(network, batches):
     return km.methods.KLDistillation(network, batches.task.overlapping, mode="strong", ema=0.9)
 
 
+def source_free(network, batches):
+    return km.methods.SourceFree(network, batches.task.overlapping, (0.1, 0.3))
+
+
 def recipe(preprocessing=None, **stages):
     preprocessing = preprocessing or km.Preprocessing(size=(32, 32), intensity=("clahe",))
     stages = stages or {"source_only": Stage(supervised)}
@@ -52,7 +57,7 @@ def test_where_each_stage_starts(data, tmp_path):
     stages = {
         "source_only": Stage(supervised),
         "again": Stage(supervised, start="first"),
-        "adapted": Stage(supervised, start="source_only"),
+        "adapted": Stage(source_free, ("target",), start="source_only"),
     }
     seen = {}
 
@@ -65,6 +70,10 @@ def test_where_each_stage_starts(data, tmp_path):
     np.testing.assert_array_equal(seen["adapted"], weights(runs["source_only"].network))
     assert (weights(runs["again"].network) != seen["again"]).any()
     assert starts(tmp_path / "again") == starts(tmp_path / "source_only") != starts(tmp_path)
+    for folder, trained in ((tmp_path / "again", {"source"}), (tmp_path, {"source", "target"})):
+        cases = read_parts(folder)  # what trained the run that it started from trained it as well
+        assert set(cases["part"][cases["split"] == "train"]) == trained
+        assert set(cases["part"][cases["split"] == "test"]) == set(data.tests)
 
 
 def test_the_first_weights_are_kept_and_not_made_again(data, tmp_path):
