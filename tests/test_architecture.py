@@ -73,6 +73,7 @@ ORDER = [  # a module imports only from what stands to its left
     "experiment.styles",
     "experiment.guarding",
     "experiment.few_labels",
+    "experiment.promise",
     "experiment.results",
     "experiment.runner",
     "recipes",

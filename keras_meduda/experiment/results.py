@@ -6,7 +6,6 @@ from keras_meduda.data.io import is_volume
 from keras_meduda.data.parts import NAME as KEPT
 from keras_meduda.data.parts import seen
 from keras_meduda.evaluation.calibration import largest_entropy
-from keras_meduda.evaluation.confidence import FEWEST, calibrate
 from keras_meduda.evaluation.label_free import label_free, reference_shares, suspicious
 from keras_meduda.evaluation.orthogonal import write_orthogonal_slices
 from keras_meduda.evaluation.report import (
@@ -25,6 +24,7 @@ from keras_meduda.evaluation.teacher import evaluate_teacher
 from keras_meduda.experiment.few_labels import NAME as FEW
 from keras_meduda.experiment.few_labels import PART, few_labels
 from keras_meduda.experiment.guarding import NAME, guard
+from keras_meduda.experiment.promise import promise
 from keras_meduda.model_card import write_model_card
 
 
@@ -55,6 +55,10 @@ def evaluate_runs(recipe, data, options, runs, targets, began) -> None:
         if fitted:
             decided += f" That network: {fitted.path}."
             runs = {FEW: fitted, **runs}
+    promising = [runs[name] for name in (FEW, NAME, recipe.deployed) if name in runs]
+    expected = promise(data, options, promising)
+    said = {"Decision": decided, "Predicted Dice": expected}
+    said = {term: text for term, text in said.items() if text}
     page = {
         "path": options.out / "report.html",
         "runs": runs,
@@ -63,27 +67,27 @@ def evaluate_runs(recipe, data, options, runs, targets, began) -> None:
         "facts": {
             "Data": data.described,
             **_target_labels(recipe, data),
-            **({"Decision": decided} if decided else {}),
+            **said,
             **recipe.facts,
             **about_run(runs[recipe.deployed]),
             **about_session(began),
         },
     }
     if next(iter(data.tests)) in data.scored:
-        _with_labels(recipe, data, options, runs, targets, page, [decided] if decided else [])
+        _with_labels(recipe, data, options, runs, targets, page)
     else:
         _without_labels(recipe, data, options, runs, page)
-        if decided:
-            _say(decided)
+    for term, text in said.items():
+        _say(f"{term}: {text}")
     if recipe.stages:  # else the folder holds an evaluation alone
         write_model_card(options.out)
     _say(f"report: {page['path']}")
 
 
-def _with_labels(recipe, data, options, runs, targets, page, notes):
+def _with_labels(recipe, data, options, runs, targets, page):
     main, *others = data.scored
     alone = len(runs) == 1 and targets is None
-    parts, calibration, first = {}, {}, []
+    parts, calibration, first, notes = {}, {}, [], []
     deployed, tables = recipe.deployed, {}
     for heading, cases in data.scored.items():
         scored = runs if heading == main else _without_oracle(runs)
@@ -120,14 +124,6 @@ def _with_labels(recipe, data, options, runs, targets, page, notes):
     else:
         for heading, frames in parts.items():
             print_scores(_named(heading, data.scored[heading]), frames, data.task.unit)
-    held = data.scored.get("source, test")
-    if held is not None and held["group"].nunique() >= FEWEST:
-        errors = calibrate(runs[deployed], held).error
-        error = sum(errors) / len(errors)
-        notes.append(
-            "meduda predict --confidence predicts the Dice of new images; on held-out source cases "
-            f"such predictions were off by {error:.3f} on average."
-        )
     for note in notes:
         _say(note)
     if "source, test" in parts:

@@ -1,0 +1,48 @@
+"""What Dice to expect of new images, said at the end of an experiment on two domains."""
+
+from keras_meduda.data.io import replacing
+from keras_meduda.evaluation.confidence import FEWEST, calibrate, promised
+
+TABLE = "predicted_dice.csv"
+
+
+def promise(data, options, runs) -> str | None:
+    """Calibrates runs on held-out source cases and predicts the Dice of the target's images.
+
+    The predictions of the first run, with their intervals, are written to
+    `OUT/evaluation/predicted_dice.csv`; no label of the target is read.
+
+    Args:
+        data: with held-out source cases that have masks, under `"source, test"`.
+        options: the run folder.
+        runs: each keeps its calibration in its folder, for `meduda predict --confidence`.
+
+    Returns:
+        What is expected, for a reader; `None` where fewer than 8 patients can be calibrated on.
+    """
+    held = data.scored.get("source, test")
+    if held is None or held["group"].nunique() < FEWEST:
+        return None
+    run, confidence = [(run, calibrate(run, held)) for run in runs][0]
+    error = sum(confidence.error) / len(confidence.error)
+    measured = f"On held-out source cases such predictions were off by {error:.3f} on average."
+    tested = next(iter(data.tests.values()))
+    target = tested if len(tested) else data.parts.get("target", tested)
+    if target is data.tests["source, test"] or not len(target):
+        return f"meduda predict --confidence predicts the Dice of new images. {measured}"
+    table = promised(run, confidence, target["image"], target["case"])
+    path = options.out / "evaluation" / TABLE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as unfinished:
+        table.to_csv(unfinished, index=False, float_format="%.4f")
+    means = table.groupby("class", sort=False)[["dice", "low", "high"]].mean()
+    classes = ", ".join(
+        f"{name} {row.dice:.2f} ({row.low:.2f} to {row.high:.2f})"
+        for name, row in zip(means.index, means.itertuples(), strict=True)
+    )
+    return (
+        f"{classes}: means over {len(target)} target images and of their "
+        f"{100 * confidence.level:.0f} % intervals, without a label of the target; each image "
+        f"stands in {path}. {measured} A target that differs in more than its looks can be farther "
+        "off."
+    )
