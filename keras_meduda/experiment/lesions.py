@@ -7,7 +7,7 @@ from keras_meduda.data.cases import read_cases
 from keras_meduda.data.checks import checked
 from keras_meduda.data.io import DataError, Problem, is_volume
 from keras_meduda.data.phantoms import drawn, write_brain
-from keras_meduda.data.splits import in_three, unseen
+from keras_meduda.data.splits import in_folds, in_three, unseen
 from keras_meduda.task import Task
 
 
@@ -60,7 +60,8 @@ def read(flags):
     if lost := len(cases) - len(labelled):
         print(f"{lost} of {len(cases)} cases have no mask and are left out")
     other = labelled["domain"] == away
-    own, other = in_three(labelled[labelled["domain"] == home if home else ~other]), labelled[other]
+    own, other = labelled[labelled["domain"] == home if home else ~other], labelled[other]
+    own = in_three(in_folds(own, flags.folds, flags.fold) if flags.folds else own)
     learnt = own[own["split"] != "test"]
     own = pd.concat([learnt, unseen(own[own["split"] == "test"], learnt)])
     other = unseen(other, learnt) if away else other

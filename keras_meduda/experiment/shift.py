@@ -184,7 +184,7 @@ def read(flags: ShiftFlags, draw):
     from keras_meduda.experiment.data import Data
 
     source, target, task, described = _domains(flags, draw)
-    source, target = _split(source, target, flags.seed)
+    source, target = _split(source, target, flags)
     oracle = target[target["split"] == "train"] if flags.oracle else target.iloc[:0]
     if (oracle["mask"] == "").any():
         raise ValueError(
@@ -222,13 +222,18 @@ def read(flags: ShiftFlags, draw):
     return data
 
 
-def _split(source, target, seed):
+def _split(source, target, flags):
     """Both in train and test; a group that both have, such as a patient, is in one part alone."""
     import pandas as pd
 
     from keras_meduda.data.cases import split_or_given, split_together
+    from keras_meduda.data.splits import in_folds
 
-    shares = {"train": 0.8, "test": 0.2}
+    shares, seed = {"train": 0.8, "test": 0.2}, flags.seed
+    if flags.folds:
+        both = pd.concat([source, target], keys=["source", "target"])
+        both = in_folds(both, flags.folds, flags.fold, seed)
+        return both.loc["source"], both.loc["target"]
     both = pd.concat([source, target])
     if (both["split"] == "").all() and set(source["group"]) & set(target["group"]):
         both = split_together(both, shares, seed)

@@ -23,6 +23,7 @@ from keras_meduda.data.checks import checked
 from keras_meduda.data.phantoms import drawn, write_brain_slices
 from keras_meduda.data.pipeline.prepared import Taught
 from keras_meduda.data.roi import read_boxes
+from keras_meduda.data.splits import in_folds
 from keras_meduda.experiment.data import Data
 from keras_meduda.progress import track
 from keras_meduda.task import Task
@@ -40,7 +41,7 @@ def read(flags) -> Data:
     task = Task(("tumour",), overlapping=True, values={"tumour": flags.values})
     count = 16 if flags.smoke else 96
     path = flags.cases or drawn(write_brain_slices, flags.out, count, 128, flags.seed)
-    cases = _split(cases_at(path), flags.seed)
+    cases = _split(cases_at(path), flags)
     train, labelled, test = (cases[cases["split"] == s] for s in ("train", "labelled", "test"))
     if flags.boxes:
         read_boxes(flags.boxes)
@@ -174,8 +175,11 @@ def call(command, *words, **options):
         raise ValueError(f"{command} ended with code {done.returncode}; its message is above.")
 
 
-def _split(cases, seed):
+def _split(cases, flags):
     """The split that the table names, or one by groups: without a mask an image can only train."""
+    seed = flags.seed
+    if flags.folds:
+        return _folded(cases, flags)
     if (cases["split"] != "").any():
         return split_or_given(cases, {}, seed)
     masked = cases["mask"] != ""
@@ -186,6 +190,21 @@ def _split(cases, seed):
     if lost := len(cases) - len(parts) - len(rest):
         print(f"{lost} cases without a mask are left out: their groups are labelled or tested")
     return pd.concat([parts, rest]).sort_index()
+
+
+def _folded(cases, flags):
+    """A fold of the cases with masks is tested; the others are split as they are, or by groups."""
+    cases = split_or_given(cases, {"": 1})
+    folded = in_folds(cases[cases["mask"] != ""], flags.folds, flags.fold, flags.seed)
+    tested = folded[folded["split"] == "test"]
+    rest = cases[(cases["split"] != "test") & ~cases["group"].isin(tested["group"])]
+    if (rest["split"] == "").all():
+        masked = rest[rest["mask"] != ""]
+        parts = split_together(masked, {"labelled": 0.15, "train": 0.65}, flags.seed)
+        shown = parts["group"][parts["split"] == "labelled"]
+        others = rest[(rest["mask"] == "") & ~rest["group"].isin(shown)].assign(split="train")
+        rest = pd.concat([parts, others])
+    return pd.concat([tested, rest]).sort_index()
 
 
 def _check(flags):

@@ -31,7 +31,7 @@ class Flags(Options):
     split: Literal["published", "subject"] | None = None
     """Of --root: by image, as published (subjects leak; the default), or two subjects left out."""
     fold: NotNegative | None = None
-    """Which two subjects, 0 to 4, for --split subject; default: 0."""
+    """One of --folds alone, or which two subjects, 0 to 4, for --split subject; default: 0."""
     cases: Path | None = None
     """Case table with train and test parts, instead of --root."""
     fluid: tuple[int, ...] | None = None
@@ -62,6 +62,25 @@ class Flags(Options):
     size: Count | None = None
     """Side of the network's grid; default: the preset's, 96 on phantoms."""
 
+    def check(self):
+        """Refuses flags that make no sense, or that nothing would read."""
+        if self.root and self.cases:
+            raise ValueError("Received both --root and --cases; expected one of them.")
+        if self.folds and self.split:
+            raise ValueError(f"--split {self.split} with --folds; expected one of them.")
+        for name, useful, needs in (
+            ("split", self.root, "--root"),
+            ("fold", self.folds or self.split == "subject", "--folds or --split subject"),
+            ("fluid", self.cases, "--cases"),
+            ("head", self.preset != "own", "a --preset of the published table"),
+        ):
+            if getattr(self, name) is not None and not useful:
+                raise ValueError(f"--{name} needs {needs}.")
+        if self.initial_inference and not self.init:
+            raise ValueError("--initial-inference evaluates a checkpoint: name it with --init.")
+        if self.split != "subject":
+            super().check()
+
 
 def data(flags):
     """The labelled cases; groups are subjects.
@@ -73,13 +92,15 @@ def data(flags):
     from keras_meduda.data.cases import read_cases
     from keras_meduda.data.checks import checked
     from keras_meduda.data.phantoms import drawn, write_oct
+    from keras_meduda.data.splits import in_folds
     from keras_meduda.experiment.data import Data
     from keras_meduda.task import Task
 
-    _check(flags)
+    flags.check()
     if flags.root:
-        cases, task = catalog.chiu(flags.root, flags.split or "published", flags.fold)
-        table, described = flags.root, f"{flags.root}, split {flags.split or 'published'}"
+        split = flags.split or "published"
+        cases, task = catalog.chiu(flags.root, split, None if flags.folds else flags.fold)
+        table, described = flags.root, f"{flags.root}, split {split}"
     else:
         counts = (3, 2) if flags.smoke else (12, 6)
         table = flags.cases or drawn(write_oct, flags.out, *counts, 128, flags.seed)
@@ -88,6 +109,11 @@ def data(flags):
     labelled = cases[cases["mask"] != ""]
     if lost := len(cases) - len(labelled):
         print(f"{lost} of {len(cases)} B-scans have no mask and are left out")
+    if flags.folds:  # the published split has subjects in both parts, a fold has not
+        split = "" if flags.root else labelled["split"]
+        labelled = labelled.assign(group=labelled.get("subject", labelled["group"]), split=split)
+        labelled = in_folds(labelled, flags.folds, flags.fold, flags.seed)
+        described = f"{table}, fold {flags.fold} of {flags.folds}"
     needed = set() if flags.initial_inference else {"train", "test"}
     if missing := needed - set(labelled["split"]):
         parts = " and ".join(sorted(missing))
@@ -167,18 +193,3 @@ def totals(run, cases, frame, folder):
         f"{100 * result['mdice']:.2f} %, mean IoU {100 * result['miou']:.2f} %."
     )
 
-
-def _check(flags):
-    """Refuses flags that make no sense, or that nothing would read."""
-    if flags.root and flags.cases:
-        raise ValueError("Received both --root and --cases; expected one of them.")
-    for name, useful, needs in (
-        ("split", flags.root, "--root"),
-        ("fold", flags.split == "subject", "--split subject"),
-        ("fluid", flags.cases, "--cases"),
-        ("head", flags.preset != "own", "a --preset of the published table"),
-    ):
-        if getattr(flags, name) is not None and not useful:
-            raise ValueError(f"--{name} needs {needs}.")
-    if flags.initial_inference and not flags.init:
-        raise ValueError("--initial-inference evaluates a checkpoint: name it with --init.")

@@ -40,10 +40,13 @@ def data(flags):
     from keras_meduda.data.cases import without_masks
     from keras_meduda.data.catalog import cases_at
     from keras_meduda.data.checks import checked
+    from keras_meduda.data.splits import in_folds
     from keras_meduda.experiment.data import Data
     from keras_meduda.training import load
 
     run, cases = load(flags.run), cases_at(flags.images)
+    if flags.folds:
+        cases = in_folds(cases, flags.folds, flags.fold, flags.seed)
     tested = cases[cases["split"] == "test"]
     target = without_masks(cases[cases["split"] != "test"])
     tested = tested if len(tested) else target
