@@ -64,6 +64,7 @@ ORDER = [  # a module imports only from what stands to its left
     "experiment.bscans",
     "experiment.grids",
     "experiment.shift",
+    "experiment.one_domain",
     "experiment.lesions",
     "experiment.recipe",
     "experiment.shares",

@@ -25,6 +25,8 @@ class ShiftFlags(Options):
     cup=255 disc=128,255. A colour is written as cup=#ff0000."""
     tolerance: NotNegative = 0
     """Mask values up to so far from a declared one count as it, as in JPEG masks."""
+    nan_background: bool = False
+    """Take NaN in images for background, 0; else such images are refused."""
     source_domain: str | None = None
     """Domain with labels."""
     target_domain: str | None = None
@@ -68,7 +70,7 @@ class ShiftFlags(Options):
         from keras_meduda.training import load
 
         return {
-            "preprocessing": grid.preprocessing,
+            "preprocessing": replace(grid.preprocessing, nan_background=self.nan_background),
             "steps": 12 if self.smoke else self.steps,
             "batch_size": self.batch_size or (2 if grid.volumes else 8),
             "batches": grid.batches,
@@ -214,7 +216,7 @@ def read(flags: ShiftFlags, draw):
     channels, problems = 1 if is_volume(source["image"].iloc[0]) else 3, []
     for cases, masks in (labelled, [True] * len(labelled)), (others, None):
         try:
-            checked(cases, task, masks, channels)
+            checked(cases, task, masks, channels, nan_background=flags.nan_background)
         except DataError as error:
             problems += error.problems
     if problems:
@@ -291,8 +293,8 @@ def _domains(flags, draw):
     if flags.source_dataset:
         own = flags.source_dataset, flags.source_root
         other = flags.target_dataset or own[0], flags.target_root or own[1]
-        source, task = _dataset(*own, flags.source_domain, flags)
-        target, target_task = _dataset(*other, flags.target_domain, flags)
+        source, task = of_dataset(*own, flags.source_domain, flags)
+        target, target_task = of_dataset(*other, flags.target_domain, flags)
         there, here = ((t.classes, t.overlapping) for t in (task, target_task))
         if there != here:
             raise ValueError(
@@ -368,7 +370,7 @@ def task_of(classes, cases, tolerance=0):
             ) from None
     counts = [v for numbers in values.values() for v in numbers]
     overlapping = len(set(counts)) < len(counts)
-    unit = "mm" if is_volume(cases["image"].iloc[0]) else "px"
+    unit = "mm" if len(cases) and is_volume(cases["image"].iloc[0]) else "px"
     return Task(tuple(values), overlapping, values, tolerance=tolerance, unit=unit)
 
 
@@ -381,8 +383,19 @@ def _domain(cases, name, where):
     return found
 
 
-def _dataset(name, root, domain, flags):
-    """Cases and task of a data set; --classes, where it was given, is that of plain folders."""
+def of_dataset(name, root, domain, flags):
+    """Cases and task of a data set; --classes, where it was given, is that of plain folders.
+
+    Args:
+        name: of its layout.
+        root: folder.
+        domain: the only domain that is taken; `None`: all.
+        flags: with `classes` and `tolerance`.
+
+    Raises:
+        ValueError: classes for a data set that has its own, or a domain without cases.
+        DataError: what is wrong with the layout.
+    """
     from keras_meduda.data import catalog
 
     cases, task = getattr(catalog, name)(root)

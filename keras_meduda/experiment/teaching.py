@@ -25,8 +25,8 @@ from keras_meduda.data.pipeline.prepared import Taught
 from keras_meduda.data.roi import read_boxes
 from keras_meduda.data.splits import in_folds
 from keras_meduda.experiment.data import Data
+from keras_meduda.experiment.one_domain import one_class
 from keras_meduda.progress import track
-from keras_meduda.task import Task
 from keras_meduda.teachers.boxes import boxes_from_masks, check_names, write_boxes, write_yolo
 
 
@@ -38,10 +38,13 @@ def read(flags) -> Data:
         DataError: all that is wrong with the table and its files.
     """
     _check(flags)
-    task = Task(("tumour",), overlapping=True, values={"tumour": flags.values})
-    count = 16 if flags.smoke else 96
-    path = flags.cases or drawn(write_brain_slices, flags.out, count, 128, flags.seed)
-    cases = _split(cases_at(path), flags)
+    if flags.cases or flags.dataset or flags.root:
+        (cases, task), path = flags.read(), flags.place
+    else:
+        count = 16 if flags.smoke else 96
+        path = drawn(write_brain_slices, flags.out, count, 128, flags.seed)
+        cases, task = cases_at(path), None
+    task, cases = one_class(flags, task, cases), _split(cases, flags)
     train, labelled, test = (cases[cases["split"] == s] for s in ("train", "labelled", "test"))
     if flags.boxes:
         read_boxes(flags.boxes)
@@ -68,7 +71,7 @@ def read(flags) -> Data:
     checked(cases, task, seen | (masks & (cases["split"] == "labelled")), channels=3)
     parts = {"target": without_masks(train), "few": labelled}
     parts["oracle"] = train if flags.oracle else train.iloc[:0]
-    described = str(flags.cases or "phantoms of this library")
+    described = str(flags.place or "phantoms of this library")
     return Data(task, parts, {"test": test}, described, prompted=cases)
 
 

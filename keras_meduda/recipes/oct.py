@@ -27,15 +27,21 @@ class Flags(Options):
     """OCT fluid segmentation; without data flags it runs on phantoms."""
 
     root: Path | None = None
-    """Folder of the Chiu data set: its .mat files, or images/, masks/ and splits/."""
+    """Folder of the data set: its .mat files, or images/, masks/ and splits/."""
+    dataset: Literal["chiu"] = "chiu"
+    """Layout of --root."""
     split: Literal["published", "subject"] | None = None
     """Of --root: by image, as published (subjects leak; the default), or two subjects left out."""
     fold: NotNegative | None = None
     """One of --folds alone, or which two subjects, 0 to 4, for --split subject; default: 0."""
     cases: Path | None = None
     """Case table with train and test parts, instead of --root."""
+    classes: tuple[str, ...] | None = None
+    """Classes and their mask values, for --cases; default: fluid=1."""
+    tolerance: NotNegative = 0
+    """Mask values up to so far from a declared one count as it."""
     fluid: tuple[int, ...] | None = None
-    """Mask values of fluid, for --cases; default: 1."""
+    """Older form of --classes: the mask values alone."""
     preset: Literal[
         "own", "steps_200", "steps_400", "flip", "crop_192", "crop_224", "crop_320", "dice",
         "focal", "adam", "best", "l2_1e-3",
@@ -72,10 +78,13 @@ class Flags(Options):
             ("split", self.root, "--root"),
             ("fold", self.folds or self.split == "subject", "--folds or --split subject"),
             ("fluid", self.cases, "--cases"),
+            ("classes", self.cases, "--cases"),
             ("head", self.preset != "own", "a --preset of the published table"),
         ):
             if getattr(self, name) is not None and not useful:
                 raise ValueError(f"--{name} needs {needs}.")
+        if self.classes and self.fluid:
+            raise ValueError("--fluid is the older form of --classes; expected one of them.")
         if self.initial_inference and not self.init:
             raise ValueError("--initial-inference evaluates a checkpoint: name it with --init.")
         if self.split != "subject":
@@ -94,7 +103,7 @@ def data(flags):
     from keras_meduda.data.phantoms import drawn, write_oct
     from keras_meduda.data.splits import in_folds
     from keras_meduda.experiment.data import Data
-    from keras_meduda.task import Task
+    from keras_meduda.experiment.shift import task_of
 
     flags.check()
     if flags.root:
@@ -104,7 +113,8 @@ def data(flags):
     else:
         counts = (3, 2) if flags.smoke else (12, 6)
         table = flags.cases or drawn(write_oct, flags.out, *counts, 128, flags.seed)
-        cases, task = read_cases(table), Task(("fluid",), values={"fluid": flags.fluid or (1,)})
+        cases, values = read_cases(table), ",".join(map(str, flags.fluid or (1,)))
+        task = task_of(flags.classes or (f"fluid={values}",), cases, flags.tolerance)
         described = str(flags.cases or "phantoms of this library")
     labelled = cases[cases["mask"] != ""]
     if lost := len(cases) - len(labelled):

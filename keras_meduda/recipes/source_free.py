@@ -13,6 +13,9 @@ meduda adapt --run runs/zeiss --images cases.csv --out runs/canon      (scores i
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from keras_meduda.experiment.options import Count, Options, Positive
 
@@ -23,7 +26,7 @@ class Flags(Options):
 
     run: Path
     """Run folder whose network is adapted."""
-    images: Path
+    images: Annotated[Path, tyro.conf.arg(aliases=("--cases",))]
     """Images of the target: a folder, or a case table (.csv)."""
     out: Path
     """Run folder of the adapted network."""
@@ -50,7 +53,8 @@ def data(flags):
     tested = cases[cases["split"] == "test"]
     target = without_masks(cases[cases["split"] != "test"])
     tested = tested if len(tested) else target
-    checked(cases, run.task, (cases["split"] == "test") & (cases["mask"] != ""))
+    masks = (cases["split"] == "test") & (cases["mask"] != "")
+    checked(cases, run.task, masks, nan_background=run.preprocessing.nan_background)
     described = f"{flags.images}, with the network of {flags.run}"
     return Data(run.task, {"target": target}, {"target, test": tested}, described)
 
