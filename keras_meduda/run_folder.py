@@ -60,6 +60,7 @@ class RunFolder:
                 path / "comparison.json",  # and what else is said of the network
                 path / "report.html",
                 path / "shares.json",
+                path / "cases.csv",
             ]:
                 old.unlink(missing_ok=True)
             shutil.rmtree(path / "evaluation", ignore_errors=True)

@@ -278,7 +278,8 @@ def fit(
 
     def validate():
         """The validation's values, the best of which are remembered."""
-        values = validation(method.network)
+        with bar.validating(int(method.step.numpy())):
+            values = validation(method.network)
         if not isinstance(values, dict) or values.keys() & {"step", "ended", *log.names}:
             raise ValueError(
                 f"fit: the validation gives {values!r}; expected a dictionary of values, named "
@@ -306,7 +307,10 @@ def fit(
         first, best = run.restore(method)
         distribution.check_agreement(strategy, first, run.checkpoints)
         ended, recorded = patience_is_over(), first
-        with StepBar(steps, first, show=chief) as bar, _terminate_as_interrupt():
+        with (
+            StepBar(steps, first, chief, validate_every if validation else None) as bar,
+            _terminate_as_interrupt(),
+        ):
             log = _Log(run, bar, callbacks if chief else ())
             try:
                 batches = iter(distribution.dataset(strategy, train_data, first))
@@ -441,7 +445,7 @@ class _Log:
                     )
         means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
         self.run.add_row({"step": step, **means, **validated})
-        self.bar.show(step, means)
+        self.bar.show(step, means | {n: v for n, v in validated.items() if n != "ended"})
         for callback in self.callbacks:
             callback.on_step(step, means)
             if validated:

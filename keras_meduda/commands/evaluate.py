@@ -1,10 +1,13 @@
 """Scores of a trained run on labelled cases: Dice, IoU, HD95, ASSD, areas, with 95 % intervals.
 
-Ends with one page to look at, `<run>/evaluation/<name>/report.html`.
+Ends with one page to look at, `<run>/evaluation/<name>/report.html`. Without --cases it takes the
+test cases that the run itself has kept back.
 
+python scripts/evaluate.py --run runs/latest
 python scripts/evaluate.py --run runs/latest --cases cases.csv --domain canon --split test
 """
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,14 +18,15 @@ from keras_meduda.commands.prediction import PredictionFlags
 class Flags(PredictionFlags):
     """Scores of a trained run on labelled cases."""
 
-    cases: Path
-    """Case table with masks."""
+    cases: Path | None = None
+    """Case table with masks; default: the run's own, its cases.csv, with --split test."""
     domain: str | None = None
     """Only cases of this domain."""
     split: str | None = None
-    """Only cases of this split."""
-    name: str = "evaluation"
-    """The result goes to <run>/evaluation/<name>/, of several runs to that of the first."""
+    """Only cases of this split; where the table names none, of that with which the run trained."""
+    name: str | None = None
+    """The result goes to <run>/evaluation/<name>/, of several runs to that of the first. Default:
+    named after table, domain and split; other settings get another folder."""
     medpy: bool = False
     """Let MedPy itself measure HD95 and ASSD: the same to 1e-6, and tens of times slower."""
     out: Path | None = None
@@ -33,12 +37,14 @@ def main(flags):
     """Evaluates, prints one table and writes the report."""
     import time
 
-    from keras_meduda.data.cases import read_cases
+    from keras_meduda.data.cache import digest
     from keras_meduda.data.checks import checked
     from keras_meduda.data.files import check_writable
+    from keras_meduda.data.parts import seen
     from keras_meduda.evaluation.report import (
         about_run,
         about_session,
+        free_name,
         print_scores,
         score,
         write_evaluation,
@@ -46,26 +52,13 @@ def main(flags):
     )
 
     began = time.perf_counter()
-    if flags.name in ("", "..") or Path(flags.name).name != flags.name:
+    if flags.name is not None and (flags.name in ("", "..") or Path(flags.name).name != flags.name):
         raise ValueError(f"--name {flags.name!r}: expected the plain name of a folder.")
     folder = flags.out or flags.run[0]
     if flags.out or folder.is_dir():  # else loading says that there is no run
         check_writable(folder, "--out")
     run, masks = flags.load()
-    cases = read_cases(flags.cases)
-    for column, wanted in (("domain", flags.domain), ("split", flags.split)):
-        if wanted is not None:
-            if wanted not in set(cases[column]):
-                raise ValueError(
-                    f"{flags.cases}: no case of {column} {wanted!r}; there are "
-                    f"{sorted(cases[column].unique())}."
-                )
-            cases = cases[cases[column] == wanted]
-    if unlabelled := cases["case"][cases["mask"] == ""].tolist():
-        raise ValueError(
-            f"{flags.cases}: {len(unlabelled)} of {len(cases)} cases have no mask to "
-            f"compare with: {', '.join(unlabelled[:5])} …"
-        )
+    cases, table, split = _chosen(flags)
     preprocessing = run.preprocessing
     checked(
         cases,
@@ -74,15 +67,24 @@ def main(flags):
         spacing=preprocessing.own_spacing,
         nan_background=preprocessing.nan_background,
     )
+    known = [line for path in flags.run for line in seen(cases, path, path.resolve().name)]
+    for line in known:
+        print(f"warning: {line}", file=sys.stderr)
     frame, counts = score(run, cases, masks=masks, medpy=flags.medpy)
-    which = ", ".join(part for part in (flags.domain, flags.split) if part) or "all cases"
+    domains = list(cases["domain"].unique())
+    which = ", ".join(domains) if len(domains) < 5 else f"{len(domains)} domains"
+    which += f", {split}" if split else ""
     method = " + ".join(path.resolve().name for path in flags.run)
     print_scores(which, {method: frame}, run.task.unit)  # first: it stays where the disk is full
+    runs = [str(path.resolve()) for path in flags.run]
+    how = [flags.flips, flags.postprocess, flags.precision]
+    of = digest(runs, str(table.resolve()), flags.domain, split, how)
     try:
-        write_evaluation(folder, flags.name, frame)
+        name = flags.name or free_name(folder, table.stem, flags.domain or "", split or "", of=of)
+        write_evaluation(folder, name, frame, of)
         page = write_report(
-            folder / "evaluation" / flags.name / "report.html",
-            title=f"Evaluation of {method}: {flags.cases.name}, {which}",
+            folder / "evaluation" / name / "report.html",
+            title=f"Evaluation of {method} on {which}: {table.name}",
             parts={which: {method: frame}},
             runs={method: run},
             cases=cases,
@@ -91,7 +93,7 @@ def main(flags):
             trainings={"training": flags.run[0]},
             masks=masks,
             facts={
-                "Data": f"{flags.cases}, {which}",
+                "Data": f"{table}, {which}",
                 "Votes": "one"
                 if len(flags.run) == 1
                 else f"{len(flags.run)}, each rid of small islands and holes first",
@@ -100,6 +102,8 @@ def main(flags):
             }
             | about_run(run)
             | about_session(began),
+            first=tuple(known),
+            tables={"cases and all metrics": "cases.csv"},
         )
     except OSError as error:
         raise OSError(
@@ -107,3 +111,42 @@ def main(flags):
             "FOLDER that can be written."
         ) from error
     print(f"Per case: {page.with_name('cases.csv')}\nreport: {page}")
+
+
+def _chosen(flags):
+    """The cases of the flags, the table that they stand in, and their split."""
+    from keras_meduda.data.cases import read_cases
+    from keras_meduda.data.parts import NAME, known, read_parts
+
+    first, split = flags.run[0], flags.split
+    if flags.cases:
+        cases, table = read_cases(flags.cases), flags.cases
+        if split and (cases["split"] == "").all():
+            cases = cases.assign(split=known(cases, first)["split"])
+            if (cases["split"] == "").all():
+                raise ValueError(
+                    f"{table}: names no split, and {first / NAME} knows none of its cases; "
+                    f"expected a column split, or no --split {split}."
+                )
+    else:
+        cases, table, split = read_parts(first), first / NAME, split or "test"
+        if cases is None:
+            raise ValueError(
+                f"{first}: keeps no {NAME}, as runs of earlier versions; expected --cases TABLE."
+            )
+    for column, wanted in (("domain", flags.domain), ("split", split)):
+        if wanted is not None:
+            if wanted not in set(cases[column]):
+                raise ValueError(
+                    f"{table}: no case of {column} {wanted!r}; there are "
+                    f"{sorted(cases[column].unique())}."
+                )
+            cases = cases[cases[column] == wanted]
+    if unlabelled := cases["case"][cases["mask"] == ""].tolist():
+        masked = sorted(cases["domain"][cases["mask"] != ""].unique())
+        remedy = f"; --domain {' or '.join(masked)} has masks" if masked else ""
+        raise ValueError(
+            f"{table}: {len(unlabelled)} of {len(cases)} cases have no mask to "
+            f"compare with: {', '.join(unlabelled[:5])} …{remedy}"
+        )
+    return cases, table, split

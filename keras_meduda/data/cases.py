@@ -112,7 +112,14 @@ def write_cases(cases, path):
         'a,unknown,,a,a.png,'
     """
     folder = Path(path).absolute().parent
-    relative = _with_paths(cases, lambda file: Path(os.path.relpath(file, folder)).as_posix())
+
+    def relative_path(file):
+        try:
+            return Path(os.path.relpath(file, folder)).as_posix()
+        except ValueError:  # Windows knows no way from one drive to another
+            return Path(file).as_posix()
+
+    relative = _with_paths(cases, relative_path)
     with replacing(path) as temporary:
         relative.to_csv(temporary, index=False)
 

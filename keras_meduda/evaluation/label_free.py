@@ -8,6 +8,7 @@ import pandas as pd
 from keras_meduda.data.io import read_mask
 from keras_meduda.evaluation.calibration import entropy
 from keras_meduda.evaluation.predict import predict_all
+from keras_meduda.evaluation.statistics import case_columns
 from keras_meduda.progress import track
 
 
@@ -52,16 +53,20 @@ def label_free(runs: dict, cases: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def suspicious(frame: pd.DataFrame, source_shares: dict | None = None) -> list[str]:
+def suspicious(
+    frame: pd.DataFrame, source_shares: dict | None = None, most_entropy: float | None = None
+) -> list[str]:
     """What to look at before trusting predictions that no label can score, a sentence each.
 
-    A class is named if its median area is less than half or more than twice that of the run before,
-    if it lies outside the 5th to 95th percentile of the source's masks, or if it is found nowhere
-    in more than a tenth of the cases. Any of it may be right: a target may differ in just that.
+    An entropy of more than half of its maximum comes first. A class is named if its median area is
+    less than half or more than twice that of the run before, if it lies outside the 5th to 95th
+    percentile of the source's masks, or if it is found nowhere in more than a tenth of the cases.
+    Any of it may be right: a target may differ in just that.
 
     Args:
         frame: as `label_free` gives it.
         source_shares: areas of the source, as `reference_shares` gives them.
+        most_entropy: the largest entropy that there is, in nats a pixel. Default: not looked at.
 
     Example:
         >>> line = {"class": "cup", "area_share": 0.01, "prediction_empty": False}
@@ -69,6 +74,13 @@ def suspicious(frame: pd.DataFrame, source_shares: dict | None = None) -> list[s
         ['cup: the median area is 0.25 times that of source only.']
     """
     found = []
+    if most_entropy:
+        share = frame.drop_duplicates(case_columns(frame))["entropy"].mean() / most_entropy
+        if share > 0.5:
+            found.append(
+                f"The mean entropy is {100 * share:.0f} % of its maximum: the network is undecided "
+                "nearly everywhere, as one is that has not learnt."
+            )
     for name, rows in frame.groupby("class", sort=False):
         area = rows["area_share"].median()
         for column in rows.filter(regex="^area_share_"):

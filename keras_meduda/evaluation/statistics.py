@@ -115,7 +115,8 @@ def summarise(frame: pd.DataFrame) -> dict:
         [low, high], "n"}, "empty": {"both", "prediction_only", "reference_only"}}}}`. `"empty"`
         counts the cases in which both masks, or only that one, have no foreground. A metric with
         missing values has their number under `"nan"` besides; its other entries leave them out.
-        No entry is ever NaN: a metric without any value has None.
+        No entry is ever NaN: a metric without any value has None, and so has the interval of a
+        single group, which says nothing about others.
 
     Raises:
         ValueError: For a column that is missing, or a case listed twice for one class in a domain.
@@ -256,6 +257,8 @@ def _describe(metrics, groups):
     for name, values in metrics.items():
         present = values.dropna()
         interval = intervals.get(name) or bootstrap_ci(values, groups)
+        if groups[values.notna()].nunique() < 2:
+            interval = (math.nan, math.nan)
         described[name] = {
             "mean": _or_none(present.mean()),
             "median": _or_none(present.median()),

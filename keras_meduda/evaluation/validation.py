@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from keras_meduda.data.cases import require_masks, states_of
 from keras_meduda.data.checks import check_grid
 from keras_meduda.data.io import read_mask
 from keras_meduda.evaluation.predict import predict_all
+from keras_meduda.progress import track
 from keras_meduda.task import to_json
 from keras_meduda.training import Run
 
@@ -45,7 +47,8 @@ def mean_dice(cases, task, preprocessing, window=None):
         run = runs.setdefault(id(network), Run(Path(), network, task, preprocessing, window))
         scores = []
         predictions = predict_all(run, list(cases["image"]))
-        for row, p in zip(cases.itertuples(), predictions, strict=True):
+        rows = zip(cases.itertuples(), predictions, strict=True)
+        for row, p in track(rows, len(cases), "validating"):
             labels = read_mask(row.mask, task.of(row))
             check_grid(labels, row.mask, row.image)
             reference = task.one_hot(labels)[..., -len(task.classes) :] > 0
@@ -55,6 +58,7 @@ def mean_dice(cases, task, preprocessing, window=None):
             scores.append(np.where(total > 0, both / np.maximum(total, 1), 1.0))
         return {"dice": float(np.mean(scores))}
 
-    digest = hashlib.sha256(json.dumps([states_of(cases), to_json(task)]).encode()).hexdigest()
+    of = [states_of(cases), to_json(task), *([asdict(window)] if window else [])]
+    digest = hashlib.sha256(json.dumps(of).encode()).hexdigest()
     validation.settings = f"{len(cases)} cases, {digest[:16]}"
     return validation

@@ -3,7 +3,10 @@
 import json
 from dataclasses import replace
 
+from keras_meduda.data.cases import write_cases
 from keras_meduda.data.io import replacing
+from keras_meduda.data.parts import NAME as KEPT
+from keras_meduda.data.parts import read_parts
 from keras_meduda.data.pipeline import add_styles, prepare
 from keras_meduda.evaluation.guard import Decision, decide
 
@@ -43,6 +46,8 @@ def _kept(decision, folder, adapted):
         decision.run.network.save(unfinished)
     with replacing(folder / "config.json") as unfinished:
         unfinished.write_text((adapted.path / "config.json").read_text())
+    if (cases := read_parts(adapted.path)) is not None:
+        write_cases(cases, folder / KEPT)
     with replacing(folder / "decision.json") as unfinished:
         scores = json.loads(decision.scores.to_json(orient="records"))
         written = {"a": decision.a, "reason": decision.reason, "scores": scores}

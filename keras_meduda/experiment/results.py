@@ -3,6 +3,9 @@
 from rich.console import Console
 
 from keras_meduda.data.io import is_volume
+from keras_meduda.data.parts import NAME as KEPT
+from keras_meduda.data.parts import seen
+from keras_meduda.evaluation.calibration import largest_entropy
 from keras_meduda.evaluation.confidence import FEWEST, calibrate
 from keras_meduda.evaluation.label_free import label_free, reference_shares, suspicious
 from keras_meduda.evaluation.orthogonal import write_orthogonal_slices
@@ -13,6 +16,7 @@ from keras_meduda.evaluation.report import (
     print_comparison,
     print_scores,
     score,
+    source_alarms,
     write_evaluation,
     write_label_free_report,
     write_report,
@@ -59,7 +63,7 @@ def evaluate_runs(recipe, data, options, runs, targets, began) -> None:
     if next(iter(data.tests)) in data.scored:
         _with_labels(recipe, data, options, runs, targets, page, [decided] if decided else [])
     else:
-        _without_labels(recipe, data, runs, page)
+        _without_labels(recipe, data, options, runs, page)
         if decided:
             _say(decided)
     if recipe.stages:  # else the folder holds an evaluation alone
@@ -70,14 +74,15 @@ def evaluate_runs(recipe, data, options, runs, targets, began) -> None:
 def _with_labels(recipe, data, options, runs, targets, page, notes):
     main, *others = data.scored
     alone = len(runs) == 1 and targets is None
-    parts, calibration = {}, {}
-    deployed = recipe.deployed
+    parts, calibration, first = {}, {}, []
+    deployed, tables = recipe.deployed, {}
     for heading, cases in data.scored.items():
         scored = runs if heading == main else _without_oracle(runs)
         frames = {}
         if targets is not None and data.prompted is not None and "teacher" not in runs:
             frames["teacher"] = evaluate_teacher(targets, cases, data.task)
         for name, run in scored.items():
+            first += seen(cases, run.path, name.replace("_", " "))
             masks = recipe.masks if name == deployed else None
             frames[name], counts = score(run, cases, data.task, masks=masks)
             if heading == main:
@@ -85,6 +90,7 @@ def _with_labels(recipe, data, options, runs, targets, page, notes):
         for name, frame in frames.items():
             folder = _plain(heading) if alone else _folder(name, heading, main)
             write_evaluation(options.out, folder, frame)
+            tables[folder.replace("_", " ")] = f"evaluation/{folder}/cases.csv"
         parts[heading] = frames
         where = (
             options.out
@@ -100,10 +106,11 @@ def _with_labels(recipe, data, options, runs, targets, page, notes):
     comparison = None
     if {"source_only", "adapted"} <= set(parts[main]):
         comparison = compare(options.out, parts[main])
-        print_comparison(comparison, parts[main]["adapted"], data.task.unit)
+        heading = _named(main, data.scored[main])
+        print_comparison(heading, comparison, parts[main]["adapted"], data.task.unit)
     else:
         for heading, frames in parts.items():
-            print_scores(heading, frames, data.task.unit)
+            print_scores(_named(heading, data.scored[heading]), frames, data.task.unit)
     held = data.scored.get("source, test")
     if held is not None and held["group"].nunique() >= FEWEST:
         errors = calibrate(runs[deployed], held).error
@@ -114,20 +121,26 @@ def _with_labels(recipe, data, options, runs, targets, page, notes):
         )
     for note in notes:
         _say(note)
+    if "source, test" in parts:
+        shares = reference_shares(data.scored["source, test"], data.task)
+        first += source_alarms(_without_oracle(parts["source, test"]), shares)
+    _look_first(first)
     write_report(
         title=recipe.title,
-        parts=parts,
+        parts={_named(heading, data.scored[heading]): of for heading, of in parts.items()},
         cases=data.scored[main],
         task=data.task,
         calibration=calibration,
         comparison=comparison,
         notes=tuple(notes),
         masks=recipe.masks,
+        first=tuple(first),
+        tables=tables | _kept(options),
         **page,
     )
 
 
-def _without_labels(recipe, data, runs, page):
+def _without_labels(recipe, data, options, runs, page):
     tested = next(iter(data.tests.values()))
     missing = "labels in its test part" if len(tested) else "test cases"
     tested = tested if len(tested) else data.parts["target"]
@@ -138,16 +151,47 @@ def _without_labels(recipe, data, runs, page):
     shares = None
     if "source" in data.parts:
         shares = reference_shares(data.parts["source"], data.task)
+    held, source, first, tables = data.scored.get("source, test"), {}, [], _kept(options)
+    if held is not None:  # a source that was not learnt is told from a target that is hard
+        for name, run in described.items():
+            masks = recipe.masks if name == recipe.deployed else None
+            source[name], _ = score(run, held, data.task, masks=masks)
+            folder = f"{name}_on_source"
+            write_evaluation(options.out, folder, source[name])
+            tables[folder.replace("_", " ")] = f"evaluation/{folder}/cases.csv"
+        print_scores(_named("source, test", held), source, data.task.unit)
+        first = source_alarms(source, reference_shares(held, data.task))
     write_label_free_report(
         title=f"{recipe.title}, without labels",
         frame=frame,
         cases=tested,
         source_shares=shares,
+        source=source or None,
+        first=tuple(first),
+        tables=tables,
         **page | {"runs": described},
     )
     _say(f"The target has no {missing}, so no accuracy can be given.")
-    for line in suspicious(frame, shares):
+    task = runs[recipe.deployed].task
+    most = largest_entropy(task.channels, task.overlapping)
+    _look_first([*first, *suspicious(frame, shares, most)])
+
+
+def _look_first(lines):
+    for line in lines:
         _say(f"look first: {line}")
+
+
+def _kept(options):
+    """The table of all cases, where this experiment has trained."""
+    return {"all cases and their parts": KEPT} if (options.out / KEPT).exists() else {}
+
+
+def _named(heading, cases):
+    """A heading with the domains that it is about."""
+    said = (heading, *heading.split(", "))
+    domains = [name for name in cases["domain"].unique() if name not in said]
+    return f"{heading}: {', '.join(domains)}" if domains and len(domains) < 5 else heading
 
 
 def _without_oracle(runs):

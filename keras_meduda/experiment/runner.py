@@ -13,10 +13,12 @@ from rich.filesize import decimal
 from rich.table import Column, Table
 
 from keras_meduda.data.io import replacing
+from keras_meduda.data.parts import read_parts, seen, write_parts
 from keras_meduda.data.pipeline import Batches, add_styles, add_teacher, prepare, prepared_bytes
 from keras_meduda.distribution import is_chief, lost_worker_explained, strategy, total
 from keras_meduda.evaluation.validation import mean_dice
 from keras_meduda.experiment.data import Data
+from keras_meduda.experiment.forecast import window_forecast
 from keras_meduda.experiment.options import Options
 from keras_meduda.experiment.recipe import Recipe, Stage
 from keras_meduda.experiment.results import evaluate_runs
@@ -79,7 +81,7 @@ def train(recipe: Recipe, data: Data, options: Options, store=None) -> dict[str,
 
 
 def announce(recipe: Recipe, data: Data, options: Options) -> None:
-    """Prints cases, groups, disk and memory before anything is written.
+    """Prints cases, groups, disk, memory and what windows take, before anything is written.
 
     Raises:
         ValueError: the prepared data need more disk than there is.
@@ -113,6 +115,8 @@ def announce(recipe: Recipe, data: Data, options: Options) -> None:
         f"memory: about {decimal(int(memory))}",
         highlight=False,
     )
+    if forecast := window_forecast(recipe, data, network):
+        console.print(forecast, highlight=False)
     if disk > free:
         raise ValueError(
             f"{options.out}: the prepared data need {decimal(disk)}, {decimal(free)} are free."
@@ -160,14 +164,18 @@ class _Stages:
         validation = {}
         if stage.keep:
             cases = self.data.parts["validation"]
-            watched = mean_dice(cases, task, recipe.preprocessing, recipe.window)
+            window = recipe.window and recipe.window.apart  # a choice needs no overlap
+            watched = mean_dice(cases, task, recipe.preprocessing, window)
             validation = {"validation": watched, **stage.keep}
         run = fit(
             method, batches, steps=steps, run_dir=folder, resume=options.resume,
             window=recipe.window, **validation,
         )  # fmt: skip
-        if stage.labelled and is_chief(self.replicas):
-            write_shares(run, self.data.parts[stage.labelled], task)
+        if is_chief(self.replicas):
+            if stage.labelled:
+                write_shares(run, self.data.parts[stage.labelled], task)
+            before = runs.get(stage.start)
+            write_parts(run.path, self.used(stage), self.data.tests, before and before.path)
         return run
 
     def steps(self, name, stage) -> int:
@@ -184,6 +192,12 @@ class _Stages:
                     print(f"{name} keeps its {done:,} steps: {later} has begun from it")
                     return done
         return steps
+
+    def used(self, stage):
+        """The parts of the data that train a stage or choose its weights."""
+        names = {"target" if part == "taught" else part for part in stage.uses}
+        names |= {"validation"} if stage.keep else set()
+        return {name: cases for name, cases in self.data.parts.items() if name in names}
 
     def network(self, name, stage, runs):
         """The network of a stage with its first weights."""
@@ -248,6 +262,11 @@ class _Stages:
         if source is None or not len(self.data.tests.get("source, test", ())):
             return
         for given in self.recipe.given.values():
+            if read_parts(given.path) is not None:  # which tells case by case
+                for cases in self.data.tests.values():
+                    for line in seen(cases, given.path, f"--init {given.path}"):
+                        print(f"warning: {line}", file=sys.stderr)
+                continue
             trained = json.loads((given.path / "config.json").read_text()).get("data") or {}
             there, now = trained.get("source"), source.fingerprint
             if there != now:

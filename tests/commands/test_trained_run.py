@@ -14,7 +14,7 @@ def test_evaluate_prints_and_keeps_the_scores(run, phantoms, tmp_path, meduda):
     code, out, error = meduda("evaluate", *words)
     assert code == 0, error
     assert "cup" in out and "HD95, px" in out and "MedPy" in out
-    folder = copy / "evaluation" / "evaluation"
+    folder = copy / "evaluation" / "cases_camera_b"
     assert {p.name for p in folder.iterdir()} == {"cases.csv", "summary.json", "report.html"}
 
 

@@ -2,9 +2,14 @@
 
 import shutil
 
+import pandas as pd
 import pytest
 
+import keras_meduda as km
 from keras_meduda.commands import evaluate
+from keras_meduda.data.cases import without_masks, write_cases
+from keras_meduda.data.parts import write_parts
+from keras_meduda.evaluation.report import free_name, write_evaluation
 
 
 @pytest.fixture
@@ -23,7 +28,9 @@ def test_the_table_comes_before_what_is_written(flags, capsys, tmp_path):
     flags.out = tmp_path / "elsewhere"
     evaluate.main(flags)
     assert "report: " + str(tmp_path / "elsewhere/evaluation") in capsys.readouterr().out
-    names = {path.name for path in (tmp_path / "elsewhere/evaluation/evaluation").iterdir()}
+    (folder,) = (tmp_path / "elsewhere/evaluation").iterdir()
+    assert folder.name == "cases_camera_b_test"
+    names = {path.name for path in folder.iterdir()}
     assert {"cases.csv", "summary.json", "report.html"} <= names
 
 
@@ -33,3 +40,43 @@ def test_a_folder_that_cannot_be_written_is_refused_at_once(flags, capsys, tmp_p
     with pytest.raises(OSError, match="cannot be written .*; expected --out FOLDER"):
         evaluate.main(flags)
     assert "Dice" not in capsys.readouterr().out
+
+
+def test_cases_that_have_trained_the_run_are_told(flags, phantoms, capsys, tmp_path):
+    """Whatever they are called and wherever they lie; those kept back are the run's own test."""
+    cases = km.read_cases(phantoms)
+    source, target = (cases[cases["domain"] == f"camera_{name}"] for name in "ab")
+    train, test = (source[source["split"] == part] for part in ("train", "test"))
+    tests = {"target, test": target[target["split"] == "test"], "source, test": test}
+    write_parts(flags.run[0], {"source": train, "target": without_masks(target[:1])}, tests)
+    moved = shutil.copytree(phantoms.parent, tmp_path / "moved")
+    table = km.read_cases(moved / "cases.csv").assign(case=lambda t: "x" + t["case"], split="")
+    write_cases(table, moved / "cases.csv")
+
+    flags.cases, flags.domain, flags.split = moved / "cases.csv", "camera_a", None
+    evaluate.main(flags)
+    said = f"{len(train)} of {len(source)} evaluated cases have trained run with their labels"
+    assert f"warning: {said}" in capsys.readouterr().err
+    page = (flags.run[0] / "evaluation" / "cases_camera_a" / "report.html").read_text("utf-8")
+    assert "Look at this first" in page and said in page
+
+    flags.split = "test"  # the table names none: the run's own
+    evaluate.main(flags)
+    assert not capsys.readouterr().err.count("warning")
+    flags.cases = flags.domain = flags.split = None
+    evaluate.main(flags)
+    own = pd.read_csv(flags.run[0] / "evaluation" / "cases_test" / "cases.csv")
+    assert set(own["case"]) == {case for of in tests.values() for case in of["case"]}
+    page = (flags.run[0] / "evaluation" / "cases_test" / "report.html").read_text("utf-8")
+    assert "on camera_b, camera_a, test" in page
+
+
+def test_another_evaluation_has_another_folder(tmp_path):
+    """And the same again its own."""
+    frame = pd.DataFrame(
+        {"case": ["a"], "group": ["a"], "class": ["cup"], "dice": [1.0],
+         "prediction_empty": [False], "reference_empty": [False]}
+    )  # fmt: skip
+    for of, name in (("1", "cases"), ("2", "cases_2"), ("1", "cases"), ("3", "cases_3")):
+        assert free_name(tmp_path, "cases", "", of=of) == name
+        write_evaluation(tmp_path, name, frame, of)

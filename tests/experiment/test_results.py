@@ -71,7 +71,7 @@ def test_with_labels_there_are_scores_a_comparison_and_a_report(given, tmp_path,
 
 @pytest.mark.parametrize("there", ["no labels", "no cases"])
 def test_without_target_labels_the_page_says_so(given, tmp_path, capsys, there):
-    """The source has labels; none of its figures passes for one of the target."""
+    """The source has labels: its score stands apart, and says first that it was not learnt."""
     recipe, data = given
     if there == "no cases":
         data = replace(data, tests={**data.tests, "target, test": data.parts["target"].iloc[:0]})
@@ -79,13 +79,18 @@ def test_without_target_labels_the_page_says_so(given, tmp_path, capsys, there):
         data = without_masks(data, "target, test")
     run_recipe(recipe, data, Options(out=tmp_path))
     said = "no labels in its test part" if there == "no labels" else "no test cases"
-    assert f"The target has {said}, so no accuracy can be given." in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"The target has {said}, so no accuracy can be given." in out
     page = (tmp_path / "report.html").read_text("utf-8")
     assert "no accuracy can be given" in page and "data:image/png" in page
-    assert "masks of the source" in page and "HD95" not in page
+    assert "masks of the source" in page and "Test cases of the source, which have labels" in page
+    first = page.split("Look at this first")[1].split("<li>")[1]
+    assert first.startswith("source only did not learn the source: Dice of cup")
     table = pd.read_csv(tmp_path / "label_free.csv")
     assert table["disagreement"].between(0, 1).all() and table["entropy"].ge(0).all()
-    assert not (tmp_path / "evaluation").exists() and not (tmp_path / "comparison.json").exists()
+    folders = {path.name for path in (tmp_path / "evaluation").iterdir()}
+    assert folders == {"source_only_on_source", "adapted_on_source"}
+    assert not (tmp_path / "comparison.json").exists()
 
 
 def test_what_is_deployed_is_scored_as_it_is_deployed(given, tmp_path):

@@ -4,7 +4,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Column, Table
 
-from keras_meduda.evaluation.report.tables import p_in_words
+from keras_meduda.evaluation.report.tables import counted, p_in_words
 from keras_meduda.evaluation.statistics import case_columns, summarise
 
 
@@ -15,7 +15,7 @@ def print_scores(heading: str, frames: dict[str, pd.DataFrame], unit: str) -> No
     names = ("Dice", "95 % interval", f"HD95, {unit}", "95 % interval")
     table = Table(
         "class", "run", *(Column(name, justify="right") for name in names),
-        title=f"{heading}: {first['n']} cases of {first['groups']} groups",
+        title=f"{heading}: {counted(first['n'], 'case')} of {counted(first['groups'], 'group')}",
     )  # fmt: skip
     for label in first["classes"]:
         for name, summary in summaries.items():
@@ -24,9 +24,9 @@ def print_scores(heading: str, frames: dict[str, pd.DataFrame], unit: str) -> No
                 label,
                 name.replace("_", " "),
                 f"{dice['mean']:.4f}",
-                "{:.4f} to {:.4f}".format(*dice["ci95"]),
+                _interval(dice["ci95"], 4),
                 f"{hd95['mean']:.2f}",
-                "{:.2f} to {:.2f}".format(*hd95["ci95"]),
+                _interval(hd95["ci95"], 2),
             )
     Console().print(table)
     print(
@@ -35,7 +35,7 @@ def print_scores(heading: str, frames: dict[str, pd.DataFrame], unit: str) -> No
     )
 
 
-def print_comparison(comparison: dict, adapted: pd.DataFrame, unit: str) -> None:
+def print_comparison(heading: str, comparison: dict, adapted: pd.DataFrame, unit: str) -> None:
     """One table: Dice of every run on the target's test cases, and the gap closed."""
     names = list(comparison["mean"]["dice"])
     cases = len(adapted[case_columns(adapted)].drop_duplicates())
@@ -46,7 +46,7 @@ def print_comparison(comparison: dict, adapted: pd.DataFrame, unit: str) -> None
             Column(name, justify="right")
             for name in (*(name.replace("_", " ") for name in names), "gap closed", "p")
         ),
-        title=f"target test: {cases} cases of {groups} groups",
+        title=f"{heading}: {counted(cases, 'case')} of {counted(groups, 'group')}",
     )
     for row, result in comparison.items():
         closed, p = result["gap_closed"], result["adapted_vs_source_only"]["p_value"]
@@ -62,3 +62,8 @@ def print_comparison(comparison: dict, adapted: pd.DataFrame, unit: str) -> None
         f"HD95 (MedPy's definition, {unit}), ASSD and areas per case: report and evaluation/",
         highlight=False,
     )
+
+
+def _interval(limits, digits):
+    """Two limits; a dash where one group alone gives none."""
+    return "–" if None in limits else " to ".join(f"{limit:.{digits}f}" for limit in limits)

@@ -8,18 +8,22 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from keras_meduda.data.io import read_image, read_mask, replacing
+from keras_meduda.data.io import replacing
 from keras_meduda.evaluation.calibration import (
     BINS,
-    entropy,
     expected_calibration_error,
     largest_entropy,
 )
 from keras_meduda.evaluation.label_free import suspicious
-from keras_meduda.evaluation.predict import predict_all
 from keras_meduda.evaluation.report import charts, pictures
 from keras_meduda.evaluation.report.facts import HD95
-from keras_meduda.evaluation.report.tables import mean_over_classes, p_in_words
+from keras_meduda.evaluation.report.tables import counted, mean_over_classes, p_in_words
+from keras_meduda.evaluation.report.verdict import (
+    alarms,
+    label_free_verdict,
+    verdict,
+)
+from keras_meduda.evaluation.report.views import gallery, main_of, view, words
 from keras_meduda.evaluation.statistics import summarise
 
 CASE = ["domain", "case"]  # as statistics.case_columns finds them in every evaluation
@@ -39,6 +43,8 @@ def write_report(
     data: list[dict] | None = None,
     notes: tuple[str, ...] = (),
     masks=None,
+    first: tuple[str, ...] = (),
+    tables: dict[str, str] | None = None,
 ) -> Path:
     """Writes the report of an evaluation on labelled cases.
 
@@ -60,13 +66,15 @@ def write_report(
         data: rows of `{"part", "cases", "groups", "use"}`: which cases took which part.
         notes: sentences that stand beside the comparison.
         masks: function from probabilities to masks, if it was not `task.masks`.
+        first: sentences that are to be read before the figures are believed.
+        tables: name → address of a CSV file, from the page's folder on.
 
     Returns:
         The path.
     """
-    main = _main(runs)
-    first = next(iter(parts.values()))
-    means = mean_over_classes(first[main])
+    main = main_of(runs)
+    frames = next(iter(parts.values()))
+    means = mean_over_classes(frames[main])
     ranked = means.set_index(CASE)["dice"].sort_values(kind="stable")
     chosen = _unique(
         {
@@ -76,28 +84,25 @@ def write_report(
         }
     )
     views = [
-        _view(f"{label}: Dice {100 * ranked[case]:.1f} %", case, runs, cases, task, masks)
+        view(f"{label}: Dice {100 * ranked[case]:.1f} %", case, runs, cases, task, masks)
         for label, case in chosen.items()
     ]
     return _render(
         path,
         title=title,
+        verdict=verdict(main, frames[main], comparison),
+        first=[*first, *alarms(main, frames[main])],
         label_free=None,
         main=main,
-        parts={
-            heading: {
-                "classes": _by_class(frames),
-                "n": len(frames[main][CASE].drop_duplicates()),
-                "groups": frames[main]["group"].nunique(),
-            }
-            for heading, frames in parts.items()
-        },
-        methods=list(first),
+        parts={heading: _part(frames) for heading, frames in parts.items()},
+        methods=list(frames),
         unit=task.unit,
         comparison=comparison,
         notes=notes,
         views=views,
-        ranked_by=f"ranked by Dice of {_words(main)}, averaged over classes",
+        gallery=gallery(100 * ranked, "Dice {:.1f} %", runs[main], cases, task, masks),
+        ranked_by=f"ranked by Dice of {words(main)}, averaged over classes",
+        tables=tables or {},
         rows=_case_rows(parts),
         boxes=_boxes(parts, task.unit),
         reliability=_reliability(calibration, task),
@@ -118,6 +123,9 @@ def write_label_free_report(
     source_shares: dict[str, np.ndarray] | None = None,
     trainings: dict[str, Path] | None = None,
     data: list[dict] | None = None,
+    source: dict[str, pd.DataFrame] | None = None,
+    first: tuple[str, ...] = (),
+    tables: dict[str, str] | None = None,
 ) -> Path:
     """Writes the report of a run on cases without labels: what changed, how sure, how plausible.
 
@@ -131,13 +139,17 @@ def write_label_free_report(
         source_shares: areas to be expected, as `reference_shares` gives them.
         trainings: heading → run folder whose `history.csv` is drawn.
         data: rows of `{"part", "cases", "groups", "use"}`: which cases took which part.
+        source: method → table of case metrics on the source's own test cases, by which a source
+            that was not learnt is told from a target that is hard.
+        first: sentences that are to be read before all others.
+        tables: name → address of further CSV files, from the page's folder on.
 
     Returns:
         The path.
     """
     with replacing(Path(path).with_name("label_free.csv")) as unfinished:
         frame.to_csv(unfinished, index=False, float_format="%.6g")
-    main, task = _main(runs), runs[_main(runs)].task
+    main, task = main_of(runs), runs[main_of(runs)].task
     what = "disagreement" if "disagreement" in frame else "entropy"
     ranked = frame.groupby(CASE, sort=False)[what].mean().sort_values(kind="stable")
     chosen = _unique(
@@ -148,7 +160,7 @@ def write_label_free_report(
         }
     )
     views = [
-        _view(f"{label}: {ranked[case]:.3f}", case, runs, cases, task)
+        view(f"{label}: {ranked[case]:.3f}", case, runs, cases, task)
         for label, case in chosen.items()
     ]
     shares = {}
@@ -156,10 +168,17 @@ def write_label_free_report(
         shares[name] = {"masks of the source": source_shares[name]} if source_shares else {}
         for method in runs:
             column = "area_share" if method == main else f"area_share_{method}"
-            shares[name][f"{_words(method)}, target"] = rows[column].to_numpy()
+            shares[name][f"{words(method)}, target"] = rows[column].to_numpy()
+    most = largest_entropy(task.channels, task.overlapping)
+    first = [*first, *suspicious(frame, source_shares, most)]
     return _render(
         path,
         title=title,
+        verdict=label_free_verdict(first, main, source),
+        first=first,
+        parts={"Test cases of the source": _part(source)} if source else {},
+        unit=task.unit,
+        comparison=None,
         label_free=[
             {
                 "name": name,
@@ -169,14 +188,15 @@ def write_label_free_report(
             }
             for name, rows in frame.groupby("class", sort=False)
         ],
-        suspicious=suspicious(frame, source_shares),
         main=main,
         n=len(frame[CASE].drop_duplicates()),
         groups=frame["group"].nunique(),
         entropy=frame.drop_duplicates(CASE)["entropy"].mean(),
-        most_entropy=largest_entropy(task.channels, task.overlapping),
+        most_entropy=most,
         views=views,
+        gallery=gallery(ranked[::-1], f"{what} {{:.3f}}", runs[main], cases, task),
         ranked_by=f"ranked by {what}, averaged over classes",
+        tables={"cases and classes": "label_free.csv", **(tables or {})},
         rows=frame.rename(columns={"domain": "part"}).to_dict("records"),
         disagreement="disagreement" in frame,
         boxes={"areas": charts.areas(shares)},
@@ -185,53 +205,6 @@ def write_label_free_report(
         facts=facts,
         data=data,
     )
-
-
-def _view(heading, case, runs, cases, task, masks=None):
-    """A case `(domain, name)` as a stack of pictures that the page lays over each other."""
-    domain, name = case
-    namesakes = cases[cases["case"] == name]  # one a domain
-    row = next(namesakes[namesakes["domain"] == domain].itertuples())
-    said = name if len(namesakes) == 1 else f"{name}, {domain}"
-    image, main = read_image(row.image), _main(runs)
-    outputs = {name: next(predict_all(run, [row.image])) for name, run in runs.items()}
-    found = {name: (masks or task.masks)(p) for name, p in outputs.items()}
-    reference = None
-    if row.mask:
-        reference = task.one_hot(read_mask(row.mask, task.of(row))).astype(bool)
-        reference = reference if task.overlapping else reference[..., 1:]
-    shown = [*found.values()] + ([] if reference is None else [reference])
-    strip = pictures.Strip.of(np.any([m.any(axis=-1) for m in shown], axis=0), image.spacing)
-    most = largest_entropy(task.channels, task.overlapping)
-    layers = [(_words(name), pictures.coloured(mask, strip)) for name, mask in found.items()]
-    if reference is not None:
-        layers.append(("reference", pictures.coloured(reference, strip)))
-    doubt = pictures.doubtful(entropy(outputs[main], task.overlapping), most, strip)
-    layers.append((f"uncertainty of {_words(main)}", doubt))
-    return {
-        "heading": heading,
-        "case": said,
-        "background": pictures.background(image.array, strip),
-        "channels": image.array.shape[-1],
-        "tile": strip.tile,
-        "slices": strip.labels if strip.axis is not None else [],
-        "middle": strip.middle,
-        "layers": [{"name": name, "src": src} for name, src in layers],
-        "left": int(next(iter(runs)) != main),  # 0 is the image itself, 1 the first method
-        "right": 1 + list(runs).index(main),
-        "reference": None if reference is None else pictures.outlined(reference, strip),
-        "most": most,
-        "classes": [
-            (name, pictures.COLOURS[i % len(pictures.COLOURS)])
-            for i, name in enumerate(task.classes)
-        ],
-    }
-
-
-def _main(runs):
-    """The method that a page is about."""
-    names = [name for name in runs if name != "oracle"] or list(runs)
-    return names[-1]
 
 
 def _unique(chosen):
@@ -243,6 +216,13 @@ def _unique(chosen):
         " and ".join([labels[0], *(label.lower() for label in labels[1:])]): case
         for case, labels in merged.items()
     }
+
+
+def _part(frames):
+    """What the table of a part shows: its classes, and how many cases and groups it has."""
+    frame = list(frames.values())[-1]
+    counts = {"n": len(frame[CASE].drop_duplicates()), "groups": frame["group"].nunique()}
+    return {"classes": _by_class(frames), **counts}
 
 
 def _by_class(frames):
@@ -319,18 +299,14 @@ def _curves(trainings):
     return drawn
 
 
-def _words(name):
-    return str(name).replace("_", " ")
-
-
-def _counted(n, noun):
-    """A count of things, such as "1 case" or "2 cases"."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
-
-
 def _number(value, digits=1, scale=1.0):
     """A number with a fixed count of digits; a dash where there is none."""
     return "–" if value is None or not np.isfinite(value) else f"{scale * value:.{digits}f}"
+
+
+def _interval(limits, digits=1, scale=1.0):
+    """Two limits; a dash where one group alone gives none."""
+    return "–" if None in limits else " to ".join(_number(v, digits, scale) for v in limits)
 
 
 def _render(path, **context):
@@ -355,9 +331,10 @@ def render(path, template: str, **context) -> Path:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "words": _words,
+        "words": words,
         "number": _number,
-        "counted": _counted,
+        "interval": _interval,
+        "counted": counted,
         "p_value": p_in_words,
     }
     page = environment.get_template(template).render(**context)

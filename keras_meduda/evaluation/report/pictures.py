@@ -1,7 +1,7 @@
 """Pictures of a case: outlines, coloured masks, entropy; a volume is shown as a strip of slices."""
 
 import base64
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from matplotlib import colormaps
@@ -19,7 +19,7 @@ COLOURS = (
     (0, 114, 178),
 )
 WHITE = (255, 255, 255)
-PICTURE_SIDE, SLICE_SIDE = 480, 256  # px of the longer side, as shown
+PICTURE_SIDE, SLICE_SIDE, SMALL_SIDE = 480, 256, 240  # px of the longer side, as shown
 MOST_SLICES = 24
 DOUBT = colormaps["inferno"]
 
@@ -135,27 +135,38 @@ def coloured(masks, strip) -> str:
         masks: boolean `(*spatial, classes)`.
         strip: of the case.
     """
-    tiles = []
-    for found in strip.tiles(masks.astype("uint8"), smooth=False):
-        tile = np.zeros((*strip.tile, 4), "uint8")
-        for i in np.argsort(-found.sum(axis=(0, 1), dtype=int), kind="stable"):
-            colour = COLOURS[i % len(COLOURS)]
-            tile[found[..., i] > 0] = (*colour, 100)
-            _draw(tile, found[..., i], (*colour, 255), 2)
-        tiles.append(tile)
-    return _address(tiles, ".png")
+    return _address(_filled(masks, strip), ".png")
 
 
 def outlined(masks, strip) -> str:
     """The outline of every class in white; transparent PNG."""
-    tiles = []
-    for found in strip.tiles(masks.astype("uint8"), smooth=False):
-        tile = np.zeros((*strip.tile, 4), "uint8")
-        for i in range(found.shape[-1]):
-            _draw(tile, found[..., i], (0, 0, 0, 160), 3)
-            _draw(tile, found[..., i], (*WHITE, 255), 1)
-        tiles.append(tile)
-    return _address(tiles, ".png")
+    return _address(_outlines(masks, strip), ".png")
+
+
+def thumbnail(image, masks, reference, spacing) -> str:
+    """A case as one small picture: masks filled, the reference outlined; JPEG.
+
+    Of a volume the slice is shown in which most is wrong, or most is found without a reference.
+
+    Args:
+        image: `(*spatial, channels)`.
+        masks: boolean `(*spatial, classes)`.
+        reference: the same, or `None`.
+        spacing: of the image.
+    """
+    wrong = (masks if reference is None else masks != reference).any(axis=-1)
+    strip = Strip.of(wrong, spacing)
+    if strip.axis is not None:
+        areas = [np.count_nonzero(wrong.take(i, strip.axis)) for i in strip.indices]
+        strip = replace(strip, indices=(strip.indices[int(np.argmax(areas))],))
+    scale = min(1, SMALL_SIDE / max(strip.tile))
+    strip = replace(strip, tile=tuple(max(1, round(scale * n)) for n in strip.tile))
+    (picture,) = strip.tiles(as_rgb(image), smooth=True)
+    layers = [*_filled(masks, strip), *([] if reference is None else _outlines(reference, strip))]
+    for layer in layers:
+        share = layer[..., 3:] / 255
+        picture = picture * (1 - share) + layer[..., :3] * share
+    return _address([np.rint(picture).astype("uint8")], ".jpg")
 
 
 def doubtful(entropy, most: float, strip) -> str:
@@ -179,6 +190,29 @@ def doubt_scale() -> str:
     """The colours of `doubtful` from none to most, as a gradient of CSS."""
     stops = (tuple(int(255 * v) for v in DOUBT(x)[:3]) for x in np.linspace(0, 1, 9))
     return f"linear-gradient(to right, {', '.join('rgb({} {} {})'.format(*s) for s in stops)})"
+
+
+def _filled(masks, strip):
+    tiles = []
+    for found in strip.tiles(masks.astype("uint8"), smooth=False):
+        tile = np.zeros((*strip.tile, 4), "uint8")
+        for i in np.argsort(-found.sum(axis=(0, 1), dtype=int), kind="stable"):
+            colour = COLOURS[i % len(COLOURS)]
+            tile[found[..., i] > 0] = (*colour, 100)
+            _draw(tile, found[..., i], (*colour, 255), 2)
+        tiles.append(tile)
+    return tiles
+
+
+def _outlines(masks, strip):
+    tiles = []
+    for found in strip.tiles(masks.astype("uint8"), smooth=False):
+        tile = np.zeros((*strip.tile, 4), "uint8")
+        for i in range(found.shape[-1]):
+            _draw(tile, found[..., i], (0, 0, 0, 160), 3)
+            _draw(tile, found[..., i], (*WHITE, 255), 1)
+        tiles.append(tile)
+    return tiles
 
 
 def _fit(shape, spacing, side):

@@ -1,6 +1,8 @@
 """The tables that an evaluation leaves in a run folder: cases, their summary, the comparison."""
 
+import itertools
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +19,47 @@ from keras_meduda.evaluation.statistics import (
 )
 
 
-def write_evaluation(run_dir, name: str, frame: pd.DataFrame) -> dict:
-    """Writes `evaluation/<name>/cases.csv` and `summary.json`; returns the summary."""
+def write_evaluation(run_dir, name: str, frame: pd.DataFrame, of: str = "") -> dict:
+    """Writes `evaluation/<name>/cases.csv` and `summary.json`; returns the summary.
+
+    Args:
+        run_dir: the run folder.
+        name: of the evaluation.
+        frame: as `km.evaluate` gives it.
+        of: a digest of what was evaluated and how, by which `free_name` tells evaluations apart.
+            Default: none.
+    """
     folder = Path(run_dir) / "evaluation" / name
-    summary = summarise(frame)
+    summary = summarise(frame) | ({"of": of} if of else {})
     with replacing(folder / "cases.csv") as unfinished:
         frame.to_csv(unfinished, index=False, float_format="%.6g")
     with replacing(folder / "summary.json") as unfinished:
         unfinished.write_text(json.dumps(summary, indent=1))
     return summary
+
+
+def free_name(run_dir, *parts: str, of: str) -> str:
+    """A name for an evaluation that is there under no other; the same one gets its own again.
+
+    Args:
+        run_dir: the run folder.
+        *parts: of the name, such as table, domain and split.
+        of: a digest of what is evaluated and how.
+
+    Example:
+        >>> free_name(getfixture("tmp_path"), "cases", "zeiss & canon", "test", of="1a2b")
+        'cases_zeiss_canon_test'
+    """
+    plain = "_".join(re.sub(r"[^\w-]+", "_", part).strip("_") for part in parts if part)
+    plain = plain[:60] or "evaluation"
+    for number in itertools.count(1):
+        name = plain if number == 1 else f"{plain}_{number}"
+        folder = Path(run_dir) / "evaluation" / name
+        if not folder.exists():
+            return name
+        file = folder / "summary.json"
+        if file.is_file() and json.loads(file.read_text()).get("of") == of:
+            return name
 
 
 def score(run, cases: pd.DataFrame, task=None, **how) -> tuple[pd.DataFrame, np.ndarray]:
@@ -100,3 +134,13 @@ def p_in_words(p: float | None) -> str:
         ('0.032', '< 0.001', '–')
     """
     return "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.2g}"
+
+
+def counted(n: int, noun: str) -> str:
+    """A count of things.
+
+    Example:
+        >>> counted(1, "case"), counted(2, "group")
+        ('1 case', '2 groups')
+    """
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
