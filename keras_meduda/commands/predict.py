@@ -19,7 +19,7 @@ import tyro
 from keras_meduda.commands.prediction import PredictionFlags
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Flags(PredictionFlags):
     """Masks of images from a trained run."""
 
