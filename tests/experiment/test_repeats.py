@@ -46,6 +46,7 @@ def module(phantoms):
     return SimpleNamespace(data=data, recipe=recipe, Flags=Flags, cases=cases)
 
 
+@pytest.mark.slow
 def test_seeds_are_the_runs_of_each_and_end_in_one_table(module, tmp_path, capsys):
     flags = Flags(out=tmp_path / "all", seeds=(0, 3))
     repeat(module, flags)
