@@ -65,10 +65,14 @@ class RunFolder:
                 old.unlink(missing_ok=True)
             shutil.rmtree(path / "evaluation", ignore_errors=True)
 
-    def check_config(self, config):
+    def check_config(self, config, defaults):
         """Writes the settings, or compares them with those of the run that is there.
 
         More steps extend the run: what follows the number of steps may then be another.
+
+        Args:
+            config: the settings.
+            defaults: of the method's settings: a run from before a setting existed has its default.
         """
         file = self.path / "config.json"
         config = json.loads(json.dumps(config))
@@ -80,7 +84,7 @@ class RunFolder:
                     f"with up to {config['version']}. Choose another folder."
                 )
             old["version"] = config["version"]
-            # Runs from before a setting existed were made with its default.
+            old["settings"] = {**defaults, **old["settings"]}
             old["preprocessing"] = to_json(Preprocessing(**old["preprocessing"]))
             extended = old.pop("extended", [])
             if config["steps"] < old["steps"]:

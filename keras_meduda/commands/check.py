@@ -26,7 +26,7 @@ def main(flags):
     from rich.table import Table
 
     from keras_meduda.data.checks import checked
-    from keras_meduda.experiment.shift import task_of
+    from keras_meduda.experiment.one_domain import task_of
 
     cases, task = flags.read()
     channels = 1 if cases["image"].iloc[0].endswith((".nii", ".nii.gz")) else 3

@@ -8,7 +8,7 @@ from keras_meduda.data.checks import checked
 from keras_meduda.data.io import DataError, Problem, is_volume
 from keras_meduda.data.phantoms import drawn, write_brain
 from keras_meduda.data.splits import in_folds, in_three, unseen
-from keras_meduda.experiment.shift import task_of
+from keras_meduda.experiment.one_domain import task_of
 
 
 def check(flags) -> None:

@@ -2,9 +2,13 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from keras_meduda.experiment.options import NotNegative
-from keras_meduda.experiment.shift import DATASETS, of_dataset, task_of
+
+DATASETS = Literal[
+    "refuge", "drishti_gs", "rim_one_dl", "rim_one_r3", "fundus_rois", "brats", "folders"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,3 +73,70 @@ def one_class(flags, task, cases, name="tumour"):
             f"The classes {', '.join(task.classes)}; expected one, such as --classes {name}=1,255."
         )
     return replace(task, overlapping=True)
+
+
+def task_of(classes, cases, tolerance=0):
+    """The task of `--classes` and `--tolerance`, in the unit of the images.
+
+    Raises:
+        ValueError: a text that is not name=value,value.
+
+    Example:
+        >>> import pandas as pd
+        >>> task_of(("cup=255", "disc=128,255"), pd.DataFrame({"image": ["a.png"]})).overlapping
+        True
+    """
+    from keras_meduda.data.io import is_volume
+    from keras_meduda.data.values import value_of
+    from keras_meduda.task import Task
+
+    values = {}
+    for text in classes:
+        name, _, numbers = text.partition("=")
+        try:
+            values[name] = tuple(map(value_of, numbers.split(",")))
+        except ValueError:
+            raise ValueError(
+                f"--classes: received {text!r}, expected name=value,value such as disc=128,255."
+            ) from None
+    counts = [v for numbers in values.values() for v in numbers]
+    overlapping = len(set(counts)) < len(counts)
+    unit = "mm" if len(cases) and is_volume(cases["image"].iloc[0]) else "px"
+    return Task(tuple(values), overlapping, values, tolerance=tolerance, unit=unit)
+
+
+def of_domain(cases, name, where):
+    """The cases of one domain.
+
+    Raises:
+        ValueError: there are none; which domains there are.
+    """
+    found = cases[cases["domain"] == name]
+    if not len(found):
+        raise ValueError(
+            f"{where}: no case of domain {name!r}; there are {sorted(cases['domain'].unique())}."
+        )
+    return found
+
+
+def of_dataset(name, root, domain, flags):
+    """Cases and task of a data set; --classes, where it was given, is that of plain folders.
+
+    Args:
+        name: of its layout.
+        root: folder.
+        domain: the only domain that is taken; `None`: all.
+        flags: with `classes` and `tolerance`.
+
+    Raises:
+        ValueError: classes for a data set that has its own, or a domain without cases.
+        DataError: what is wrong with the layout.
+    """
+    from keras_meduda.data import catalog
+
+    cases, task = getattr(catalog, name)(root)
+    if flags.classes:
+        if name != "folders":
+            raise ValueError(f"--classes is for --cases and folders; {name} has {task.classes}.")
+        task = task_of(flags.classes, cases, flags.tolerance)
+    return (of_domain(cases, domain, root) if domain else cases), task

@@ -23,13 +23,20 @@ def repeat(module, flags) -> None:
         flags: of its type `Flags`.
 
     Raises:
-        ValueError: seeds of an experiment that trains nothing, or what `run` refuses.
+        ValueError: seeds of an experiment that trains nothing, a folder that holds folds where
+            seeds are asked for or the reverse, or what `run` refuses.
     """
     flags.check()
     if not (flags.seeds or flags.folds):
         data = module.data(flags)
         run(module.recipe(flags, data), data, flags)
         return
+    kind = "seed_" if flags.seeds else "fold_"
+    if others := [name for name in repeats(flags.out) if not name.startswith(kind)]:
+        raise ValueError(
+            f"{flags.out} holds {', '.join(others)}, of which no mean can be taken with "
+            f"{kind}0 and others; choose another --out."
+        )
     if flags.seeds:
         data = module.data(flags)
         for seed in flags.seeds:

@@ -6,11 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from keras_meduda.experiment.one_domain import DATASETS, of_dataset, of_domain, task_of
 from keras_meduda.experiment.options import Count, NotNegative, Options, Positive
 
-DATASETS = Literal[
-    "refuge", "drishti_gs", "rim_one_dl", "rim_one_r3", "fundus_rois", "brats", "folders"
-]
 TIDY_FUNDUS = ("cup=255", "disc=128,255")
 
 
@@ -51,6 +49,9 @@ class ShiftFlags(Options):
     """Also train on the target's labels, as the upper end of the comparison."""
     augment_source: bool = False
     """Recolour source images, and give half of them the target's style, while adapting."""
+    few: Path | None = None
+    """Case table (CSV) of 5 to 10 labelled target cases of patients who are not tested. They train
+    nothing but the last step, which is kept if it helps patients who were left out."""
 
     def stages(self, alone, adapted) -> dict:
         """Source only (unless --init gives it), adapted, and the oracle on request.
@@ -201,6 +202,7 @@ def read(flags: ShiftFlags, draw):
             "source": source[source["split"] == "train"],
             "target": without_masks(target[target["split"] == "train"]),
             "oracle": oracle,
+            "few_target": _few(flags.few, target, task),
         },
         tests={
             "target, test": target[target["split"] == "test"],
@@ -214,7 +216,10 @@ def read(flags: ShiftFlags, draw):
     trained = data.parts.get("oracle", data.parts["target"])
     others = pd.concat([trained, data.tests["target, test"]])
     channels, problems = 1 if is_volume(source["image"].iloc[0]) else 3, []
-    for cases, masks in (labelled, [True] * len(labelled)), (others, None):
+    looked_at = [(labelled, [True] * len(labelled)), (others, None)]
+    if "few_target" in data.parts:
+        looked_at.append((data.parts["few_target"], None))
+    for cases, masks in looked_at:
         try:
             checked(cases, task, masks, channels, nan_background=flags.nan_background)
         except DataError as error:
@@ -222,6 +227,20 @@ def read(flags: ShiftFlags, draw):
     if problems:
         raise DataError(*problems)
     return data
+
+
+def _few(table, target, task):
+    """The few labelled target cases; refused here if they cannot be used, before the training."""
+    from keras_meduda.data.cases import read_cases
+    from keras_meduda.evaluation.adjust import check_few
+
+    if not table:
+        return target.iloc[:0]
+    cases = read_cases(table).assign(domain=target["domain"].iloc[0], split="train")
+    if "encoding" in target:
+        cases["encoding"] = target["encoding"].iloc[0]
+    check_few(cases, task, target[target["split"] == "test"])
+    return cases
 
 
 def _split(source, target, flags):
@@ -311,7 +330,7 @@ def _domains(flags, draw):
     if not table:
         table, *names, classes = draw()
     cases = read_cases(table)
-    source, target = (_domain(cases, name, table) for name in names)
+    source, target = (of_domain(cases, name, table) for name in names)
     return source, target, task_of(classes, source, flags.tolerance), None
 
 
@@ -342,65 +361,3 @@ def check(flags: ShiftFlags):
         )
     if flags.cases and not all(domains):
         raise ValueError("--cases needs --source-domain and --target-domain.")
-
-
-def task_of(classes, cases, tolerance=0):
-    """The task of `--classes` and `--tolerance`, in the unit of the images.
-
-    Raises:
-        ValueError: a text that is not name=value,value.
-
-    Example:
-        >>> import pandas as pd
-        >>> task_of(("cup=255", "disc=128,255"), pd.DataFrame({"image": ["a.png"]})).overlapping
-        True
-    """
-    from keras_meduda.data.io import is_volume
-    from keras_meduda.data.values import value_of
-    from keras_meduda.task import Task
-
-    values = {}
-    for text in classes:
-        name, _, numbers = text.partition("=")
-        try:
-            values[name] = tuple(map(value_of, numbers.split(",")))
-        except ValueError:
-            raise ValueError(
-                f"--classes: received {text!r}, expected name=value,value such as disc=128,255."
-            ) from None
-    counts = [v for numbers in values.values() for v in numbers]
-    overlapping = len(set(counts)) < len(counts)
-    unit = "mm" if len(cases) and is_volume(cases["image"].iloc[0]) else "px"
-    return Task(tuple(values), overlapping, values, tolerance=tolerance, unit=unit)
-
-
-def _domain(cases, name, where):
-    found = cases[cases["domain"] == name]
-    if not len(found):
-        raise ValueError(
-            f"{where}: no case of domain {name!r}; there are {sorted(cases['domain'].unique())}."
-        )
-    return found
-
-
-def of_dataset(name, root, domain, flags):
-    """Cases and task of a data set; --classes, where it was given, is that of plain folders.
-
-    Args:
-        name: of its layout.
-        root: folder.
-        domain: the only domain that is taken; `None`: all.
-        flags: with `classes` and `tolerance`.
-
-    Raises:
-        ValueError: classes for a data set that has its own, or a domain without cases.
-        DataError: what is wrong with the layout.
-    """
-    from keras_meduda.data import catalog
-
-    cases, task = getattr(catalog, name)(root)
-    if flags.classes:
-        if name != "folders":
-            raise ValueError(f"--classes is for --cases and folders; {name} has {task.classes}.")
-        task = task_of(flags.classes, cases, flags.tolerance)
-    return (_domain(cases, domain, root) if domain else cases), task

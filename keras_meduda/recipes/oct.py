@@ -103,7 +103,7 @@ def data(flags):
     from keras_meduda.data.phantoms import drawn, write_oct
     from keras_meduda.data.splits import in_folds
     from keras_meduda.experiment.data import Data
-    from keras_meduda.experiment.shift import task_of
+    from keras_meduda.experiment.one_domain import task_of
 
     flags.check()
     if flags.root:

@@ -145,3 +145,10 @@ def test_no_reader_tests_a_group_that_trains(name, request, tmp_path):
 def test_flags_that_contradict_each_other(settings, message):
     with pytest.raises(ValueError, match=message):
         Options(**settings).check()
+
+
+def test_seeds_do_not_go_where_folds_lie(module, tmp_path):
+    (tmp_path / "fold_1").mkdir()
+    (tmp_path / "fold_1" / "config.json").touch()
+    with pytest.raises(ValueError, match="holds fold_1, of which no mean can be taken with seed_0"):
+        repeat(module, Flags(out=tmp_path, seeds=(0, 1)))

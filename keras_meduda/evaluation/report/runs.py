@@ -51,7 +51,8 @@ def write_spread(folder, runs: dict[str, Path]) -> pd.DataFrame:
             rows.append(
                 [row["class"], _metric(row["metric"], unit), str(row["runs"]), cell(row["mean"]),
                  cell(row["sd"]), f"{cell(row['lowest'])} to {cell(row['highest'])}",
-                 f"{cell(row['low'])} to {cell(row['high'])}", *(cell(row[run]) for run in runs)]
+                 f"{cell(row['low'])} to {cell(row['high'])}",
+                 *(cell(row.get(run)) for run in runs)]
             )  # fmt: skip
         shown.append(
             {
