@@ -15,7 +15,7 @@ from keras_meduda.evaluation.statistics import bootstrap_ci, holm, paired_test
 
 KEYS = ["domain", "case", "class"]
 METRICS = ("dice", "hd95")
-BESIDE = {"source_only", "oracle", "teacher", "guarded"}  # what a run has beside its network
+BESIDE = {"source_only", "oracle", "teacher", "guarded", "few", "source"}  # beside the network
 
 
 def repeats(folder) -> dict[str, Path]:
@@ -98,8 +98,8 @@ def chosen(folder, name: str | None = None) -> tuple[str, pd.DataFrame]:
 
     Args:
         folder: of the run, or of its seeds or folds.
-        name: folder below `evaluation/`. Default: the only one that is neither of another stage,
-            such as the oracle, nor on the source.
+        name: folder below `evaluation/`. Default: the only one that is neither of another network
+            of the experiment, such as the oracle, nor on the source.
 
     Raises:
         ValueError: no evaluation, none of that name, or several to choose from.

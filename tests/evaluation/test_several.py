@@ -62,6 +62,8 @@ def test_compare_pairs_by_case_and_tests_as_scipy_does(meduda, runs):
 
 def test_a_folder_of_seeds_is_one_run_whose_cases_are_means(meduda, runs):
     folder, dice = runs
+    for beside in ("source", "oracle", "test_on_source"):  # of which none is the network's own
+        write(folder / "a", table(dice["b"]), beside)
     write(folder / "many" / "seed_0", table(dice["a"] - 0.1))
     write(folder / "many" / "seed_1", table(dice["a"] + 0.1))
     code, _, error = meduda("compare", folder / "a", folder / "many", "--out", folder / "out")
