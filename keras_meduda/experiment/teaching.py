@@ -44,7 +44,8 @@ def read(flags) -> Data:
         count = 16 if flags.smoke else 96
         path = drawn(write_brain_slices, flags.out, count, 128, flags.seed)
         cases, task = cases_at(path), None
-    task, cases = one_class(flags, task, cases), _split(cases, flags)
+    task = one_class(flags, task, cases)
+    cases = _folded(cases, flags) if flags.folds else _split(cases, flags.seed)
     train, labelled, test = (cases[cases["split"] == s] for s in ("train", "labelled", "test"))
     if flags.boxes:
         read_boxes(flags.boxes)
@@ -178,11 +179,8 @@ def call(command, *words, **options):
         raise ValueError(f"{command} ended with code {done.returncode}; its message is above.")
 
 
-def _split(cases, flags):
+def _split(cases, seed):
     """The split that the table names, or one by groups: without a mask an image can only train."""
-    seed = flags.seed
-    if flags.folds:
-        return _folded(cases, flags)
     if (cases["split"] != "").any():
         return split_or_given(cases, {}, seed)
     masked = cases["mask"] != ""
@@ -197,7 +195,7 @@ def _split(cases, flags):
 
 def _folded(cases, flags):
     """A fold of the cases with masks is tested; the others are split as they are, or by groups."""
-    cases = split_or_given(cases, {"": 1})
+    cases = split_or_given(cases, {"": 1})  # a split in every row, or in none
     folded = in_folds(cases[cases["mask"] != ""], flags.folds, flags.fold, flags.seed)
     tested = folded[folded["split"] == "test"]
     rest = cases[(cases["split"] != "test") & ~cases["group"].isin(tested["group"])]
