@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: setup teacher demo test check lint docs clean
+.PHONY: setup teacher demo test check lint docs notebooks clean
 
 setup: $(VENV)/.installed
 
@@ -35,6 +35,9 @@ lint: setup
 
 docs: setup  ## the pages under docs/ as a site in build/site; a dead link is an error
 	$(BIN)/mkdocs build --strict
+
+notebooks: setup  ## runs those whose code has changed, and keeps their outputs; some minutes each
+	$(BIN)/python notebooks/build.py
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info .pytest_cache .ruff_cache

@@ -45,9 +45,10 @@ from keras_meduda.evaluation.guard import Way
 from keras_meduda.evaluation.target_statistics import with_target_statistics
 from keras_meduda.experiment.data import Data
 from keras_meduda.experiment.guarding import guard
+from keras_meduda.experiment.one_domain import task_of
 from keras_meduda.experiment.options import Options
 from keras_meduda.experiment.recipe import Recipe, Stage, supervised
-from keras_meduda.experiment.shift import TIDY_FUNDUS, task_of
+from keras_meduda.experiment.shift import TIDY_FUNDUS
 from keras_meduda.recipes import adapt, combination, source_free
 
 WORK = RUNS / "shifts_benchmark"

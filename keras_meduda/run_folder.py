@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from keras_meduda.data.files import check_writable
 from keras_meduda.data.io import replacing
+from keras_meduda.extension import extension, follows_steps, in_words
 from keras_meduda.task import Preprocessing, to_json
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -67,6 +68,8 @@ class RunFolder:
     def check_config(self, config, defaults):
         """Writes the settings, or compares them with those of the run that is there.
 
+        More steps extend the run: what follows the number of steps may then be another.
+
         Args:
             config: the settings.
             defaults: of the method's settings: a run from before a setting existed has its default.
@@ -83,16 +86,39 @@ class RunFolder:
             old["version"] = config["version"]
             old["settings"] = {**defaults, **old["settings"]}
             old["preprocessing"] = to_json(Preprocessing(**old["preprocessing"]))
-            old, now = _flat(json.loads(json.dumps(old))), _flat(config)
-            if other := [k for k in {**now, **old} if old.get(k) != now.get(k)]:
+            extended = old.pop("extended", [])
+            if config["steps"] < old["steps"]:
+                raise ValueError(
+                    f"{self.path} holds a run of {old['steps']:,} steps; {config['steps']:,} are "
+                    "fewer. Ask for as many or more, choose another folder, or start over with "
+                    "resume=False (--no-resume)."
+                )
+            longer = config["steps"] > old["steps"]
+            there, old, now = old, _flat(json.loads(json.dumps(old))), _flat(config)
+            other = [k for k in {**now, **old} if old.get(k) != now.get(k)]
+            if other := [k for k in other if not (longer and follows_steps(k))]:
                 changes = "; ".join(f"{k}: {old.get(k)} there, {now.get(k)} now" for k in other)
                 raise ValueError(
                     f"{self.path} holds a run with other settings ({changes}). Choose "
                     "another folder, or start over with resume=False (--no-resume)."
                 )
+            if longer:
+                extended = [*extended, extension(self.path, there, config)]
+                if self.writes:
+                    print(f"{self.path}: {in_words(extended[-1])}")
+                    self._unfinish(config["keep"])
+            config |= {"extended": extended} if extended else {}
         if self.writes:
             with replacing(file) as unfinished:
                 unfinished.write_text(json.dumps(config, indent=1))
+
+    def _unfinish(self, keep):
+        """Takes back what the end of a run that is extended has left: there is no network yet."""
+        network, best = self.path / "network.keras", self.path / "best.keras"
+        if keep == "last":
+            network.unlink(missing_ok=True)
+        elif network.exists() and not best.exists():
+            network.replace(best)
 
     def restore(self, method):
         """Takes the newest readable checkpoint over; returns (steps done, best validation)."""

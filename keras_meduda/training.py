@@ -216,7 +216,8 @@ def fit(
         train_data: `km.data.pipeline.Batches`, or anything with `from_step(n)`, `task` and
             `preprocessing`, and `settings`, a fingerprint of the data; for several replicas also
             with `batch_size`, for several workers with `from_step(n, worker, workers)`.
-        steps: updates of the network.
+        steps: updates of the network. More than those of a run in the folder extend it: schedules
+            are those of the new number from there on, and `config.json` says so (`extended`).
         run_dir: folder of the run; made where it is missing. Workers share it: the first writes,
             all read.
         validation: function from the network to `{name: value}`, called every `validate_every`

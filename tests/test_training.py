@@ -211,9 +211,38 @@ def test_a_finished_run_is_not_trained_again(whole, batches):
     assert run.path.joinpath("history.csv").read_text() == before
 
 
-def test_other_settings_in_the_same_folder_are_refused(whole, batches):
-    with pytest.raises(ValueError, match=r"other settings \(steps: 6 there, 7 now\)"):
-        km.fit(build(), batches, steps=7, run_dir=whole.path)
+def test_fewer_steps_in_the_same_folder_are_refused_in_one_line(whole, batches):
+    with pytest.raises(ValueError, match="holds a run of 6 steps; 5 are fewer") as refused:
+        km.fit(build(), batches, steps=5, run_dir=whole.path)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_extended_and_says_what_its_schedule_does(batches, tmp_path, capsys):
+    """The first steps stay; from there on the learning rate is that of the new number of steps."""
+
+    def method(steps):
+        made = build()
+        made.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.01, steps)))
+        return made
+
+    km.fit(method(2), batches, steps=2, run_dir=tmp_path)
+    (before,) = history(tmp_path).to_dict("records")
+    run = km.fit(method(4), batches, steps=4, run_dir=tmp_path)
+    rows = history(tmp_path)
+    assert rows["step"].tolist() == [2, 4] and rows.to_dict("records")[0] == before
+    assert "extended from 2 to 4 steps" in capsys.readouterr().out
+    config = json.loads((run.path / "config.json").read_text())
+    (entry,) = config["extended"]
+    assert config["steps"] == 4 and entry["at_step"] == 2
+    rates = entry["learning_rate"]
+    np.testing.assert_allclose([rates["before"], rates["after"]], [0, 0.005], atol=1e-8)
+    km.fit(method(4), batches, steps=4, run_dir=tmp_path)  # which changes nothing
+    assert json.loads((run.path / "config.json").read_text()) == config
+    slower = method(6)
+    slower.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.1, 6)))
+    with pytest.raises(ValueError, match="initial_learning_rate: 0.01 there, 0.1 now"):
+        km.fit(slower, batches, steps=6, run_dir=tmp_path)
 
 
 def test_another_setting_of_the_method_is_refused_too(whole, batches):

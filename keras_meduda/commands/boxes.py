@@ -10,23 +10,24 @@ data.yaml; an image without a tumour gets an empty label). The YOLO labels are n
 from dataclasses import dataclass
 from pathlib import Path
 
+from keras_meduda.experiment.one_domain import CaseFlags, one_class
 from keras_meduda.experiment.options import NotNegative
 
 KERAS = False  # it may load PyTorch, which does not share a process with TensorFlow
 
 
-@dataclass
-class Flags:
+@dataclass(frozen=True, kw_only=True)
+class Flags(CaseFlags):
     """Boxes around tumours, from masks."""
 
-    cases: Path
-    """Case table, or folder with images/ and masks/."""
+    classes: tuple[str, ...] | None = None
+    """The class and its mask values; default: tumour=1,255."""
     out: Path = Path("boxes")
     """Folder for the table and the YOLO data set."""
     split: str | None = None
     """Only cases of this split."""
-    values: tuple[int, ...] = (1, 255)
-    """Mask values that are tumour; 0 is background."""
+    values: tuple[int, ...] | None = None
+    """Older form of --classes: the mask values alone."""
     jitter: NotNegative = 0
     """Pixels by which edges of the table's boxes are moved at random, as a detector does."""
     seed: NotNegative = 0
@@ -37,18 +38,16 @@ class Flags:
 
 def main(flags):
     """Reads masks and writes boxes."""
-    from keras_meduda.data.catalog import cases_at
-    from keras_meduda.task import Task
     from keras_meduda.teachers.boxes import boxes_from_masks, write_boxes, write_yolo
 
     if (flags.out / "boxes.csv").exists() and not flags.overwrite:
         raise ValueError(f"{flags.out}/boxes.csv is there; expected another --out, or --overwrite.")
-    cases = cases_at(flags.cases)
+    cases, task = flags.read()
+    task = one_class(flags, task, cases)
     if flags.split is not None:
         if flags.split not in (splits := set(cases["split"])):
-            raise ValueError(f"{flags.cases}: no case of split {flags.split!r}, of {splits}.")
+            raise ValueError(f"{flags.place}: no case of split {flags.split!r}, of {splits}.")
         cases = cases[cases["split"] == flags.split]
-    task = Task(("tumour",), overlapping=True, values={"tumour": flags.values})
     boxes = boxes_from_masks(cases, task, flags.jitter, flags.seed)
     print(f"YOLO data: {write_yolo(cases, task, flags.out / 'yolo', seed=flags.seed)}")
     write_boxes(boxes, flags.out / "boxes.csv")  # last: there is a table where all went well

@@ -5,24 +5,19 @@ meduda check --dataset refuge --root REFUGE
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from keras_meduda.experiment.shift import DATASETS
+from keras_meduda.experiment.one_domain import CaseFlags
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flags:
+class Flags(CaseFlags):
     """Check of a data set."""
 
-    cases: Path | None = None
-    """Case table, or folder of images."""
-    classes: tuple[str, ...] = ()
+    classes: tuple[str, ...] | None = None
     """Classes and their mask values, for --cases, such as tumour=1,255; without them no mask is
     read."""
-    dataset: DATASETS | None = None
-    """Layout of --root, instead of --cases."""
-    root: Path | None = None
-    """Folder of the data set."""
+    nan_background: bool = False
+    """Take NaN for background, as the training is to do."""
 
 
 def main(flags):
@@ -30,21 +25,14 @@ def main(flags):
     from rich.console import Console
     from rich.table import Table
 
-    from keras_meduda.data import catalog
     from keras_meduda.data.checks import checked
-    from keras_meduda.experiment.shift import task_of
+    from keras_meduda.experiment.one_domain import task_of
 
-    if bool(flags.cases) == bool(flags.dataset and flags.root):
-        raise ValueError("Received neither or both; expected --cases, or --dataset with --root.")
-    if flags.cases:
-        cases, task = catalog.cases_at(flags.cases), None
-        if flags.classes:
-            task = task_of(flags.classes, cases)
-    else:
-        cases, task = getattr(catalog, flags.dataset)(flags.root)
+    cases, task = flags.read()
     channels = 1 if cases["image"].iloc[0].endswith((".nii", ".nii.gz")) else 3
     masks = (cases["mask"] != "") & (task is not None)
-    checked(cases, task or task_of(("any=1",), cases), masks, channels)
+    nan = flags.nan_background
+    checked(cases, task or task_of(("any=1",), cases), masks, channels, nan_background=nan)
     table = Table("domain", "split", "cases", "groups", "with masks")
     for (domain, split), part in cases.groupby(["domain", "split"]):
         counts = len(part), part["group"].nunique(), (part["mask"] != "").sum()

@@ -10,6 +10,7 @@ Runs on a GPU where there is one. Boxes are in pixels of the original images.
 from dataclasses import dataclass
 from pathlib import Path
 
+from keras_meduda.experiment.one_domain import CaseFlags
 from keras_meduda.experiment.options import Count, NotNegative
 
 KERAS = False  # it may load PyTorch, which does not share a process with TensorFlow
@@ -37,14 +38,12 @@ class Train:
     """Such as cpu or 0; by default a GPU where there is one."""
 
 
-@dataclass
-class Predict:
+@dataclass(frozen=True, kw_only=True)
+class Predict(CaseFlags):
     """Find boxes and write them as a table."""
 
     weights: str
     """Weights of the detector (.pt), or the run folder of a student, for a second round."""
-    cases: Path
-    """Case table, or folder of images."""
     out: Path = Path("boxes.csv")
     """Box table: case, x0, y0, x1, y1, score."""
     confidence: float = 0.5
@@ -64,7 +63,6 @@ Flags = Train | Predict
 
 def main(flags):
     """Trains or predicts."""
-    from keras_meduda.data.catalog import cases_at
     from keras_meduda.teachers.boxes import write_boxes
 
     if isinstance(flags, Train):
@@ -74,7 +72,7 @@ def main(flags):
         return
     if flags.out.exists() and not flags.overwrite:
         raise ValueError(f"--out {flags.out} is there; expected another name, or --overwrite.")
-    cases = cases_at(flags.cases)
+    cases, _ = flags.read()
     boxes = find(cases, flags)
     write_boxes(boxes, flags.out)
     found = boxes["case"].nunique()

@@ -8,18 +8,21 @@ python scripts/evaluate.py --run runs/latest --cases cases.csv --domain canon --
 """
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from keras_meduda.commands.prediction import PredictionFlags
+from keras_meduda.experiment.one_domain import CaseFlags
 
 
-@dataclass(kw_only=True)
-class Flags(PredictionFlags):
+@dataclass(frozen=True, kw_only=True)
+class Flags(CaseFlags, PredictionFlags):
     """Scores of a trained run on labelled cases."""
 
     cases: Path | None = None
-    """Case table with masks; default: the run's own, its cases.csv, with --split test."""
+    """Case table or folder with masks; default: the run's own cases.csv, with --split test."""
+    classes: tuple[str, ...] | None = None
+    """Mask values of the run's classes in these cases, where they are others than in training."""
     domain: str | None = None
     """Only cases of this domain."""
     split: str | None = None
@@ -58,11 +61,11 @@ def main(flags):
     if flags.out or folder.is_dir():  # else loading says that there is no run
         check_writable(folder, "--out")
     run, masks = flags.load()
-    cases, table, split = _chosen(flags)
+    cases, table, split, task = _chosen(flags, run.task)
     preprocessing = run.preprocessing
     checked(
         cases,
-        run.task,
+        task,
         channels=preprocessing.channels,
         spacing=preprocessing.own_spacing,
         nan_background=preprocessing.nan_background,
@@ -70,14 +73,14 @@ def main(flags):
     known = [line for path in flags.run for line in seen(cases, path, path.resolve().name)]
     for line in known:
         print(f"warning: {line}", file=sys.stderr)
-    frame, counts = score(run, cases, masks=masks, medpy=flags.medpy)
+    frame, counts = score(run, cases, task, masks=masks, medpy=flags.medpy)
     domains = list(cases["domain"].unique())
     which = ", ".join(domains) if len(domains) < 5 else f"{len(domains)} domains"
     which += f", {split}" if split else ""
     method = " + ".join(path.resolve().name for path in flags.run)
     print_scores(which, {method: frame}, run.task.unit)  # first: it stays where the disk is full
     runs = [str(path.resolve()) for path in flags.run]
-    how = [flags.flips, flags.postprocess, flags.precision]
+    how = [flags.flips, flags.postprocess, flags.precision, flags.classes, flags.tolerance]
     of = digest(runs, str(table.resolve()), flags.domain, split, how)
     try:
         name = flags.name or free_name(folder, table.stem, flags.domain or "", split or "", of=of)
@@ -88,7 +91,7 @@ def main(flags):
             parts={which: {method: frame}},
             runs={method: run},
             cases=cases,
-            task=run.task,
+            task=task,
             calibration={method: counts},
             trainings={"training": flags.run[0]},
             masks=masks,
@@ -113,14 +116,26 @@ def main(flags):
     print(f"Per case: {page.with_name('cases.csv')}\nreport: {page}")
 
 
-def _chosen(flags):
-    """The cases of the flags, the table that they stand in, and their split."""
-    from keras_meduda.data.cases import read_cases
+def _chosen(flags, task):
+    """The cases of the flags, the table that they stand in, their split, and the run's task.
+
+    The task is told how these masks are encoded, where the flags or the data set say so.
+    """
     from keras_meduda.data.parts import NAME, known, read_parts
 
     first, split = flags.run[0], flags.split
-    if flags.cases:
-        cases, table = read_cases(flags.cases), flags.cases
+    if flags.cases or flags.dataset or flags.root:
+        (cases, told), table = flags.read(), flags.place
+        if told and set(told.classes) != set(task.classes):
+            raise ValueError(
+                f"The classes {', '.join(told.classes)}; expected those of the run: "
+                f"{', '.join(task.classes)}."
+            )
+        how = {"tolerance": flags.tolerance} if flags.tolerance else {}
+        if told:
+            how = {"background": told.background, "tolerance": told.tolerance}
+            how["values"] = {name: told.values[name] for name in task.classes}
+        task = replace(task, **how)
         if split and (cases["split"] == "").all():
             cases = cases.assign(split=known(cases, first)["split"])
             if (cases["split"] == "").all():
@@ -150,4 +165,4 @@ def _chosen(flags):
             f"compare with: {', '.join(unlabelled[:5])} …; expected {remedy}--cases TABLE with "
             "masks."
         )
-    return cases, table, split
+    return cases, table, split, task

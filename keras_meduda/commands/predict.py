@@ -12,15 +12,18 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from keras_meduda.commands.prediction import PredictionFlags
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Flags(PredictionFlags):
     """Masks of images from a trained run."""
 
-    images: tuple[Path, ...]
+    images: Annotated[tuple[Path, ...], tyro.conf.arg(aliases=("--cases",))]
     """Image files, folders of images or of DICOM series, or one case table (.csv)."""
     out: Path = Path("predictions")
     """Folder of the masks, named like the images; of a table whose domains share names of cases, a

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class PredictionFlags:
     """Flags of every script that predicts: which runs, and how their masks are made."""
 

@@ -9,29 +9,28 @@ OUT/cases.csv, whose columns x0, y0, full_width and full_height lead back to the
 to go on after an interruption.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from keras_meduda.experiment.one_domain import CaseFlags
 from keras_meduda.experiment.options import Count, Positive
 
 KERAS = False  # it may load PyTorch, which does not share a process with TensorFlow
 
 
-@dataclass
-class Flags:
+@dataclass(frozen=True, kw_only=True)
+class Flags(CaseFlags):
     """Where the photographs are, and what to cut."""
 
     out: Path
     """folder for the regions"""
-    cases: Path | None = None
-    """case table of the photographs, or --dataset and --root"""
+    classes: tuple[str, ...] | None = None
+    """mask values of cup and disc, with --cases; default: cup=255 disc=128,255"""
     dataset: Literal["refuge", "drishti_gs", "rim_one_dl", "rim_one_r3", "fundus_rois"] | None = (
         None
     )
     """a public data set as its owner ships it"""
-    root: Path | None = None
-    """folder of that data set"""
     box_form: Literal["corners", "xywh", "centre"] = "corners"
     """columns of --boxes: x0,y0,x1,y1, x,y,width,height (COCO) or xc,yc,width,height (YOLO)"""
     box_unit: Literal["px", "share"] = "px"
@@ -42,35 +41,30 @@ class Flags:
     """side of a region in diameters of its disc"""
     size: Count | None = None
     """side in pixels, instead of --scale"""
-    cup: tuple[int, ...] = (255,)
-    """mask values of the cup, with --cases"""
-    disc: tuple[int, ...] = (128, 255)
-    """mask values of the disc, those of the cup among them, with --cases"""
+    cup: tuple[int, ...] | None = None
+    """older form of --classes: mask values of the cup"""
+    disc: tuple[int, ...] | None = None
+    """older form of --classes: mask values of the disc, those of the cup among them"""
     background: tuple[int, ...] = (0,)
     """mask values of the background, with --cases"""
 
 
 def main(flags):
     """Read the table, cut, and say what was done."""
-    if bool(flags.cases) == bool(flags.dataset and flags.root):
-        raise ValueError("received neither or both, expected --cases, or --dataset with --root")
-
-    from keras_meduda.data import catalog
     from keras_meduda.data.boxes import read_boxes
-    from keras_meduda.data.cases import read_cases
+    from keras_meduda.data.catalog import FUNDUS
     from keras_meduda.data.roi import prepare_rois
-    from keras_meduda.task import Task
 
+    if flags.classes and (flags.cup or flags.disc):
+        raise ValueError("--cup and --disc are the older form of --classes; expected one of them.")
+    cases, task = flags.read()
+    if flags.cases and task is None:
+        values = {"cup": flags.cup or (255,), "disc": flags.disc or (128, 255)}
+        task = replace(FUNDUS, values=values)
+    if set(task.classes) != {"cup", "disc"}:
+        raise ValueError(f"The classes {', '.join(task.classes)}; expected cup and disc.")
     if flags.cases:
-        cases = read_cases(flags.cases)
-        task = Task(
-            catalog.FUNDUS.classes,
-            overlapping=True,
-            background=flags.background,
-            values={"cup": flags.cup, "disc": flags.disc},
-        )
-    else:
-        cases, task = getattr(catalog, flags.dataset)(flags.root)
+        task = replace(task, background=flags.background, tolerance=flags.tolerance)
     boxes = flags.boxes and read_boxes(flags.boxes, flags.box_form, flags.box_unit, cases)
     table = prepare_rois(cases, task, flags.out, boxes, flags.scale, flags.size)
     print(f"{len(table)} regions, {(table['mask'] != '').sum()} with masks: {flags.out}/cases.csv")

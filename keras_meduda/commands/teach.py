@@ -18,15 +18,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from keras_meduda.experiment.one_domain import CaseFlags, one_class
+
 KERAS = False  # it may load PyTorch, which does not share a process with TensorFlow
 
 
-@dataclass
-class Flags:
+@dataclass(frozen=True, kw_only=True)
+class Flags(CaseFlags):
     """Soft masks of a teacher."""
 
-    cases: Path
-    """Case table, or folder of images; masks are not read."""
+    classes: tuple[str, ...] | None = None
+    """The class of --calibrate and its mask values; default: any=1,255. No other mask is read."""
     teacher: Literal["grabcut", "sam", "sam2", "network", "grabcut+sam"] = "grabcut"
     """Who teaches; the mean of two."""
     draws: int = 0
@@ -34,8 +36,8 @@ class Flags:
     less, and a case whose masks agree below 0.7 is left out; 8 is a good number, 0 asks once."""
     calibrate: Path | None = None
     """Labelled cases among --cases, neither trained on nor tested: they set the temperature."""
-    values: tuple[int, ...] = (1, 255)
-    """Mask values of --calibrate that are foreground."""
+    values: tuple[int, ...] | None = None
+    """Older form of --classes: the mask values alone."""
     boxes: Path | None = None
     """Box table: case, x0, y0, x1, y1 in pixels."""
     box_form: Literal["corners", "xywh", "centre"] = "corners"
@@ -58,15 +60,14 @@ def main(flags):
     """Runs the teacher and says how it went."""
     from keras_meduda.data.boxes import read_boxes
     from keras_meduda.data.catalog import cases_at
-    from keras_meduda.task import Task
     from keras_meduda.teachers.boxes import boxes_by_case
     from keras_meduda.teachers.targets import calibrate, make_targets, open_targets
 
     if flags.out.exists():
         open_targets(flags.out)  # or something else would be replaced
-    cases, boxes = cases_at(flags.cases), None
+    (cases, task), boxes = flags.read(), None
     if cases.empty:
-        raise ValueError(f"{flags.cases}: received 0 cases, expected at least one.")
+        raise ValueError(f"{flags.place}: received 0 cases, expected at least one.")
     if flags.boxes:
         boxes = read_boxes(flags.boxes, flags.box_form, flags.box_unit, cases)
         boxes = boxes_by_case(boxes, cases, flags.boxes)
@@ -84,7 +85,7 @@ def main(flags):
         first = ", ".join(names.head(5))
         print(f"{len(names)} without a target, skipped in training: {reason}: {first}")
     if flags.calibrate:
-        task = Task(("any",), overlapping=True, values={"any": flags.values})
+        task = one_class(flags, task, cases, "any")
         print(f"temperature {calibrate(flags.out, cases_at(flags.calibrate), task):g}")
 
 

@@ -24,6 +24,7 @@ from keras_meduda.data.io import (
 from keras_meduda.data.pictures import is_jpeg, picture_turn
 from keras_meduda.progress import track
 
+_NAN_REMEDY = ", or --nan-background (nan_background=True) where NaN is the background"
 FIELD = (2, 1000)  # mm, within which fields of view lie: of a mouse's brain, of a whole body
 
 
@@ -235,7 +236,8 @@ def _image_problems(cell, array, channels, nan_background):
     planes = np.ascontiguousarray(np.moveaxis(array, -1, 0)).reshape(found, -1)
     low, high = planes.min(axis=1), planes.max(axis=1)
     if not np.isfinite([low, high]).all():
-        problems.append(Problem(cell, "NaN or infinite values", "finite numbers"))
+        remedy = "" if np.isinf([low, high]).any() or nan_background else _NAN_REMEDY
+        problems.append(Problem(cell, "NaN or infinite values", f"finite numbers{remedy}"))
     constant = low == high
     if constant.all() or (constant.any() and several):
         problems.append(

@@ -44,6 +44,47 @@ def in_three(cases) -> pd.DataFrame:
     return cases
 
 
+def in_folds(cases, folds, fold, seed=0) -> pd.DataFrame:
+    """Cases in train and test by whole groups: one of `folds` parts is tested, the others train.
+
+    Over all folds every group is tested once. Cases of a split `test` are held out for the end:
+    they are left out. Domains that share groups, such as contrasts of a patient, are one.
+
+    Args:
+        cases: case table.
+        folds: number of parts.
+        fold: which of them is tested, from 0.
+        seed: of the order of groups. Default 0.
+
+    Returns:
+        A copy with a new `split` column, in the order of the table.
+
+    Raises:
+        ValueError: no such fold, or too few groups for so many.
+
+    Example:
+        >>> from keras_meduda.data.cases import case_table
+        >>> cases = case_table([{"case": str(i), "image": "a.nii"} for i in range(6)])
+        >>> parts = [in_folds(cases, 3, i) for i in range(3)]
+        >>> sorted(c for p in parts for c in p["case"][p["split"] == "test"])
+        ['0', '1', '2', '3', '4', '5']
+    """
+    if fold is None or not 0 <= fold < folds:
+        raise ValueError(f"--fold {fold}: expected 0 to {folds - 1}, as --folds {folds} has them.")
+    held = cases["split"] == "test"
+    if held.any():
+        print(f"--folds {folds}: {held.sum()} of {len(cases)} cases, of split 'test', are left out")
+    cases = cases[~held]
+    parts = split_together(cases, {str(i): 1 for i in range(folds)}, seed)["split"]
+    for domain, rows in cases.groupby("domain"):
+        if parts[rows.index].nunique() < folds:
+            raise ValueError(
+                f"--folds {folds}: {len(rows)} cases of {rows['group'].nunique()} groups in domain "
+                f"{domain!r} leave a fold without a case; expected fewer folds."
+            )
+    return cases.assign(split=parts.map(lambda part: "test" if part == str(fold) else "train"))
+
+
 def unseen(tested, learnt) -> pd.DataFrame:
     """The cases to be tested without those whose group, such as the patient, has trained.
 

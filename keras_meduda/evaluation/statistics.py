@@ -195,6 +195,32 @@ def paired_test(a: ArrayLike, b: ArrayLike, groups: Sequence) -> dict:
     return result | {"p_value": float(wilcoxon(means).pvalue)}
 
 
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Correct p-values so that the level is the chance of any false finding among the tests.
+
+    Sorted upwards, `p'_i = max over j ≤ i of min(1, (m − j + 1) p_j)`.
+
+    Args:
+        p_values: One a test; None where there was no test, which does not count.
+
+    Returns:
+        The corrected values in the same order, None where there was none.
+
+    Source:
+        S. Holm, Scandinavian Journal of Statistics 6(2), 1979.
+
+    Example:
+        >>> holm([0.04, 0.01, None, 0.03])
+        [0.06, 0.03, None, 0.06]
+    """
+    tested = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    corrected, largest = [None] * len(p_values), 0.0
+    for rank, (p, i) in enumerate(tested):
+        largest = max(largest, min(1.0, (len(tested) - rank) * p))
+        corrected[i] = largest
+    return corrected
+
+
 def gap_closed(source_only: float, adapted: float, oracle: float) -> float:
     """Return how much of the way from source only to oracle an adapted network has come.
 

@@ -13,7 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import get_args, get_type_hints
 
-from keras_meduda.experiment.options import Bound, nearest
+from keras_meduda.experiment.options import Bound, Options, nearest
 from keras_meduda.progress import peak_memory, tolerate_encodings
 
 COMMANDS = {
@@ -22,6 +22,7 @@ COMMANDS = {
     "distil": "a large teacher into a small network, without masks",
     "predict": "masks of images from a trained run",
     "evaluate": "scores of a trained run on labelled cases",
+    "compare": "several runs on the same cases: one page with paired tests",
     "export": "a trained run for serving: SavedModel, ONNX or LiteRT",
     "bundle": "a trained run as one file, for km.load and for others",
     "check": "a case table or a data set, without training",
@@ -80,10 +81,9 @@ def train(name: str) -> None:
     module = recipe_named(name)
 
     def script(flags):
-        from keras_meduda.experiment.runner import run
+        from keras_meduda.experiment.repeats import repeat
 
-        data = module.data(flags)
-        run(module.recipe(flags, data), data, flags)
+        repeat(module, flags)
 
     run_script(script, module.Flags, module.__doc__)
 
@@ -123,6 +123,8 @@ def run_script(script: Callable, flags_type: type, description: str, keras: bool
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     try:
         check_values(flags)
+        if isinstance(flags, Options):
+            flags.check()
         if keras:
             _import_quietly()
         if getattr(flags, "strategy", "none") == "multiworker":

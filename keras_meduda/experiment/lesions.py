@@ -7,8 +7,8 @@ from keras_meduda.data.cases import read_cases
 from keras_meduda.data.checks import checked
 from keras_meduda.data.io import DataError, Problem, is_volume
 from keras_meduda.data.phantoms import drawn, write_brain
-from keras_meduda.data.splits import in_three, unseen
-from keras_meduda.task import Task
+from keras_meduda.data.splits import in_folds, in_three, unseen
+from keras_meduda.experiment.one_domain import task_of
 
 
 def check(flags) -> None:
@@ -21,7 +21,11 @@ def check(flags) -> None:
     if bool(flags.root) != bool(flags.dataset) or flags.root and flags.cases:
         raise ValueError("Expected --dataset with --root, or --cases, or none of them (phantoms).")
     if flags.train_domain and flags.train_domain == flags.test_domain:
-        raise ValueError(f"--train-domain and --test-domain are both {flags.test_domain!r}.")
+        raise ValueError(f"--source-domain and --target-domain are both {flags.test_domain!r}.")
+    if flags.classes and flags.lesion:
+        raise ValueError("--lesion is the older form of --classes; expected one of them.")
+    if (flags.classes or flags.lesion) and not flags.cases:
+        raise ValueError("--classes is for --cases; a data set has its own.")
     if (flags.transfer == "none") != (flags.init is None):
         raise ValueError(
             f"--transfer {flags.transfer} with --init {flags.init}: a transfer needs weights to "
@@ -49,8 +53,8 @@ def read(flags):
             home, away = (home, away) if home or away else ("t2", "flair")
             size = (16, 20, 12) if flags.smoke else (40, 44, 32)
             table = drawn(write_brain, flags.out, 12, size, 0)
-        values = flags.lesion if flags.cases else (1,)
-        cases, task = read_cases(table), Task(("lesion",), values={"lesion": values}, unit="mm")
+        cases, values = read_cases(table), ",".join(map(str, flags.lesion or (1,)))
+        task = task_of(flags.classes or (f"lesion={values}",), cases, flags.tolerance)
     domains = set(cases["domain"])
     if unknown := {home, away} - {None, *domains}:
         raise ValueError(f"no case of domain {sorted(unknown)}; there are {sorted(domains)}.")
@@ -60,11 +64,12 @@ def read(flags):
     if lost := len(cases) - len(labelled):
         print(f"{lost} of {len(cases)} cases have no mask and are left out")
     other = labelled["domain"] == away
-    own, other = in_three(labelled[labelled["domain"] == home if home else ~other]), labelled[other]
+    own, other = labelled[labelled["domain"] == home if home else ~other], labelled[other]
+    own = in_three(in_folds(own, flags.folds, flags.fold) if flags.folds else own)
     learnt = own[own["split"] != "test"]
     own = pd.concat([learnt, unseen(own[own["split"] == "test"], learnt)])
     other = unseen(other, learnt) if away else other
-    checked(pd.concat([own, other]), task, channels=1)
+    checked(pd.concat([own, other]), task, channels=1, nan_background=flags.nan_background)
     return own, other, task
 
 

@@ -50,6 +50,14 @@ class Options:
     """Run folder."""
     seed: NotNegative = 0
     """Of the split, the weights, the order and the augmentation."""
+    seeds: tuple[NotNegative, ...] | None = None
+    """Train once with each of these, in OUT/seed_N, on the cases and the split of --seed; ends with
+    a table of mean and spread."""
+    folds: Annotated[int, Bound(2)] | None = None
+    """Cross-validate: split by group into so many folds, and train once for each, in OUT/fold_N,
+    without the fold that is tested. Cases of a split 'test' stay out of all folds."""
+    fold: NotNegative | None = None
+    """Train this one of --folds alone, such as one a machine; the call without it gathers them."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     """Arithmetic of the network."""
     strategy: Literal["none", "mirrored", "multiworker"] = "none"
@@ -58,3 +66,18 @@ class Options:
     """Continue what the run folder holds."""
     smoke: bool = False
     """Shrink everything: the same path in seconds, for a first try."""
+
+    def check(self) -> None:
+        """What can be said of the flags before anything heavy is loaded.
+
+        Raises:
+            ValueError: flags that contradict each other.
+        """
+        if self.seeds and self.folds:
+            raise ValueError("--seeds with --folds; expected one of them.")
+        if self.seeds and len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"--seeds {' '.join(map(str, self.seeds))}: one of them is twice.")
+        if self.fold is not None and not self.folds:
+            raise ValueError("--fold needs --folds.")
+        if self.folds and self.fold is not None and self.fold >= self.folds:
+            raise ValueError(f"--fold {self.fold}: expected 0 to {self.folds - 1} of {self.folds}.")

@@ -30,7 +30,7 @@ from keras_meduda.models.saved import load_network
 from keras_meduda.training import Run, fit, load, setup
 
 
-def run(recipe: Recipe, data: Data, options: Options) -> dict[str, Run]:
+def run(recipe: Recipe, data: Data, options: Options, store=None) -> dict[str, Run]:
     """Trains the stages of a recipe in their order, scores every network and writes the report.
 
     What gets deployed lies in the run folder itself, every other stage in a folder of its name
@@ -40,6 +40,8 @@ def run(recipe: Recipe, data: Data, options: Options) -> dict[str, Run]:
         recipe: what is trained.
         data: on which cases.
         options: folder, seed, precision and strategy.
+        store: folder of prepared images, which several experiments may share. Default: in the run
+            folder.
 
     Returns:
         The runs by name, those of `recipe.given` first.
@@ -57,7 +59,7 @@ def run(recipe: Recipe, data: Data, options: Options) -> dict[str, Run]:
         ['trained']
     """
     began = time.perf_counter()
-    stages = _Stages(recipe, data, options)
+    stages = _Stages(recipe, data, options, store)
     announce(recipe, data, options)
     runs = stages.train_all()
     if is_chief(stages.replicas):  # one worker evaluates and writes
@@ -73,8 +75,7 @@ def train(recipe: Recipe, data: Data, options: Options, store=None) -> dict[str,
         recipe: what is trained.
         data: on which cases.
         options: folder, seed, precision and strategy.
-        store: folder of prepared images, which several experiments may share. Default: in the run
-            folder.
+        store: as in `run`.
 
     Returns:
         The runs by name, those of `recipe.given` first.
@@ -151,7 +152,7 @@ class _Stages:
     def train(self, name, stage: Stage, runs) -> Run:
         """One training."""
         recipe, options, task = self.recipe, self.options, self.data.task
-        folder, steps = self.folder(name), stage.steps or recipe.steps
+        folder, steps = self.folder(name), self.steps(name, stage)
         Console().print(
             f"{name.replace('_', ' ')} → {folder}", style="bold", highlight=False, soft_wrap=True
         )
@@ -180,6 +181,21 @@ class _Stages:
             before = runs.get(stage.start)
             write_parts(run.path, self.used(stage), self.data.tests, before and before.path)
         return run
+
+    def steps(self, name, stage) -> int:
+        """Updates of a stage; one from which a later stage has begun is not extended any more."""
+        steps, folder = stage.steps or self.recipe.steps, self.folder(name)
+        if not (self.options.resume and (folder / "network.keras").exists()):
+            return steps
+        done = json.loads((folder / "config.json").read_text())["steps"]
+        names = list(self.recipe.stages)
+        for later in names[names.index(name) + 1 :]:
+            uses = self.recipe.stages[later]
+            if done < steps and (self.folder(later) / "config.json").exists():
+                if uses.start == name or "taught" in uses.uses:
+                    print(f"{name} keeps its {done:,} steps: {later} has begun from it")
+                    return done
+        return steps
 
     def used(self, stage):
         """The parts of the data that train a stage or choose its weights."""

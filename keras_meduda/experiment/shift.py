@@ -6,11 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from keras_meduda.experiment.one_domain import DATASETS, of_dataset, of_domain, task_of
 from keras_meduda.experiment.options import Count, NotNegative, Options, Positive
 
-DATASETS = Literal[
-    "refuge", "drishti_gs", "rim_one_dl", "rim_one_r3", "fundus_rois", "brats", "folders"
-]
 TIDY_FUNDUS = ("cup=255", "disc=128,255")
 
 
@@ -25,6 +23,8 @@ class ShiftFlags(Options):
     cup=255 disc=128,255. A colour is written as cup=#ff0000."""
     tolerance: NotNegative = 0
     """Mask values up to so far from a declared one count as it, as in JPEG masks."""
+    nan_background: bool = False
+    """Take NaN in images for background, 0; else such images are refused."""
     source_domain: str | None = None
     """Domain with labels."""
     target_domain: str | None = None
@@ -71,7 +71,7 @@ class ShiftFlags(Options):
         from keras_meduda.training import load
 
         return {
-            "preprocessing": grid.preprocessing,
+            "preprocessing": replace(grid.preprocessing, nan_background=self.nan_background),
             "steps": 12 if self.smoke else self.steps,
             "batch_size": self.batch_size or (2 if grid.volumes else 8),
             "batches": grid.batches,
@@ -187,7 +187,7 @@ def read(flags: ShiftFlags, draw):
     from keras_meduda.experiment.data import Data
 
     source, target, task, described = _domains(flags, draw)
-    source, target = _split(source, target, flags.seed)
+    source, target = _split(source, target, flags)
     oracle = target[target["split"] == "train"] if flags.oracle else target.iloc[:0]
     if (oracle["mask"] == "").any():
         raise ValueError(
@@ -221,7 +221,7 @@ def read(flags: ShiftFlags, draw):
         looked_at.append((data.parts["few_target"], None))
     for cases, masks in looked_at:
         try:
-            checked(cases, task, masks, channels)
+            checked(cases, task, masks, channels, nan_background=flags.nan_background)
         except DataError as error:
             problems += error.problems
     if problems:
@@ -243,13 +243,18 @@ def _few(table, target, task):
     return cases
 
 
-def _split(source, target, seed):
+def _split(source, target, flags):
     """Both in train and test; a group that both have, such as a patient, is in one part alone."""
     import pandas as pd
 
     from keras_meduda.data.cases import split_or_given, split_together
+    from keras_meduda.data.splits import in_folds
 
-    shares = {"train": 0.8, "test": 0.2}
+    shares, seed = {"train": 0.8, "test": 0.2}, flags.seed
+    if flags.folds:
+        both = pd.concat([source, target], keys=["source", "target"])
+        both = in_folds(both, flags.folds, flags.fold, seed)
+        return both.loc["source"], both.loc["target"]
     both = pd.concat([source, target])
     if (both["split"] == "").all() and set(source["group"]) & set(target["group"]):
         both = split_together(both, shares, seed)
@@ -307,8 +312,8 @@ def _domains(flags, draw):
     if flags.source_dataset:
         own = flags.source_dataset, flags.source_root
         other = flags.target_dataset or own[0], flags.target_root or own[1]
-        source, task = _dataset(*own, flags.source_domain, flags)
-        target, target_task = _dataset(*other, flags.target_domain, flags)
+        source, task = of_dataset(*own, flags.source_domain, flags)
+        target, target_task = of_dataset(*other, flags.target_domain, flags)
         there, here = ((t.classes, t.overlapping) for t in (task, target_task))
         if there != here:
             raise ValueError(
@@ -325,7 +330,7 @@ def _domains(flags, draw):
     if not table:
         table, *names, classes = draw()
     cases = read_cases(table)
-    source, target = (_domain(cases, name, table) for name in names)
+    source, target = (of_domain(cases, name, table) for name in names)
     return source, target, task_of(classes, source, flags.tolerance), None
 
 
@@ -356,54 +361,3 @@ def check(flags: ShiftFlags):
         )
     if flags.cases and not all(domains):
         raise ValueError("--cases needs --source-domain and --target-domain.")
-
-
-def task_of(classes, cases, tolerance=0):
-    """The task of `--classes` and `--tolerance`, in the unit of the images.
-
-    Raises:
-        ValueError: a text that is not name=value,value.
-
-    Example:
-        >>> import pandas as pd
-        >>> task_of(("cup=255", "disc=128,255"), pd.DataFrame({"image": ["a.png"]})).overlapping
-        True
-    """
-    from keras_meduda.data.io import is_volume
-    from keras_meduda.data.values import value_of
-    from keras_meduda.task import Task
-
-    values = {}
-    for text in classes:
-        name, _, numbers = text.partition("=")
-        try:
-            values[name] = tuple(map(value_of, numbers.split(",")))
-        except ValueError:
-            raise ValueError(
-                f"--classes: received {text!r}, expected name=value,value such as disc=128,255."
-            ) from None
-    counts = [v for numbers in values.values() for v in numbers]
-    overlapping = len(set(counts)) < len(counts)
-    unit = "mm" if is_volume(cases["image"].iloc[0]) else "px"
-    return Task(tuple(values), overlapping, values, tolerance=tolerance, unit=unit)
-
-
-def _domain(cases, name, where):
-    found = cases[cases["domain"] == name]
-    if not len(found):
-        raise ValueError(
-            f"{where}: no case of domain {name!r}; there are {sorted(cases['domain'].unique())}."
-        )
-    return found
-
-
-def _dataset(name, root, domain, flags):
-    """Cases and task of a data set; --classes, where it was given, is that of plain folders."""
-    from keras_meduda.data import catalog
-
-    cases, task = getattr(catalog, name)(root)
-    if flags.classes:
-        if name != "folders":
-            raise ValueError(f"--classes is for --cases and folders; {name} has {task.classes}.")
-        task = task_of(flags.classes, cases, flags.tolerance)
-    return (_domain(cases, domain, root) if domain else cases), task

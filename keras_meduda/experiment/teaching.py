@@ -23,9 +23,10 @@ from keras_meduda.data.checks import checked
 from keras_meduda.data.phantoms import drawn, write_brain_slices
 from keras_meduda.data.pipeline.prepared import Taught
 from keras_meduda.data.roi import read_boxes
+from keras_meduda.data.splits import in_folds
 from keras_meduda.experiment.data import Data
+from keras_meduda.experiment.one_domain import one_class
 from keras_meduda.progress import track
-from keras_meduda.task import Task
 from keras_meduda.teachers.boxes import boxes_from_masks, check_names, write_boxes, write_yolo
 
 
@@ -37,10 +38,14 @@ def read(flags) -> Data:
         DataError: all that is wrong with the table and its files.
     """
     _check(flags)
-    task = Task(("tumour",), overlapping=True, values={"tumour": flags.values})
-    count = 16 if flags.smoke else 96
-    path = flags.cases or drawn(write_brain_slices, flags.out, count, 128, flags.seed)
-    cases = _split(cases_at(path), flags.seed)
+    if flags.cases or flags.dataset or flags.root:
+        (cases, task), path = flags.read(), flags.place
+    else:
+        count = 16 if flags.smoke else 96
+        path = drawn(write_brain_slices, flags.out, count, 128, flags.seed)
+        cases, task = cases_at(path), None
+    task = one_class(flags, task, cases)
+    cases = _folded(cases, flags) if flags.folds else _split(cases, flags.seed)
     train, labelled, test = (cases[cases["split"] == s] for s in ("train", "labelled", "test"))
     if flags.boxes:
         read_boxes(flags.boxes)
@@ -67,7 +72,7 @@ def read(flags) -> Data:
     checked(cases, task, seen | (masks & (cases["split"] == "labelled")), channels=3)
     parts = {"target": without_masks(train), "few": labelled}
     parts["oracle"] = train if flags.oracle else train.iloc[:0]
-    described = str(flags.cases or "phantoms of this library")
+    described = str(flags.place or "phantoms of this library")
     return Data(task, parts, {"test": test}, described, prompted=cases)
 
 
@@ -186,6 +191,21 @@ def _split(cases, seed):
     if lost := len(cases) - len(parts) - len(rest):
         print(f"{lost} cases without a mask are left out: their groups are labelled or tested")
     return pd.concat([parts, rest]).sort_index()
+
+
+def _folded(cases, flags):
+    """A fold of the cases with masks is tested; the others are split as they are, or by groups."""
+    cases = split_or_given(cases, {"": 1})  # a split in every row, or in none
+    folded = in_folds(cases[cases["mask"] != ""], flags.folds, flags.fold, flags.seed)
+    tested = folded[folded["split"] == "test"]
+    rest = cases[(cases["split"] != "test") & ~cases["group"].isin(tested["group"])]
+    if (rest["split"] == "").all():
+        masked = rest[rest["mask"] != ""]
+        parts = split_together(masked, {"labelled": 0.15, "train": 0.65}, flags.seed)
+        shown = parts["group"][parts["split"] == "labelled"]
+        others = rest[(rest["mask"] == "") & ~rest["group"].isin(shown)].assign(split="train")
+        rest = pd.concat([parts, others])
+    return pd.concat([tested, rest]).sort_index()
 
 
 def _check(flags):

@@ -21,17 +21,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
+from keras_meduda.experiment.one_domain import CaseFlags
 from keras_meduda.experiment.options import Bound, Count, NotNegative, Options, Positive, Share
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flags(Options):
+class Flags(CaseFlags, Options):
     """Student without masks, from a teacher that boxes prompt."""
 
     cases: Path | None = None
     """Case table or folder; none: phantoms of brain slices."""
-    values: tuple[int, ...] = (1, 255)
-    """Mask values that are tumour."""
+    classes: tuple[str, ...] | None = None
+    """The class and its mask values; default: tumour=1,255."""
+    values: tuple[int, ...] | None = None
+    """Older form of --classes: the mask values alone."""
     boxes: Path | None = None
     """Box table of train and test cases."""
     detector: str | None = None

@@ -27,15 +27,21 @@ class Flags(Options):
     """OCT fluid segmentation; without data flags it runs on phantoms."""
 
     root: Path | None = None
-    """Folder of the Chiu data set: its .mat files, or images/, masks/ and splits/."""
+    """Folder of the data set: its .mat files, or images/, masks/ and splits/."""
+    dataset: Literal["chiu"] = "chiu"
+    """Layout of --root."""
     split: Literal["published", "subject"] | None = None
     """Of --root: by image, as published (subjects leak; the default), or two subjects left out."""
     fold: NotNegative | None = None
-    """Which two subjects, 0 to 4, for --split subject; default: 0."""
+    """One of --folds alone, or which two subjects, 0 to 4, for --split subject; default: 0."""
     cases: Path | None = None
     """Case table with train and test parts, instead of --root."""
+    classes: tuple[str, ...] | None = None
+    """Classes and their mask values, for --cases; default: fluid=1."""
+    tolerance: NotNegative = 0
+    """Mask values up to so far from a declared one count as it."""
     fluid: tuple[int, ...] | None = None
-    """Mask values of fluid, for --cases; default: 1."""
+    """Older form of --classes: the mask values alone."""
     preset: Literal[
         "own", "steps_200", "steps_400", "flip", "crop_192", "crop_224", "crop_320", "dice",
         "focal", "adam", "best", "l2_1e-3",
@@ -62,6 +68,28 @@ class Flags(Options):
     size: Count | None = None
     """Side of the network's grid; default: the preset's, 96 on phantoms."""
 
+    def check(self):
+        """Refuses flags that make no sense, or that nothing would read."""
+        if self.root and self.cases:
+            raise ValueError("Received both --root and --cases; expected one of them.")
+        if self.folds and self.split:
+            raise ValueError(f"--split {self.split} with --folds; expected one of them.")
+        for name, useful, needs in (
+            ("split", self.root, "--root"),
+            ("fold", self.folds or self.split == "subject", "--folds or --split subject"),
+            ("fluid", self.cases, "--cases"),
+            ("classes", self.cases, "--cases"),
+            ("head", self.preset != "own", "a --preset of the published table"),
+        ):
+            if getattr(self, name) is not None and not useful:
+                raise ValueError(f"--{name} needs {needs}.")
+        if self.classes and self.fluid:
+            raise ValueError("--fluid is the older form of --classes; expected one of them.")
+        if self.initial_inference and not self.init:
+            raise ValueError("--initial-inference evaluates a checkpoint: name it with --init.")
+        if self.split != "subject":
+            super().check()
+
 
 def data(flags):
     """The labelled cases; groups are subjects.
@@ -73,21 +101,29 @@ def data(flags):
     from keras_meduda.data.cases import read_cases
     from keras_meduda.data.checks import checked
     from keras_meduda.data.phantoms import drawn, write_oct
+    from keras_meduda.data.splits import in_folds
     from keras_meduda.experiment.data import Data
-    from keras_meduda.task import Task
+    from keras_meduda.experiment.one_domain import task_of
 
-    _check(flags)
+    flags.check()
     if flags.root:
-        cases, task = catalog.chiu(flags.root, flags.split or "published", flags.fold)
-        table, described = flags.root, f"{flags.root}, split {flags.split or 'published'}"
+        split = flags.split or "published"
+        cases, task = catalog.chiu(flags.root, split, None if flags.folds else flags.fold)
+        table, described = flags.root, f"{flags.root}, split {split}"
     else:
         counts = (3, 2) if flags.smoke else (12, 6)
         table = flags.cases or drawn(write_oct, flags.out, *counts, 128, flags.seed)
-        cases, task = read_cases(table), Task(("fluid",), values={"fluid": flags.fluid or (1,)})
+        cases, values = read_cases(table), ",".join(map(str, flags.fluid or (1,)))
+        task = task_of(flags.classes or (f"fluid={values}",), cases, flags.tolerance)
         described = str(flags.cases or "phantoms of this library")
     labelled = cases[cases["mask"] != ""]
     if lost := len(cases) - len(labelled):
         print(f"{lost} of {len(cases)} B-scans have no mask and are left out")
+    if flags.folds:  # the published split has subjects in both parts, a fold has not
+        split = "" if flags.root else labelled["split"]
+        labelled = labelled.assign(group=labelled.get("subject", labelled["group"]), split=split)
+        labelled = in_folds(labelled, flags.folds, flags.fold, flags.seed)
+        described = f"{table}, fold {flags.fold} of {flags.folds}"
     needed = set() if flags.initial_inference else {"train", "test"}
     if missing := needed - set(labelled["split"]):
         parts = " and ".join(sorted(missing))
@@ -167,18 +203,3 @@ def totals(run, cases, frame, folder):
         f"{100 * result['mdice']:.2f} %, mean IoU {100 * result['miou']:.2f} %."
     )
 
-
-def _check(flags):
-    """Refuses flags that make no sense, or that nothing would read."""
-    if flags.root and flags.cases:
-        raise ValueError("Received both --root and --cases; expected one of them.")
-    for name, useful, needs in (
-        ("split", flags.root, "--root"),
-        ("fold", flags.split == "subject", "--split subject"),
-        ("fluid", flags.cases, "--cases"),
-        ("head", flags.preset != "own", "a --preset of the published table"),
-    ):
-        if getattr(flags, name) is not None and not useful:
-            raise ValueError(f"--{name} needs {needs}.")
-    if flags.initial_inference and not flags.init:
-        raise ValueError("--initial-inference evaluates a checkpoint: name it with --init.")

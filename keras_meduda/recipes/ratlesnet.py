@@ -16,10 +16,12 @@ python scripts/train_ratlesnet.py --dataset ratlesnet --root RATS --learning-rat
 python scripts/train_ratlesnet.py --dataset mouse_mcao --root MICE --model unetr --patch 96 96 32
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from keras_meduda.experiment.options import Count, NotNegative, Options, Positive, Share
 
@@ -45,11 +47,21 @@ class Flags(Options):
     """Folder of the data set."""
     cases: Path | None = None
     """Case table, instead of --root."""
-    lesion: tuple[int, ...] = (1,)
-    """Mask values of the lesion, for --cases."""
-    train_domain: str | None = None
-    """Domain whose cases train, choose and test; default: all of them but --test-domain."""
-    test_domain: str | None = None
+    classes: tuple[str, ...] | None = None
+    """Classes and their mask values, for --cases; default: lesion=1."""
+    tolerance: NotNegative = 0
+    """Mask values up to so far from a declared one count as it."""
+    lesion: tuple[int, ...] | None = None
+    """Older form of --classes: the mask values alone."""
+    nan_background: bool = False
+    """Take NaN in images for background, 0; else such images are refused."""
+    train_domain: Annotated[
+        str | None, tyro.conf.arg(name="source-domain", aliases=("--train-domain",))
+    ] = None
+    """Domain whose cases train, choose and test; default: all of them but --target-domain."""
+    test_domain: Annotated[
+        str | None, tyro.conf.arg(name="target-domain", aliases=("--test-domain",))
+    ] = None
     """Another domain: all of its cases are tested as well, but those of groups that train."""
     loss: Literal["ratlesnet", "mouse_dice", "segmentation"] = "ratlesnet"
     """Cross-entropy + squared Dice, Dice of both classes, or ½·cross-entropy + ½·Dice."""
@@ -191,11 +203,13 @@ def _grid(flags, data, needs):
 
     from keras_meduda.experiment.grids import volume_grid
 
-    return volume_grid(
+    grid = volume_grid(
         pd.concat([*data.parts.values(), *data.tests.values()]), size=flags.size,
         patch=flags.patch, spacing=flags.spacing, axes=flags.axes or needs.axes,
         fit=flags.fit, normalise=flags.normalise, multiple=needs.multiple, turn=20.0,
     )  # fmt: skip
+    nan = flags.nan_background
+    return replace(grid, preprocessing=replace(grid.preprocessing, nan_background=nan))
 
 
 def _deployed(flags, data, grid):

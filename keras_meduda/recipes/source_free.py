@@ -13,6 +13,9 @@ meduda adapt --run runs/zeiss --images cases.csv --out runs/canon      (scores i
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from keras_meduda.experiment.options import Count, Options, Positive
 
@@ -23,7 +26,7 @@ class Flags(Options):
 
     run: Path
     """Run folder whose network is adapted."""
-    images: Path
+    images: Annotated[Path, tyro.conf.arg(aliases=("--cases",))]
     """Images of the target: a folder, or a case table (.csv)."""
     out: Path
     """Run folder of the adapted network."""
@@ -40,14 +43,18 @@ def data(flags):
     from keras_meduda.data.cases import without_masks
     from keras_meduda.data.catalog import cases_at
     from keras_meduda.data.checks import checked
+    from keras_meduda.data.splits import in_folds
     from keras_meduda.experiment.data import Data
     from keras_meduda.training import load
 
     run, cases = load(flags.run), cases_at(flags.images)
+    if flags.folds:
+        cases = in_folds(cases, flags.folds, flags.fold, flags.seed)
     tested = cases[cases["split"] == "test"]
     target = without_masks(cases[cases["split"] != "test"])
     tested = tested if len(tested) else target
-    checked(cases, run.task, (cases["split"] == "test") & (cases["mask"] != ""))
+    masks = (cases["split"] == "test") & (cases["mask"] != "")
+    checked(cases, run.task, masks, nan_background=run.preprocessing.nan_background)
     described = f"{flags.images}, with the network of {flags.run}"
     return Data(run.task, {"target": target}, {"target, test": tested}, described)
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,7 @@ def test_overlays_are_looked_at_too(run, tmp_path):
     with pytest.raises(ValueError, match=r"overlays/a\.jpg"):
         predict.main(flags)
     assert len(contents(tmp_path)) == 1
-    flags.overlays = False
+    flags = replace(flags, overlays=False)
     predict.main(flags)
     assert (tmp_path / "out" / "a.png").exists()
 
@@ -67,7 +68,7 @@ def test_an_earlier_mask_is_replaced_only_when_asked(run, tmp_path):
     with pytest.raises(ValueError, match=r"1 files .* such as .*a\.nii\.gz; .* --overwrite"):
         predict.main(flags)
     assert contents(tmp_path) == before
-    flags.overwrite = True
+    flags = replace(flags, overwrite=True)
     for _ in range(2):
         predict.main(flags)
     assert (tmp_path / "out" / "a.png").exists()
@@ -153,13 +154,13 @@ def test_a_second_start_makes_what_has_changed_only_when_asked(run, tmp_path, ca
     picture(tmp_path / "d" / "p1.png", 9)
     with pytest.raises(ValueError, match="1 files of these names are there, such as .*p1.png"):
         predict.main(flags)
-    flags.flips = "X"
+    flags = replace(flags, flips="X")
     with pytest.raises(ValueError, match="4 files of these names are there"):
         predict.main(flags)
-    flags.overwrite = True
+    flags = replace(flags, overwrite=True)
     predict.main(flags)
     (tmp_path / "o" / "p2.png").unlink()
-    flags.overwrite = False
+    flags = replace(flags, overwrite=False)
     predict.main(flags)
     assert "4 masks in" in (out := capsys.readouterr().out) and "3 of them from before" in out
 

@@ -3,7 +3,7 @@
 import pytest
 
 from keras_meduda.data.cases import case_table
-from keras_meduda.data.splits import in_three, unseen
+from keras_meduda.data.splits import in_folds, in_three, unseen
 
 
 def test_three_parts():
@@ -41,3 +41,13 @@ def test_a_patient_who_trains_is_not_tested_under_another_name():
             for d in "ft" for i in range(3)]  # fmt: skip
     cases = case_table(rows)
     assert unseen(cases[cases["domain"] == "t"], cases[:2])["case"].tolist() == ["t2"]
+
+
+def test_folds_hold_out_what_is_named_test_and_say_when_groups_are_too_few(capsys):
+    rows = [{"case": f"{i}", "group": f"{i // 2}", "image": "a.nii"} for i in range(12)]
+    cases = case_table(rows)
+    held = cases.assign(split=["test"] * 4 + ["train"] * 8)
+    assert set(in_folds(held, 2, 0)["case"]) == {str(i) for i in range(4, 12)}
+    assert "4 of 12 cases, of split 'test', are left out" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="12 cases of 6 groups in domain 'unknown' leave a fold"):
+        in_folds(cases, 7, 0)

@@ -1,13 +1,16 @@
 """Where `meduda evaluate` writes, and what it says where it cannot."""
 
 import shutil
+from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 
 import keras_meduda as km
 from keras_meduda.commands import evaluate
 from keras_meduda.data.cases import without_masks, write_cases
+from keras_meduda.data.io import DataError, read_image, write_mask
 from keras_meduda.data.parts import write_parts
 from keras_meduda.evaluation.report import free_name, write_evaluation
 
@@ -25,7 +28,7 @@ def test_the_table_comes_before_what_is_written(flags, capsys, tmp_path):
     with pytest.raises(OSError, match="The scores above stand, .* expected --out FOLDER"):
         evaluate.main(flags)
     assert "Dice" in capsys.readouterr().out
-    flags.out = tmp_path / "elsewhere"
+    flags = replace(flags, out=tmp_path / "elsewhere")
     evaluate.main(flags)
     assert "report: " + str(tmp_path / "elsewhere/evaluation") in capsys.readouterr().out
     (folder,) = (tmp_path / "elsewhere/evaluation").iterdir()
@@ -36,7 +39,7 @@ def test_the_table_comes_before_what_is_written(flags, capsys, tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_refused_at_once(flags, capsys, tmp_path):
     (tmp_path / "file").touch()
-    flags.out = tmp_path / "file" / "out"
+    flags = replace(flags, out=tmp_path / "file" / "out")
     with pytest.raises(OSError, match="cannot be written .*; expected --out FOLDER"):
         evaluate.main(flags)
     assert "Dice" not in capsys.readouterr().out
@@ -53,22 +56,42 @@ def test_cases_that_have_trained_the_run_are_told(flags, phantoms, capsys, tmp_p
     table = km.read_cases(moved / "cases.csv").assign(case=lambda t: "x" + t["case"], split="")
     write_cases(table, moved / "cases.csv")
 
-    flags.cases, flags.domain, flags.split = moved / "cases.csv", "camera_a", None
+    flags = replace(flags, cases=moved / "cases.csv", domain="camera_a", split=None)
     evaluate.main(flags)
     said = f"{len(train)} of {len(source)} evaluated cases have trained run with their labels"
     assert f"warning: {said}" in capsys.readouterr().err
     page = (flags.run[0] / "evaluation" / "cases_camera_a" / "report.html").read_text("utf-8")
     assert "Look at this first" in page and said in page
 
-    flags.split = "test"  # the table names none: the run's own
+    flags = replace(flags, split="test")  # the table names none: the run's own
     evaluate.main(flags)
     assert not capsys.readouterr().err.count("warning")
-    flags.cases = flags.domain = flags.split = None
+    flags = replace(flags, cases=None, domain=None, split=None)
     evaluate.main(flags)
     own = pd.read_csv(flags.run[0] / "evaluation" / "cases_test" / "cases.csv")
     assert set(own["case"]) == {case for of in tests.values() for case in of["case"]}
     page = (flags.run[0] / "evaluation" / "cases_test" / "report.html").read_text("utf-8")
     assert "on camera_b, camera_a, test" in page
+
+
+def test_masks_of_another_encoding_score_the_same(flags, phantoms, tmp_path):
+    """Cup 1 and rim 2 instead of 255 and 128; without --classes such masks are refused."""
+    moved = shutil.copytree(phantoms.parent, tmp_path / "recoded")
+    for path in (moved / "masks").rglob("*.png"):
+        mask = read_image(path).array[..., 0]
+        write_mask(path, np.select([mask == 255, mask == 128], [1, 2], 0).astype("uint8"), path)
+    recoded = replace(flags, cases=moved / "cases.csv", name="recoded")
+    with pytest.raises(DataError, match="mask values"):
+        evaluate.main(recoded)
+    evaluate.main(replace(recoded, classes=("disc=1,2", "cup=1")))
+    evaluate.main(replace(flags, name="before"))
+    frames = [
+        pd.read_csv(flags.run[0] / "evaluation" / name / "cases.csv").sort_values(["case", "class"])
+        for name in ("before", "recoded")
+    ]
+    np.testing.assert_allclose(*(frame["dice"] for frame in frames), rtol=1e-6)
+    with pytest.raises(ValueError, match="The classes cup; expected those of the run: cup, disc"):
+        evaluate.main(replace(recoded, classes=("cup=1",)))
 
 
 def test_another_evaluation_has_another_folder(tmp_path):

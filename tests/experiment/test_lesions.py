@@ -116,7 +116,7 @@ MISTAKES = [
     ({"transfer": "full", "init": Path("lost.pt")}, r"lost\.pt: no such checkpoint"),
     ({"train_size": 8}, "8 cases are wanted, 7 with a mask are there"),
     ({"patch": (16, 16, 16)}, r"patch \(16, 16, 16\): .* the grid's \(20, 16, 12\)"),
-    ({"test_domain": "t2"}, "--train-domain and --test-domain are both 't2'"),
+    ({"test_domain": "t2"}, "--source-domain and --target-domain are both 't2'"),
     ({"train_domain": "t1"}, r"no case of domain \['t1'\]; there are \['flair', 't2'\]"),
     ({"root": Path("a")}, "Expected --dataset with --root, or --cases"),
     ({"cases": None, "dataset": "mouse_mcao"}, "Expected --dataset with --root, or --cases"),

@@ -94,9 +94,21 @@ def test_the_first_weights_are_kept_and_not_made_again(data, tmp_path):
 def test_other_settings_are_refused_in_a_folder_that_holds_a_run(data, tmp_path):
     run(recipe(), data, Options(out=tmp_path))
     before = (tmp_path / "config.json").read_text()
-    with pytest.raises(ValueError, match="holds a run with other settings .*steps: 2 there, 5 now"):
-        run(replace(recipe(), steps=5), data, Options(out=tmp_path))
+    with pytest.raises(ValueError, match="other settings .*batch_size: 2 there, 3 now"):
+        run(replace(recipe(), batch_size=3), data, Options(out=tmp_path))
     assert (tmp_path / "config.json").read_text() == before
+
+
+@pytest.mark.slow
+def test_more_steps_extend_what_no_later_stage_has_begun_from(data, tmp_path, capsys):
+    """Source only stays what adapted began from; the last stage goes on."""
+    stages = {"source_only": Stage(supervised), "adapted": Stage(supervised, start="source_only")}
+    first = run(recipe(**stages), data, Options(out=tmp_path))["source_only"]
+    runs = run(replace(recipe(**stages), steps=3), data, Options(out=tmp_path))
+    assert "source_only keeps its 2 steps: adapted has begun from it" in capsys.readouterr().out
+    np.testing.assert_array_equal(weights(first.network), weights(runs["source_only"].network))
+    steps = [json.loads((r.path / "config.json").read_text())["steps"] for r in runs.values()]
+    assert steps == [2, 3]
 
 
 @pytest.fixture

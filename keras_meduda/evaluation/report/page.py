@@ -310,6 +310,19 @@ def _interval(limits, digits=1, scale=1.0):
 
 
 def _render(path, **context):
+    """The page of one evaluation, whose table sorts by a script of its own."""
+    table_code = (files("itables") / "html" / "dt_bundle.js").read_bytes()
+    return render(
+        path,
+        "report.html",
+        doubt_scale=pictures.doubt_scale(),
+        table_code=base64.b64encode(table_code).decode(),
+        **context,
+    )
+
+
+def render(path, template: str, **context) -> Path:
+    """Fills a template of this package and writes it, whole or not at all; returns the path."""
     environment = Environment(
         loader=PackageLoader("keras_meduda.evaluation.report", "templates"),
         autoescape=True,
@@ -324,12 +337,7 @@ def _render(path, **context):
         "counted": counted,
         "p_value": p_in_words,
     }
-    table_code = (files("itables") / "html" / "dt_bundle.js").read_bytes()
-    page = environment.get_template("report.html").render(
-        doubt_scale=pictures.doubt_scale(),
-        table_code=base64.b64encode(table_code).decode(),
-        **context,
-    )
+    page = environment.get_template(template).render(**context)
     with replacing(path) as unfinished:
         unfinished.write_text(page, "utf-8")
     return Path(path)

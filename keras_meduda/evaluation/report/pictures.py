@@ -46,6 +46,8 @@ def as_rgb(image) -> np.ndarray:
     if image.dtype == np.uint8 and image.shape[-1] >= 3:
         return image[..., :3]
     grey = image[..., :1]
+    if grey.dtype.kind == "f":
+        grey = np.nan_to_num(grey)  # where NaN is the background
     if grey.dtype != np.uint8:
         inside = grey[grey != 0] if grey.any() else grey
         low, high = np.percentile(inside, [0.5, 99.5])
