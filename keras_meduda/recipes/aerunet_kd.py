@@ -48,6 +48,25 @@ def data(flags):
     return read(flags, partial(brains if flags.volumes else discs, flags))
 
 
+def mode_of(flags, volumes):
+    """What the divergence compares, unless --mode says so."""
+    return flags.mode or ("style" if volumes else "strong")
+
+
+def distillation(flags, mode, guard=False):
+    """A function of a network and its batches that gives the method."""
+
+    def method(network, batches):
+        from keras_meduda.methods import KLDistillation
+
+        settings = {"ema": flags.ema, "guard": guard}
+        return KLDistillation(
+            network, batches.task.overlapping, mode, flags.temperature, **settings
+        )
+
+    return method
+
+
 def recipe(flags, data):
     """Source only, adapted and, on request, the oracle."""
     import keras_meduda as km
@@ -55,17 +74,11 @@ def recipe(flags, data):
 
     needs = km.models.AERUNet.needs
     grid = flags.grid(data, needs, normalise="zero_one", intensity=("clahe",))
-    mode = flags.mode or ("style" if grid.volumes else "strong")
-
-    def distillation(network, batches):
-        return km.methods.KLDistillation(
-            network, data.task.overlapping, mode, flags.temperature, ema=flags.ema
-        )
-
+    mode = mode_of(flags, grid.volumes)
     twins = 2 if grid.volumes and mode == "style" else 4
     alone = Stage(supervised, compile=adam(flags.learning_rate))
     adapted = Stage(
-        distillation,
+        distillation(flags, mode),
         uses=("source", "target"),
         start="source_only",
         compile=adam(flags.adapt_learning_rate),
