@@ -8,7 +8,7 @@ import pytest
 
 import keras_meduda as km
 from keras_meduda import engines
-from keras_meduda.training import Run
+from keras_meduda.run import Run
 
 pytest.importorskip("tf2onnx", reason="the extra `export` is not installed")
 

@@ -10,16 +10,14 @@ data.yaml; an image without a tumour gets an empty label). The YOLO labels are n
 from dataclasses import dataclass
 from pathlib import Path
 
-from keras_meduda.experiment.options import NotNegative
-
-KERAS = False  # it may load PyTorch, which does not share a process with TensorFlow
+from keras_meduda.experiment.options import Existing, NotNegative
 
 
 @dataclass
 class Flags:
     """Boxes around tumours, from masks."""
 
-    cases: Path
+    cases: Existing
     """Case table, or folder with images/ and masks/."""
     out: Path = Path("boxes")
     """Folder for the table and the YOLO data set."""

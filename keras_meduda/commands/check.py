@@ -5,8 +5,8 @@ meduda check --dataset refuge --root REFUGE
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
+from keras_meduda.experiment.options import Existing
 from keras_meduda.experiment.shift import DATASETS
 
 
@@ -14,14 +14,14 @@ from keras_meduda.experiment.shift import DATASETS
 class Flags:
     """Check of a data set."""
 
-    cases: Path | None = None
+    cases: Existing | None = None
     """Case table, or folder of images."""
     classes: tuple[str, ...] = ()
     """Classes and their mask values, for --cases, such as tumour=1,255; without them no mask is
     read."""
     dataset: DATASETS | None = None
     """Layout of --root, instead of --cases."""
-    root: Path | None = None
+    root: Existing | None = None
     """Folder of the data set."""
 
 

@@ -10,16 +10,14 @@ Runs on a GPU where there is one. Boxes are in pixels of the original images.
 from dataclasses import dataclass
 from pathlib import Path
 
-from keras_meduda.experiment.options import Count, NotNegative
-
-KERAS = False  # it may load PyTorch, which does not share a process with TensorFlow
+from keras_meduda.experiment.options import Count, Existing, NotNegative
 
 
 @dataclass
 class Train:
     """Train a detector on a YOLO data set of prepare_boxes.py."""
 
-    data: Path
+    data: Existing
     """Its data.yaml."""
     out: Path = Path("detector")
     """Folder of the results; OUT/detector.pt is there once the training has finished."""
@@ -43,7 +41,7 @@ class Predict:
 
     weights: str
     """Weights of the detector (.pt), or the run folder of a student, for a second round."""
-    cases: Path
+    cases: Existing
     """Case table, or folder of images."""
     out: Path = Path("boxes.csv")
     """Box table: case, x0, y0, x1, y1, score."""
@@ -89,8 +87,10 @@ def find(cases, flags):
         how = flags.confidence, flags.least, flags.size, flags.device
         return yolo.detect(cases, flags.weights, *how)
     from keras_meduda.evaluation.predict import predict_all
+    from keras_meduda.experiment.backend import load_backend
+    from keras_meduda.run import load
     from keras_meduda.teachers.boxes import boxes_from_probabilities
-    from keras_meduda.training import load
 
+    load_backend()
     run = load(flags.weights)
     return boxes_from_probabilities(cases, predict_all(run, list(cases["image"])), run.task)

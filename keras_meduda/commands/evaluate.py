@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keras_meduda.commands.prediction import PredictionFlags
+from keras_meduda.experiment.options import Existing
 
 
 @dataclass(kw_only=True)
 class Flags(PredictionFlags):
     """Scores of a trained run on labelled cases."""
 
-    cases: Path
+    cases: Existing
     """Case table with masks."""
     domain: str | None = None
     """Only cases of this domain."""
@@ -36,22 +37,14 @@ def main(flags):
     from keras_meduda.data.cases import read_cases
     from keras_meduda.data.checks import checked
     from keras_meduda.data.files import check_writable
-    from keras_meduda.evaluation.report import (
-        about_run,
-        about_session,
-        print_scores,
-        score,
-        write_evaluation,
-        write_report,
-    )
 
     began = time.perf_counter()
+    flags.check()
     if flags.name in ("", "..") or Path(flags.name).name != flags.name:
         raise ValueError(f"--name {flags.name!r}: expected the plain name of a folder.")
     folder = flags.out or flags.run[0]
     if flags.out or folder.is_dir():  # else loading says that there is no run
         check_writable(folder, "--out")
-    run, masks = flags.load()
     cases = read_cases(flags.cases)
     for column, wanted in (("domain", flags.domain), ("split", flags.split)):
         if wanted is not None:
@@ -66,6 +59,16 @@ def main(flags):
             f"{flags.cases}: {len(unlabelled)} of {len(cases)} cases have no mask to "
             f"compare with: {', '.join(unlabelled[:5])} …"
         )
+    run, masks = flags.load()
+    from keras_meduda.evaluation.report import (
+        about_run,
+        about_session,
+        print_scores,
+        score,
+        write_evaluation,
+        write_report,
+    )
+
     preprocessing = run.preprocessing
     checked(
         cases,

@@ -13,9 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from keras_meduda.experiment.options import Count, Positive
-
-KERAS = False  # it may load PyTorch, which does not share a process with TensorFlow
+from keras_meduda.experiment.options import Count, Existing, Positive
 
 
 @dataclass
@@ -24,19 +22,19 @@ class Flags:
 
     out: Path
     """folder for the regions"""
-    cases: Path | None = None
+    cases: Existing | None = None
     """case table of the photographs, or --dataset and --root"""
     dataset: Literal["refuge", "drishti_gs", "rim_one_dl", "rim_one_r3", "fundus_rois"] | None = (
         None
     )
     """a public data set as its owner ships it"""
-    root: Path | None = None
+    root: Existing | None = None
     """folder of that data set"""
     box_form: Literal["corners", "xywh", "centre"] = "corners"
     """columns of --boxes: x0,y0,x1,y1, x,y,width,height (COCO) or xc,yc,width,height (YOLO)"""
     box_unit: Literal["px", "share"] = "px"
     """pixels, or shares of the image's width and height"""
-    boxes: Path | None = None
+    boxes: Existing | None = None
     """CSV file case,x0,y0,x1,y1 of discs, in pixels"""
     scale: Positive = 1.6
     """side of a region in diameters of its disc"""

@@ -3,7 +3,6 @@
 import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 
@@ -21,10 +20,9 @@ from keras_meduda.data.io import (
     read_mask,
     read_spacing,
 )
-from keras_meduda.evaluation.metrics import case_metrics, vertical_cup_to_disc_ratio
 from keras_meduda.progress import track
+from keras_meduda.run import check_run
 from keras_meduda.sliding import SlidingWindow
-from keras_meduda.training import check_run
 
 BATCH = 8  # pictures that go through the network together; volumes go alone
 
@@ -77,7 +75,7 @@ def predict_all(run, images, window=None, keep_going=False):
     check_run("predict", run)
     if not isinstance(window, SlidingWindow | None):
         raise ValueError(f"predict: window={window!r}; expected km.SlidingWindow(size) or None.")
-    run = replace(run, window=window) if window else run
+    run = run.in_window(window) if window else run
     background = run.task.one_hot(0)
 
     def read(image):
@@ -189,6 +187,8 @@ def evaluate(
         DataError: a mask of another shape, or position in space, than its image; pictures, whose
             voxels have no size, with a task in mm.
     """
+    from keras_meduda.evaluation.metrics import case_metrics, vertical_cup_to_disc_ratio
+
     check_run("evaluate", run)
     if not isinstance(cases, pd.DataFrame):
         raise ValueError(f"evaluate: received {cases!r}; expected what km.read_cases(path) gives.")

@@ -3,10 +3,9 @@
 import os
 import sys
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
-from keras_meduda.experiment.options import Count, NotNegative, Options, Positive
+from keras_meduda.experiment.options import Count, Existing, NotNegative, Options, Positive
 
 DATASETS = Literal[
     "refuge", "drishti_gs", "rim_one_dl", "rim_one_r3", "fundus_rois", "brats", "folders"
@@ -18,7 +17,7 @@ TIDY_FUNDUS = ("cup=255", "disc=128,255")
 class ShiftFlags(Options):
     """Flags of an experiment on two domains; without any data flag it runs on phantoms."""
 
-    cases: Path | None = None
+    cases: Existing | None = None
     """Case table (CSV: case, domain, split, group, image, mask) with both domains."""
     classes: tuple[str, ...] | None = None
     """Classes and their mask values, for --cases and folders; default: the tidy fundus form,
@@ -31,11 +30,11 @@ class ShiftFlags(Options):
     """Domain to adapt to; its labels, where there are any, serve the final evaluation alone."""
     source_dataset: DATASETS | None = None
     """Layout of --source-root, instead of a case table."""
-    source_root: Path | None = None
+    source_root: Existing | None = None
     """Folder of the labelled data set."""
     target_dataset: DATASETS | None = None
     """Layout of --target-root; may be left out for two domains of one data set."""
-    target_root: Path | None = None
+    target_root: Existing | None = None
     """Folder of the unlabelled data set."""
     steps: Count = 600
     """Updates of the network, in each stage."""
@@ -43,7 +42,7 @@ class ShiftFlags(Options):
     """Of the first step; it falls to zero as a cosine."""
     adapt_learning_rate: Positive = 5e-4
     """The same for the adaptation."""
-    init: Path | None = None
+    init: Existing | None = None
     """Run folder whose network is adapted, instead of training one on the source."""
     oracle: bool = False
     """Also train on the target's labels, as the upper end of the comparison."""
@@ -65,7 +64,7 @@ class ShiftFlags(Options):
 
     def settings(self, grid) -> dict:
         """What every recipe on two domains takes of its flags and its grid."""
-        from keras_meduda.training import load
+        from keras_meduda.run import load
 
         return {
             "preprocessing": grid.preprocessing,
@@ -309,11 +308,13 @@ def _domains(flags, draw):
 
 
 def check(flags: ShiftFlags):
-    """Refuses flags that name no data, half of them, or data twice.
+    """Refuses flags that name no data, half of them, or data twice, and a start that is no run.
 
     Raises:
         ValueError: which were given and which were expected.
     """
+    from keras_meduda.run import settings_of
+
     by_table = [flags.cases]
     by_name = [flags.source_dataset, flags.source_root, flags.target_dataset, flags.target_root]
     if any(by_table) and any(by_name):
@@ -333,6 +334,8 @@ def check(flags: ShiftFlags):
             "together; the last two may be left out where --source-domain and --target-domain are "
             "two of one data set."
         )
+    if flags.init:
+        settings_of(flags.init)
     if flags.cases and not all(domains):
         raise ValueError("--cases needs --source-domain and --target-domain.")
 

@@ -14,16 +14,16 @@ meduda adapt --run runs/zeiss --images cases.csv --out runs/canon      (scores i
 from dataclasses import dataclass
 from pathlib import Path
 
-from keras_meduda.experiment.options import Count, Options, Positive
+from keras_meduda.experiment.options import Count, Existing, Options, Positive
 
 
 @dataclass(frozen=True, kw_only=True)
 class Flags(Options):
     """Adaptation of a finished run to unlabelled images."""
 
-    run: Path
+    run: Existing
     """Run folder whose network is adapted."""
-    images: Path
+    images: Existing
     """Images of the target: a folder, or a case table (.csv)."""
     out: Path
     """Run folder of the adapted network."""
@@ -41,15 +41,15 @@ def data(flags):
     from keras_meduda.data.catalog import cases_at
     from keras_meduda.data.checks import checked
     from keras_meduda.experiment.data import Data
-    from keras_meduda.training import load
+    from keras_meduda.run import settings_of
 
-    run, cases = load(flags.run), cases_at(flags.images)
+    task, cases = settings_of(flags.run)[0], cases_at(flags.images)
     tested = cases[cases["split"] == "test"]
     target = without_masks(cases[cases["split"] != "test"])
     tested = tested if len(tested) else target
-    checked(cases, run.task, (cases["split"] == "test") & (cases["mask"] != ""))
+    checked(cases, task, (cases["split"] == "test") & (cases["mask"] != ""))
     described = f"{flags.images}, with the network of {flags.run}"
-    return Data(run.task, {"target": target}, {"target, test": tested}, described)
+    return Data(task, {"target": target}, {"target, test": tested}, described)
 
 
 def recipe(flags, data):
