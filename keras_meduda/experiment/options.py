@@ -31,7 +31,7 @@ class There:
 
     def refuses(self, path) -> str | None:
         """What was expected, where nothing is there."""
-        return None if Path(path).exists() else "a path at which something is; nothing is there"
+        return None if Path(path).exists() else "one that is there; found no such file or folder"
 
 
 Count = Annotated[int, Bound(1)]
