@@ -4,16 +4,19 @@ MEDUDA_DATA=… python benchmarks/fundus.py                   (completes fundus.
 MEDUDA_DATA=… python benchmarks/fundus.py aerunet refuge-refuge_camera 0    (only these rows)
 MEDUDA_DATA=… python benchmarks/fundus.py --page            (writes fundus.md from fundus.csv)
 
-AERUNet with filters 16…256 at 192 × 192, 600 steps of 8 (a domain); DeepLabV3+ with MobileNetV2,
-from scratch (no ImageNet weights were at hand) at 128 × 128, 400 steps of 8 (a domain). Weights of
-the last step. Each run is a set of rows; one that is complete is not repeated, so the command may
-be stopped at any time. Target labels are read by the evaluation, and by the oracle, alone.
+AERUNet with filters 16…256 at 192 × 192, 600 steps of 8 (a domain); DeepLabV3+ and UNet with
+MobileNetV2 at 128 × 128, 400 steps of 8 (a domain). The column `start` names the network's first
+weights: random ones, or ImageNet's in the encoder (`mobilenetv2_notop.weights.h5` in the folder
+`pretrained` beside `MEDUDA_DATA`). Weights of the last step. Each run is a set of rows; one that is
+complete is not repeated, so the command may be stopped at any time. Target labels are read by the
+evaluation, and by the oracle, alone.
 """
 
 import itertools
+from dataclasses import replace
 from functools import partial
 
-from tables import RUNS, data_root, main, markdown, mean_scores, read, spread, trained
+from tables import KEY, RUNS, data_root, main, markdown, mean_scores, read, spread, trained
 
 import keras_meduda as km
 from keras_meduda.data import catalog
@@ -28,6 +31,7 @@ from keras_meduda.methods.category_regularization import BEAL, MEAN_TEACHER, SOU
 from keras_meduda.recipes.uda_clr import augmentation, compile_with
 
 WORK = RUNS / "fundus_benchmark"
+COLUMNS = (*KEY, "start")
 SHIFTS = {  # source, target: name of the target's split
     ("refuge", "refuge_camera"): "subject",
     ("drishti_gs", "refuge"): "subject",
@@ -36,6 +40,16 @@ SHIFTS = {  # source, target: name of the target's split
 # What a stage changes of the source: half of it in the target's histograms, or with other colours
 STYLED, RECOLOURED = {"source_styles": 4}, {"batches": {"source_photometry": Photometry()}}
 TERMS = ("alignment", "discriminative", "consistency")
+
+
+def from_imagenet(build, **settings):
+    """A network whose MobileNetV2 has ImageNet's weights."""
+
+    def network(shape, channels):
+        weights = data_root().parent / "pretrained" / "mobilenetv2_notop.weights.h5"
+        return build(shape, channels, backbone="mobilenetv2", weights=weights, **settings)
+
+    return network
 
 
 def kl(mode="style", change=(), **settings):
@@ -61,30 +75,37 @@ def clr(settings, change=(), start="fresh", uses=("source", "target")):
     )
 
 
+def compared(**methods):
+    """The stages of source only and oracle, trained by segmentation alone, and further ones."""
+    return {
+        "source_only": Stage(supervised),
+        "oracle": Stage(supervised, uses=("oracle",)),
+        **methods,
+    }
+
+
 BOTH, JOINT, BALANCED = STYLED | RECOLOURED, {"separate": False}, {"balanced": True}
-RECIPES = {
-    "aerunet": Recipe(
+RECIPES = {  # by network and start
+    ("aerunet", "random"): Recipe(
         title="AERUNet",
         network=partial(km.models.AERUNet, filters=(16, 32, 64, 128, 256)),
         preprocessing=km.Preprocessing((192, 192), intensity=("clahe",), normalise="zero_one"),
         steps=600,
-        stages={
-            "source_only": Stage(supervised),
-            "oracle": Stage(supervised, uses=("oracle",)),
-            "kl_distillation_style": kl(ema=0.99),
-            "kl_distillation_marginal": kl("marginal"),
-            "kl_distillation_frozen": kl(),
-            "kl_distillation_strong": kl("strong", ema=0.99),
-            "kl_distillation_strong_styled": kl("strong", ema=0.99, change=BOTH),
-            "kl_distillation_recoloured": kl(ema=0.99, change=RECOLOURED),
-            "kl_distillation_both_styles": kl(ema=0.99, change=STYLED),
-            "kl_distillation_confident": kl(
+        stages=compared(
+            kl_distillation_style=kl(ema=0.99),
+            kl_distillation_marginal=kl("marginal"),
+            kl_distillation_frozen=kl(),
+            kl_distillation_strong=kl("strong", ema=0.99),
+            kl_distillation_strong_styled=kl("strong", ema=0.99, change=BOTH),
+            kl_distillation_recoloured=kl(ema=0.99, change=RECOLOURED),
+            kl_distillation_both_styles=kl(ema=0.99, change=STYLED),
+            kl_distillation_confident=kl(
                 "strong", ema=0.99, temperature=1.0, confidence=0.9, change=RECOLOURED
             ),
-            "kl_distillation_heavy": kl(ema=0.99, weight=5.0),
-        },
+            kl_distillation_heavy=kl(ema=0.99, weight=5.0),
+        ),
     ),
-    "deeplabv3plus_mobilenetv2": Recipe(
+    ("deeplabv3plus_mobilenetv2", "random"): Recipe(
         title="DeepLabV3+",
         network=km.models.DeepLabV3Plus,
         preprocessing=km.Preprocessing((128, 128)),
@@ -120,6 +141,35 @@ RECIPES = {
         },
     ),
 }
+DEEPLAB = RECIPES["deeplabv3plus_mobilenetv2", "random"]
+PUBLISHED = (
+    "source_only", "oracle", "beal", "mean_teacher", "category_regularization",
+    "category_regularization_styled",
+)  # fmt: skip
+RECIPES |= {
+    ("deeplabv3plus_mobilenetv2", "imagenet"): replace(
+        DEEPLAB,
+        network=from_imagenet(km.models.DeepLabV3Plus),
+        stages={name: DEEPLAB.stages[name] for name in PUBLISHED},
+    ),
+    ("unet_mobilenetv2", "imagenet"): Recipe(
+        title="UNet",
+        network=from_imagenet(km.models.UNet),
+        preprocessing=km.Preprocessing((128, 128)),
+        steps=400,
+        stages=compared(
+            kl_distillation_strong_styled=kl("strong", ema=0.99, change=BOTH),
+            kl_distillation_strong_styled_guarded=kl("strong", ema=0.99, guard=True, change=BOTH),
+        ),
+    ),
+    ("aerunet_mobilenetv2", "imagenet"): Recipe(
+        title="AERUNet",
+        network=from_imagenet(km.models.AERUNet),
+        preprocessing=km.Preprocessing((128, 128)),
+        steps=400,
+        stages=compared(kl_distillation_strong_styled=kl("strong", ema=0.99, change=BOTH)),
+    ),
+}
 MADE_FOR_OTHERS = (
     "category_regularization_balanced", "category_regularization_styled_balanced",
     "category_regularization_joint_balanced",
@@ -129,7 +179,7 @@ SEVERAL_SEEDS = (
     "mean_teacher", "category_regularization", "category_regularization_styled", "beal_joint",
     "mean_teacher_joint", "category_regularization_joint", "category_regularization_joint_styled",
     "source_only_styled_continued", "beal_styled_continued", "mean_teacher_styled_continued",
-    "category_regularization_styled_continued",
+    "category_regularization_styled_continued", "kl_distillation_strong_styled_guarded",
 )  # fmt: skip
 
 
@@ -160,10 +210,11 @@ def shift(source_name, target_name):
     return Data(task, parts, {"target, test": test}, f"{source_name} → {target_name}")
 
 
-def scored(network, source, target, method, seed):
+def scored(network, start, source, target, method, seed):
     """Every metric of every class, means over the test cases, and the minutes of the training."""
-    data, folder = shift(source, target), WORK / f"{network}-{source}-{target}"
-    run, minutes = trained(RECIPES[network], data, method, folder, seed)
+    own = network if start == "random" else f"{network}_{start}"
+    data, folder = shift(source, target), WORK / f"{own}-{source}-{target}"
+    run, minutes = trained(RECIPES[network, start], data, method, folder, seed)
     frame = km.evaluate(run, data.tests["target, test"], data.task)
     frame.to_csv(run.path / "cases.csv", index=False)
     return mean_scores(frame), minutes
@@ -175,19 +226,19 @@ def wanted():
     Ablations and most options are single runs, and DeepLabV3+ keeps to DRISHTI-GS → REFUGE with
     them but for those that were made for the other shifts.
     """
-    for seed, network in itertools.product((0, 1, 2), RECIPES):
-        for pair, method in itertools.product(SHIFTS, RECIPES[network].stages):
+    for seed, (network, start) in itertools.product((0, 1, 2), RECIPES):
+        for pair, method in itertools.product(SHIFTS, RECIPES[network, start].stages):
             single = method not in SEVERAL_SEEDS
             narrow = network != "aerunet" and pair != ("drishti_gs", "refuge")
             if single and (seed or (narrow and method not in MADE_FOR_OTHERS)):
                 continue
-            key = (network, *pair, SHIFTS[pair], method, str(seed))
-            yield key, partial(scored, network, *pair, method, seed)
+            key = (network, *pair, SHIFTS[pair], method, str(seed), start)
+            yield key, partial(scored, network, start, *pair, method, seed)
 
 
 def page():
     """The lines of fundus.md."""
-    table = read("fundus").astype({"value": float})
+    table = read("fundus", COLUMNS).astype({"value": float})
     yield from (
         "# Fundus: optic cup and disc across cameras",
         "",
@@ -200,14 +251,15 @@ def page():
         "seed. HD95 is MedPy's (95th percentile of the pooled surface distances), in px of the "
         "512 × 512 images.",
     )
-    for network, ((source, target), split) in itertools.product(RECIPES, SHIFTS.items()):
-        own = table["network"] == network
+    for (network, start), ((source, target), split) in itertools.product(RECIPES, SHIFTS.items()):
+        own = (table["network"] == network) & (table["start"] == start)
         rows = table[own & (table["source"] == source) & (table["target"] == target)]
         if len(rows):
-            yield from ("", f"## {network}: {source} → {target} ({split} split)", "")
+            heading = f"{network} from {start} weights: {source} → {target} ({split} split)"
+            yield from ("", f"## {heading}", "")
             columns = ("method", "seeds", "Dice cup", "Dice disc", "mean Dice", "gap closed")
             columns += ("HD95 cup", "HD95 disc", "vCDR error")
-            yield from markdown(columns, cells(rows, RECIPES[network].stages))
+            yield from markdown(columns, cells(rows, RECIPES[network, start].stages))
 
 
 def cells(rows, methods):
@@ -241,4 +293,4 @@ def cells(rows, methods):
 
 
 if __name__ == "__main__":
-    main("fundus", wanted(), page)
+    main("fundus", wanted(), page, COLUMNS)

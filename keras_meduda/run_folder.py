@@ -63,8 +63,13 @@ class RunFolder:
                 old.unlink(missing_ok=True)
             shutil.rmtree(path / "evaluation", ignore_errors=True)
 
-    def check_config(self, config):
-        """Writes the settings, or compares them with those of the run that is there."""
+    def check_config(self, config, defaults):
+        """Writes the settings, or compares them with those of the run that is there.
+
+        Args:
+            config: the settings.
+            defaults: of the method's settings: a run from before a setting existed has its default.
+        """
         file = self.path / "config.json"
         config = json.loads(json.dumps(config))
         if file.exists():
@@ -75,7 +80,7 @@ class RunFolder:
                     f"with up to {config['version']}. Choose another folder."
                 )
             old["version"] = config["version"]
-            # Runs from before a setting existed were made with its default.
+            old["settings"] = {**defaults, **old["settings"]}
             old["preprocessing"] = to_json(Preprocessing(**old["preprocessing"]))
             old, now = _flat(json.loads(json.dumps(old))), _flat(config)
             if other := [k for k in {**now, **old} if old.get(k) != now.get(k)]:

@@ -183,7 +183,7 @@ def fit(
 
     with distribution.lost_worker_explained(strategy, run.checkpoints):
         distribution.total(strategy, 1)  # the folder is in order before another worker reads it
-        run.check_config(config)
+        run.check_config(config, method.defaults)
         with strategy.scope():
             method.build()
         first, best = run.restore(method)

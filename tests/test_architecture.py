@@ -71,6 +71,8 @@ ORDER = [  # a module imports only from what stands to its left
     "experiment.shares",
     "experiment.teaching",
     "experiment.guarding",
+    "experiment.few_labels",
+    "experiment.styles",
     "experiment.results",
     "experiment.runner",
     "recipes",

@@ -52,7 +52,7 @@ def data(phantoms):
 
 
 def test_a_row_is_made_once_and_goes_on_from_source_only(data, tmp_path):
-    recipe = import_module("fundus").RECIPES["aerunet"]
+    recipe = import_module("fundus").RECIPES["aerunet", "random"]
     small = replace(
         recipe,
         network=lambda shape, channels: km.models.AERUNet(shape, channels, (4, 8)),

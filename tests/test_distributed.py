@@ -158,19 +158,10 @@ def test_two_workers_train_as_one_does(one, two_workers, name):
 
 
 @pytest.mark.slow
-def test_three_workers_train_as_one_does(six, one, tmp_path):
-    finish(*start_workers(3, six, tmp_path, ["kl_ema"]))
-    assert_same_curves(tmp_path / "kl_ema", one / "kl_ema")
-    assert len(list((tmp_path / "kl_ema").glob("events.out.tfevents.*"))) == 1  # the chief's
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", FOUR_METHODS)
-def test_a_killed_worker_stops_the_others_and_costs_nothing_but_time(
-    six, two_workers, tmp_path, name
-):
-    kill_one_and_start_again(six, tmp_path, name)
-    assert_same_bits(tmp_path / name, two_workers / name)
+def test_a_killed_worker_stops_the_others_and_costs_nothing_but_time(six, two_workers, tmp_path):
+    """The method with most beside its network; checkpoints of each are a law of the contract."""
+    kill_one_and_start_again(six, tmp_path, "category")
+    assert_same_bits(tmp_path / "category", two_workers / "category")
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -218,6 +219,15 @@ def test_other_settings_in_the_same_folder_are_refused(whole, batches):
 def test_another_setting_of_the_method_is_refused_too(whole, batches):
     with pytest.raises(ValueError, match=r"other settings \(settings.ema: 0.9 there, 0.5 now\)"):
         km.fit(build(ema=0.5), batches, steps=STEPS, run_dir=whole.path)
+
+
+def test_a_run_from_before_a_setting_existed_goes_on_with_its_default(whole, batches, tmp_path):
+    folder = shutil.copytree(whole.path, tmp_path / "old")
+    config = json.loads((folder / "config.json").read_text())
+    del config["settings"]["guard"]
+    (folder / "config.json").write_text(json.dumps(config))
+    km.fit(build(), batches, steps=STEPS, run_dir=folder, checkpoint_every=2)
+    assert json.loads((folder / "config.json").read_text())["settings"]["guard"] is False
 
 
 def test_other_data_augmentation_rate_or_first_weights_are_refused_too(whole, batches):

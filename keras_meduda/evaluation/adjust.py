@@ -9,9 +9,11 @@ from keras import layers
 from scipy.optimize import minimize, minimize_scalar
 
 from keras_meduda.data.cases import require_masks
+from keras_meduda.data.io import read_mask
 from keras_meduda.evaluation.calibration import reliability
 from keras_meduda.evaluation.confidence import dice, labelled_inputs
 from keras_meduda.run import Run, check_run
+from keras_meduda.task import Task
 
 DOUBTFUL, SURE = 4096, 1024  # pixels of a case that are looked at, of each kind
 FEWEST = 3  # patients with labels, of whom each is left out once
@@ -144,16 +146,12 @@ def few(run: Run, cases: pd.DataFrame, test: pd.DataFrame | None = None) -> Few:
             that none of the masks has.
     """
     check_run("few", run)
-    require_masks("few", cases)
-    _check_parts(cases, test)
+    check_few(cases, run.task, test)
     samples, masks, groups = [], [], []
     for row, p, reference in _predicted(run, cases, "reading few labels"):
         samples.append(_sample(p, reference, run.task.overlapping))
         masks.append((p, reference))
         groups.append(row.group)
-    there = np.any([y.reshape(-1, y.shape[-1]).any(axis=0) for _, y in masks], axis=0)
-    if missing := [name for name, found in zip(run.task.classes, there, strict=True) if not found]:
-        raise ValueError(f"few: no mask has the class {missing}; expected each class in some case.")
     groups, patients = np.array(groups), sorted(set(groups))
     before, after = [], []
     for patient in patients:
@@ -168,10 +166,26 @@ def few(run: Run, cases: pd.DataFrame, test: pd.DataFrame | None = None) -> Few:
     return Few(better, temperature, tuple(bias.tolist()), before, after)
 
 
-def _check_parts(cases, test):
+def check_few(cases: pd.DataFrame, task: Task, test: pd.DataFrame | None = None) -> None:
+    """Refuses few labels that cannot be used, before anything is trained.
+
+    Args:
+        cases: the few cases.
+        task: what is segmented.
+        test: the cases that a run will be scored on. Default none.
+
+    Raises:
+        ValueError: as `few` has them.
+    """
+    require_masks("few", cases)
     if test is not None:
+        files = set(test["image"])
         keys = set(zip(test["domain"], test["group"], strict=True))
-        shared = [r.case for r in cases.itertuples() if (r.domain, r.group) in keys]
+        shared = [
+            row.case
+            for row in cases.itertuples()
+            if row.image in files or (row.domain, row.group) in keys
+        ]
         if shared:
             raise ValueError(
                 f"few: cases {shared} are of patients of the test part; a score on patients whose "
@@ -179,6 +193,12 @@ def _check_parts(cases, test):
             )
     if (count := cases["group"].nunique()) < FEWEST:
         raise ValueError(f"few: cases of {count} patients; expected {FEWEST} or more, better 5.")
+    there = np.zeros(len(task.classes), bool)
+    for cell in cases["mask"]:
+        masks = task.one_hot(read_mask(cell, task))[..., -len(task.classes) :]
+        there |= masks.any(axis=tuple(range(masks.ndim - 1)))
+    if missing := [name for name, found in zip(task.classes, there, strict=True) if not found]:
+        raise ValueError(f"few: no mask has the class {missing}; expected each class in some case.")
 
 
 def _predicted(run, cases, description):

@@ -11,6 +11,7 @@ import pandas as pd
 
 from keras_meduda.data.cases import require_masks
 from keras_meduda.data.io import read_image, read_mask, replacing
+from keras_meduda.evaluation.predict import predict_all
 from keras_meduda.progress import track
 from keras_meduda.run import check_run
 
@@ -139,6 +140,25 @@ def calibrate(run, cases: pd.DataFrame, level: float = LEVEL, seed: int = 0) -> 
     if run.path.is_dir():
         confidence.save(run.path)
     return confidence
+
+
+def promised(run, confidence: Confidence, images: Sequence, names: Sequence[str]) -> pd.DataFrame:
+    """Predicted Dice of images without labels.
+
+    Args:
+        run: the run that was calibrated.
+        confidence: its calibration.
+        images: as `km.predict` takes them.
+        names: of the images.
+
+    Returns:
+        One row an image and class: `case, class, dice, low, high`.
+    """
+    rows = []
+    for name, p in zip(names, predict_all(run, images), strict=True):
+        columns = zip(confidence.classes, *confidence.predict(p), strict=True)
+        rows += [(name, *column) for column in columns]
+    return pd.DataFrame(rows, columns=["case", "class", "dice", "low", "high"])
 
 
 def labelled_inputs(run, cases: pd.DataFrame, description: str):

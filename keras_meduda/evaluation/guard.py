@@ -62,9 +62,8 @@ def decide(
     a passes if S1 and S2 are not lower than at a = 0 by more than one standard error of the paired
     difference (bootstrap over patients), S3 is not lower, and S4 is in range: no class's median
     area less than half or more than twice that of source only, unless that brings it nearer to the
-    source's masks, nor found nowhere in a tenth more
-    of the cases. At a = 0 the network is source only as it is; at any other batch-norm statistics
-    are those of the target.
+    source's masks, nor found nowhere in a tenth more of the cases. At a = 0 the network is source
+    only as it is; at any other batch-norm statistics are those of the target.
 
     Args:
         source_only: the run before adaptation.
@@ -96,16 +95,16 @@ def decide(
     scenes = _Scenes(source.only(held), target.only(seen))
     groups = np.asarray(groups)[held]
     reverse = _Reverse(scenes, reverse_steps, seed)
-    path = _Path(source_only, adapted, scenes, seed)
+    way = Way(source_only, adapted, scenes.target, seed)
     rows, first = [], None
     for a in track(SHARES, len(SHARES), "guarding"):
-        found = _scores(path.at(a), scenes, reverse)
+        found = _scores(way.at(a), scenes, reverse)
         first = first or found
         rows.append(_compared(a, found, first, groups, scenes.expected))
     scores = pd.DataFrame(rows)
     passing = scores[scores["verdict"] == "passes"]
     a = float(passing["a"].max())
-    return Decision(a, path.at(a, own=True), scores, _reason(a, scores, len(groups), len(seen)))
+    return Decision(a, way.at(a, own=True), scores, _reason(a, scores, len(groups), len(seen)))
 
 
 def interpolate(first: keras.Model, last: keras.Model, a: float) -> list[np.ndarray]:
@@ -196,11 +195,19 @@ class _Scenes:
         self.target = [inputs(target.image(file).astype("float32")) for file in target.images]
 
 
-class _Path:
-    """The networks between source only and adapted; all share one copy, which is compiled once."""
+class Way:
+    """The runs between source only and adapted; all share one copy, which is compiled once.
 
-    def __init__(self, source_only, adapted, scenes, seed):
-        self.ends, self.images, self.seed = (source_only, adapted), scenes.target, seed
+    Args:
+        source_only: the run before adaptation.
+        adapted: the run after it, of the same network.
+        images: inputs of the network from the target, `(*size, channels)` each, from which
+            batch-norm statistics are taken.
+        seed: of the places of windows. Default 0.
+    """
+
+    def __init__(self, source_only, adapted, images, seed=0):
+        self.ends, self.images, self.seed = (source_only, adapted), images, seed
         self.between = self._copy()
 
     def _copy(self):
@@ -303,9 +310,7 @@ def _compared(a, scores, first, groups, expected):
         row[f"{name}_difference"] = float(difference.mean())
         row[f"{name}_error"] = paired_error(difference, groups)
     row["s3"] = scores["s3"]
-    row["s4_empty"], row["s4_area"] = area_changes(
-        scores["areas"], first["areas"], expected
-    )
+    row["s4_empty"], row["s4_area"] = area_changes(scores["areas"], first["areas"], expected)
     return row | {"verdict": _verdict(row, first["s3"])}
 
 

@@ -11,6 +11,7 @@ USES = {  # of the labels of each training part
     "target": "nothing",
     "oracle": "oracle",
     "few": "training",
+    "few_target": "the last step",
     "validation": "choosing the weights",
 }
 
@@ -22,8 +23,9 @@ class Data:
     Args:
         task: what is segmented.
         parts: what trains. `"source"` has labels, `"target"` has its masks blanked; `"oracle"` is
-            the target with labels, `"few"` are the few labelled cases, `"validation"` chooses the
-            weights. A part without cases is left out.
+            the target with labels, `"few"` are the few labelled cases that a student
+            learns from, `"few_target"` those of the target that end an adaptation, `"validation"`
+            chooses the weights. A part without cases is left out.
         tests: what is scored, by heading. The report is about the first; where that has no case or
             no masks, no accuracy can be given.
         described: where the cases come from, for the report.

@@ -33,18 +33,25 @@ def guard(data, options, runs) -> Decision | None:
     source = add_styles(source, target, store, variants=1, seed=options.seed)
     steps = 5 if options.smoke else 100
     decision = decide(first, runs["adapted"], source, target, held["group"], steps, options.seed)
-    return replace(decision, run=_kept(decision, options.out / NAME, runs["adapted"]))
+    scores = json.loads(decision.scores.to_json(orient="records"))
+    written = {"a": decision.a, "reason": decision.reason, "scores": scores}
+    return replace(decision, run=kept(decision.run, options.out / NAME, runs["adapted"], written))
 
 
-def _kept(decision, folder, adapted):
-    """The run of a decision as a run folder of its own."""
+def kept(run, folder, trained, decision):
+    """A run in a run folder of its own, with `decision.json` beside the network.
+
+    Args:
+        run: whose network is kept.
+        folder: the run folder.
+        trained: the run that was trained for it; its `config.json` is copied.
+        decision: what was decided, as words and numbers.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / "network.keras") as unfinished:
-        decision.run.network.save(unfinished)
+        run.network.save(unfinished)
     with replacing(folder / "config.json") as unfinished:
-        unfinished.write_text((adapted.path / "config.json").read_text())
+        unfinished.write_text((trained.path / "config.json").read_text())
     with replacing(folder / "decision.json") as unfinished:
-        scores = json.loads(decision.scores.to_json(orient="records"))
-        written = {"a": decision.a, "reason": decision.reason, "scores": scores}
-        unfinished.write_text(json.dumps(written, indent=1))
-    return replace(decision.run, path=folder)
+        unfinished.write_text(json.dumps(decision, indent=1))
+    return replace(run, path=folder)

@@ -47,9 +47,12 @@ class Stage:
         compile: function `(method, steps)` that gives the method its optimisers. Default Adam.
         steps: updates of the network. Default: the recipe's.
         batches: settings of `Batches` that only this stage has. Default none.
-        source_styles: twins of each source image in the target's histograms, which replace half of
-            the source images (see `style_share` of `Batches`). Default 0.
-        target_styles: twins of each target image in the source's histograms. Default 0.
+        source_styles: twins of each source image in the target's style, which replace half of the
+            source images (see `style_share` of `Batches`). Default 0.
+        target_styles: twins of each target image in the source's style. Default 0.
+        by_bands: `False` matches histograms, which keeps the order of grey levels; `True` matches
+            bands by where they lie (see `data.bands`). Default `None`: by bands where R says that
+            the order has changed.
         prepare: function of the network, called before the method is made, such as
             `methods.finetuning.train_only`. Default none.
         keep: arguments of `km.fit` that choose the weights: `keep`, `validate_every`, `patience`.
@@ -67,6 +70,7 @@ class Stage:
     batches: dict[str, Any] = field(default_factory=dict)
     source_styles: int = 0
     target_styles: int = 0
+    by_bands: bool | None = None
     prepare: Callable[[keras.Model], Any] | None = None
     keep: dict[str, Any] = field(default_factory=dict)
 

@@ -18,6 +18,8 @@ from keras_meduda.evaluation.report import (
     write_report,
 )
 from keras_meduda.evaluation.teacher import evaluate_teacher
+from keras_meduda.experiment.few_labels import NAME as FEW
+from keras_meduda.experiment.few_labels import PART, few_labels
 from keras_meduda.experiment.guarding import NAME, guard
 from keras_meduda.model_card import write_model_card
 
@@ -42,6 +44,13 @@ def evaluate_runs(recipe, data, options, runs, targets, began) -> None:
             f"How far to go, decided without target labels: {decision.a:g} of the way. "
             f"{decision.reason} That network: {decision.run.path}."
         )
+    if PART in data.parts:
+        best = decision.run if decision else runs[recipe.deployed]
+        fitted, reason = few_labels(recipe, data, options, best, runs[recipe.deployed])
+        decided = f"{decided} {reason}".strip()
+        if fitted:
+            decided += f" That network: {fitted.path}."
+            runs = {FEW: fitted, **runs}
     page = {
         "path": options.out / "report.html",
         "runs": runs,
@@ -171,6 +180,8 @@ def _target_labels(recipe, data):
     said = f"not read in training or selection of {' and '.join(names)}."
     if "oracle" in recipe.stages:
         said += " The oracle is trained on them: it is the upper end of the comparison, no more."
+    if PART in data.parts:
+        said += f" {len(data.parts[PART])} labelled target cases end the adaptation."
     return {"Target labels": f"Labels of the target were {said}"}
 
 

@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -13,7 +14,7 @@ from rich.filesize import decimal
 from rich.table import Column, Table
 
 from keras_meduda.data.io import replacing
-from keras_meduda.data.pipeline import Batches, add_styles, add_teacher, prepare, prepared_bytes
+from keras_meduda.data.pipeline import Batches, add_teacher, prepare, prepared_bytes
 from keras_meduda.distribution import is_chief, lost_worker_explained, strategy, total
 from keras_meduda.evaluation.validation import mean_dice
 from keras_meduda.experiment.data import Data
@@ -21,6 +22,7 @@ from keras_meduda.experiment.options import Options
 from keras_meduda.experiment.recipe import Recipe, Stage
 from keras_meduda.experiment.results import evaluate_runs
 from keras_meduda.experiment.shares import write_shares
+from keras_meduda.experiment.styles import Styles
 from keras_meduda.experiment.teaching import taught_by
 from keras_meduda.models.saved import load_network
 from keras_meduda.run import Run, load
@@ -58,6 +60,7 @@ def run(recipe: Recipe, data: Data, options: Options) -> dict[str, Run]:
     announce(recipe, data, options)
     runs = stages.train_all()
     if is_chief(stages.replicas):  # one worker evaluates and writes
+        recipe = replace(recipe, facts={**recipe.facts, **stages.styles.facts})
         evaluate_runs(recipe, data, options, runs, stages.targets, began)
     return runs
 
@@ -128,6 +131,7 @@ class _Stages:
         _check_parts(recipe, data)
         self.recipe, self.data, self.options = recipe, data, options
         self.store, self.targets = store or options.out / "prepared", None
+        self.styles = Styles(self.store, options.seed)
         self.replicas = strategy(options.strategy)
         self.first = self.folder(next(iter(recipe.stages), "")) / "first.keras"
 
@@ -204,15 +208,11 @@ class _Stages:
         if trained or stage.source_styles:
             target = self.prepare(parts["target"], labels=False)
         self.warn_of_other_cases(source)
-        styled = target if trained else None
+        styled, plain = target if trained else None, source
         if stage.target_styles:
-            styled = add_styles(
-                target, source, self.store, stage.target_styles, seed=self.options.seed
-            )
+            styled = self.styles.add(target, plain, stage.target_styles, stage.by_bands)
         if stage.source_styles:
-            source = add_styles(
-                source, target, self.store, stage.source_styles, seed=self.options.seed
-            )
+            source = self.styles.add(plain, target, stage.source_styles, stage.by_bands)
         if "taught" in stage.uses:
             if isinstance(self.targets, Run):
                 styled = taught_by(target, self.targets, self.store)

@@ -48,6 +48,9 @@ class ShiftFlags(Options):
     """Also train on the target's labels, as the upper end of the comparison."""
     augment_source: bool = False
     """Recolour source images, and give half of them the target's style, while adapting."""
+    few: Existing | None = None
+    """Case table (CSV) of 5 to 10 labelled target cases of patients who are not tested. They train
+    nothing but the last step, which is kept if it helps patients who were left out."""
 
     def stages(self, alone, adapted) -> dict:
         """Source only (unless --init gives it), adapted, and the oracle on request.
@@ -198,6 +201,7 @@ def read(flags: ShiftFlags, draw):
             "source": source[source["split"] == "train"],
             "target": without_masks(target[target["split"] == "train"]),
             "oracle": oracle,
+            "few_target": _few(flags.few, target, task),
         },
         tests={
             "target, test": target[target["split"] == "test"],
@@ -211,7 +215,10 @@ def read(flags: ShiftFlags, draw):
     trained = data.parts.get("oracle", data.parts["target"])
     others = pd.concat([trained, data.tests["target, test"]])
     channels, problems = 1 if is_volume(source["image"].iloc[0]) else 3, []
-    for cases, masks in (labelled, [True] * len(labelled)), (others, None):
+    looked_at = [(labelled, [True] * len(labelled)), (others, None)]
+    if "few_target" in data.parts:
+        looked_at.append((data.parts["few_target"], None))
+    for cases, masks in looked_at:
         try:
             checked(cases, task, masks, channels)
         except DataError as error:
@@ -219,6 +226,23 @@ def read(flags: ShiftFlags, draw):
     if problems:
         raise DataError(*problems)
     return data
+
+
+def _few(table, target, task):
+    """The few labelled target cases; refused here if they cannot be used, before the training."""
+    if not table:
+        return target.iloc[:0]
+    from keras_meduda.data.cases import read_cases
+    from keras_meduda.experiment.backend import load_backend
+
+    load_backend()
+    from keras_meduda.evaluation.adjust import check_few
+
+    cases = read_cases(table).assign(domain=target["domain"].iloc[0], split="train")
+    if "encoding" in target:
+        cases["encoding"] = target["encoding"].iloc[0]
+    check_few(cases, task, target[target["split"] == "test"])
+    return cases
 
 
 def _split(source, target, seed):

@@ -22,6 +22,7 @@ class Method(keras.Model):
     Attributes:
         settings: the constructor's arguments by name, defaults included, as words and numbers; a
             run keeps them.
+        defaults: those of the arguments that have one, likewise.
         step: number of updates so far.
         total_steps: number of updates that schedules are fractions of; `km.fit` sets it.
         start: checksum of the initial weights; `km.fit` sets it.
@@ -41,6 +42,11 @@ class Method(keras.Model):
         bound.apply_defaults()
         _self, _network, *arguments = bound.arguments.items()
         method.settings = {name: _plain(value) for name, value in arguments if name != "kwargs"}
+        method.defaults = {
+            name: _plain(parameter.default)
+            for name, parameter in bound.signature.parameters.items()
+            if name in method.settings and parameter.default is not parameter.empty
+        }
         return method
 
     def __init__(self, network, **kwargs):

@@ -33,6 +33,8 @@ class KLDistillation(Method):
             average. Default `None`.
         confidence: pixels in which the teacher gives no class at least this probability do not
             count. Default 0, all count.
+        guard: whether the divergence must not undo what the source teaches, see
+            `guarded_gradient`. Default `False`.
 
     Raises:
         ValueError: an unknown mode, a temperature that is not positive, a negative weight, or a
@@ -58,6 +60,7 @@ class KLDistillation(Method):
         ramp=0.2,
         ema=None,
         confidence=0.0,
+        guard=False,
         **kwargs,
     ):
         super().__init__(network, **kwargs)
@@ -74,6 +77,7 @@ class KLDistillation(Method):
             )
         self.overlapping, self.mode, self.temperature = overlapping, mode, temperature
         self.weight, self.ramp, self.ema, self.confidence = weight, ramp, ema, confidence
+        self.guarded = ("kl",) if guard else ()
         self.teacher = teacher_of(network)
 
     def forward(self, batch, training):

@@ -34,6 +34,8 @@ class MaskedConsistency(Method):
         weight: λ at the end of the ramp. Default 1.
         ramp: share of the steps over which λ rises. Default 0.2.
         ema: decay of the teacher's average. Default 0.99.
+        guard: whether the masked term must not undo what the source teaches, see
+            `guarded_gradient`. Default `False`.
 
     Raises:
         ValueError: a confidence, ramp or decay outside 0…1, a negative weight, or no blocks.
@@ -59,6 +61,7 @@ class MaskedConsistency(Method):
         weight=1.0,
         ramp=0.2,
         ema=0.99,
+        guard=False,
         **kwargs,
     ):
         super().__init__(network, **kwargs)
@@ -70,6 +73,7 @@ class MaskedConsistency(Method):
             )
         self.overlapping, self.confidence, self.blocks = overlapping, confidence, blocks
         self.weight, self.ramp, self.ema = weight, ramp, ema
+        self.guarded = ("masked",) if guard else ()
         self.teacher = teacher_of(network)
         self.block_seed = keras.random.SeedGenerator()
 

@@ -11,6 +11,7 @@ from keras_meduda.evaluation.confidence import (
     calibrate,
     dice,
     fitted,
+    promised,
     soft_dice,
 )
 
@@ -110,3 +111,17 @@ def test_too_few_patients_are_refused(run, phantoms):
     unlabelled = pd.concat([table[:9], table[9:].assign(mask="")])
     with pytest.raises(ValueError, match="calibrate"):
         calibrate(run, unlabelled)
+
+
+def test_images_without_labels_get_what_each_is_promised(run):
+    confidence = Confidence(
+        run.task.classes, (0.5, 1.0), (0.2, 0.0), (1.0, 2.0), (0.0, 1.0), 0.9, 8, (0.1, 0.1)
+    )
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (50, 40, 3), "uint8") for _ in range(2)]
+    table = promised(run, confidence, images, ["a", "b"])
+    assert list(table["case"]) == ["a", "a", "b", "b"]
+    assert tuple(table["class"][:2]) == run.task.classes
+    for name, image in zip("ab", images, strict=True):
+        own = table[table["case"] == name][["dice", "low", "high"]].to_numpy().T
+        np.testing.assert_allclose(own, confidence.predict(km.predict(run, image)), atol=1e-6)

@@ -269,17 +269,6 @@ def test_exclusive_classes_train_as_well(two_part_network, data):
     assert all(np.isfinite(float(value)) for value in terms.values())
 
 
-def test_trains_deeplab(data):
-    with km.setup():
-        network = km.models.DeepLabV3Plus((32, 32, 3), channels=2)
-        method = km.methods.CategoryRegularization(network, True, warm_up=0.0, passes=2)
-        method.compile(keras.optimizers.Adam(1e-3), keras.optimizers.SGD(1e-3))
-    method.total_steps = 4
-    terms = method.train_step(data)
-    assert set(REGULARISED) < set(terms)
-    assert all(np.isfinite(float(value)) for value in terms.values())
-
-
 def test_a_network_without_a_boundary_gets_one_that_is_trained_beside_it(data):
     with km.setup():
         network = km.models.UNet((32, 32, 3), channels=2, filters=(4, 8, 8))  # features at 1/2

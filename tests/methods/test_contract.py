@@ -21,13 +21,9 @@ METHODS = {
     "kl_marginal": lambda network: km.methods.KLDistillation(network, True, mode="marginal"),
     "foundation": lambda network: km.methods.FoundationDistillation(network, teacher_channels=5),
     "masked": lambda network: km.methods.MaskedConsistency(network, overlapping=True),
-    "category_plain": lambda network: CategoryRegularization(network, True, warm_up=0.0, passes=2),
 }
 TWO_PARTS = {  # whose network has an encoder, a head and a boundary
     "category": lambda network: CategoryRegularization(network, True, warm_up=0.0, passes=2),
-    "category_joint": lambda network: CategoryRegularization(
-        network, True, warm_up=0.0, passes=2, separate=False
-    ),
     "category_mean_teacher": lambda network: CategoryRegularization(network, True, **MEAN_TEACHER),
 }
 
@@ -140,10 +136,9 @@ def test_evaluation_changes_nothing(make, batches):
         np.testing.assert_array_equal(w, b)
 
 
-@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
-def test_half_precision_learns_as_full_does(make, batches, precision):
+def test_half_precision_learns_as_full_does(make, batches):
     data = batch(batches)
-    full, half = make(), make(precision)
+    full, half = make(), make("mixed_float16")
     for _ in range(3):
         a, b = full.train_step(data), half.train_step(data)
     assert float(b["loss"]) == pytest.approx(float(a["loss"]), rel=0.05)
@@ -153,7 +148,7 @@ def test_half_precision_learns_as_full_does(make, batches, precision):
     assert np.linalg.norm(a - b) < 0.2 * np.linalg.norm(a)
 
 
-@pytest.mark.parametrize("precision", ["float32", "mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
 @pytest.mark.slow
 def test_a_checkpoint_holds_everything_that_training_changes(make, batches, tmp_path, precision):
     whole, resumed = make(precision), make(precision, seed=1)

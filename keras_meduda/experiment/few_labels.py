@@ -1,0 +1,116 @@
+"""What a handful of labelled target cases is worth, decided on patients who were left out."""
+
+from dataclasses import replace
+
+import keras
+import numpy as np
+
+from keras_meduda.data.pipeline import Batches, prepare
+from keras_meduda.evaluation.adjust import few
+from keras_meduda.evaluation.confidence import dice, labelled_inputs
+from keras_meduda.experiment.guarding import kept
+from keras_meduda.methods import Supervised
+from keras_meduda.methods.finetuning import train_only
+from keras_meduda.progress import track
+from keras_meduda.training import setup
+
+NAME = "few"
+PART = "few_target"
+FOLDS, LEARNING_RATE = 5, 2e-4
+STEPS = (25, 50, 100)  # updates after which a left-out patient is looked at
+
+
+def few_labels(recipe, data, options, run, trained):
+    """Fits a run to a few labelled target cases by what helps patients who were left out.
+
+    Tried are a temperature and a bias for each class (`evaluation.adjust.few`), and fine-tuning of
+    the decoder, stopped early: in at most five folds of patients, Dice of those left out says
+    whether, and after how many updates. What helps most is kept in `OUT/few`, a run folder; if
+    nothing does, nothing is.
+
+    Args:
+        recipe: batch size and augmentation.
+        data: with the part `"few_target"`.
+        options: run folder and seed.
+        run: the run that is fitted.
+        trained: the run that was trained for it, whose `config.json` is copied.
+
+    Returns:
+        The run, or `None` where the labels do not help; and the reason, for a reader.
+    """
+    cases = data.parts[PART]
+    adjusted = few(run, cases, data.tests.get("target, test"))
+    folder = options.out / "prepared"
+    prepared = prepare(cases, data.task, run.preprocessing, folder, labels=True)
+    steps = (2, 4) if options.smoke else STEPS
+    tuner = _Tuner(recipe, run, options.seed)
+    tuned = _left_out(tuner, cases, prepared, steps, options.seed).mean(axis=0)  # by updates
+    best = steps[int(tuned.argmax())]
+    was, scaled = adjusted.before.mean(), adjusted.after.mean()
+    figures = (
+        f"Dice of a patient left out: {was:.3f} as it is, {scaled:.3f} with a temperature and a "
+        f"bias for each class, {tuned.max():.3f} with the decoder fine-tuned for {best} updates."
+    )
+    count = f"{len(cases)} labelled target cases of {cases['group'].nunique()} patients"
+    if max(scaled, tuned.max()) <= was:
+        return None, f"{count} are not used: they would not help. {figures}"
+    if tuned.max() > scaled:
+        (chosen,), what = tuner.after(prepared, (best,)), "fine-tune the decoder"
+    else:
+        chosen, what = adjusted.run, "set a temperature and a bias for each class"
+    reason = f"{count} {what}. {figures}"
+    return kept(chosen, options.out / NAME, trained, {"reason": reason}), reason
+
+
+def _left_out(tuner, cases, prepared, steps, seed):
+    """Dice of each patient after so many updates without him, `(patients, steps)`."""
+    run, groups = tuner.run, np.asarray(cases["group"])
+    patients = np.random.default_rng(seed).permutation(sorted(set(groups)))
+    folds = np.array_split(patients, min(FOLDS, len(patients)))
+    inputs = [
+        (run.preprocessing.normalised(stored), reference)
+        for _, stored, reference in labelled_inputs(run, cases, "reading few labels")
+    ]
+    found = {}
+    for fold in track(folds, len(folds), "leaving patients out"):
+        out = np.isin(groups, fold)
+        kept = prepared.only(np.flatnonzero(~out))
+        for number, tuned in enumerate(tuner.after(kept, steps)):
+            for i in np.flatnonzero(out):
+                x, reference = inputs[i]
+                mask = run.task.masks(tuned.probabilities(x[None])[0])
+                score = dice(mask, reference).mean()
+                found.setdefault((groups[i], number), []).append(score)
+    return np.array([[np.mean(found[p, n]) for n in range(len(steps))] for p in patients])
+
+
+class _Tuner:
+    """Fine-tunes the decoder of one copy of a network, from the same weights each time."""
+
+    def __init__(self, recipe, run, seed):
+        self.seed, self.batch_size = seed, recipe.batch_size
+        self.views = {k: v for k, v in recipe.batches.items() if k in ("geometry", "patch")}
+        with setup(seed=seed):
+            network = keras.models.clone_model(run.network)
+            network.set_weights(run.network.get_weights())
+            train_only(network, "decoder", freeze_batch_norm=True)
+            self.method = Supervised(network, run.task.overlapping)
+            self.method.compile(keras.optimizers.Adam(LEARNING_RATE), jit_compile=False)
+        self.method.build()
+        self.start = [v.numpy() for v in self._variables()]
+        self.run = replace(run, network=network)
+
+    def after(self, prepared, steps):
+        """The run after so many updates each, one after the other; each changes the one before."""
+        for variable, value in zip(self._variables(), self.start, strict=True):
+            variable.assign(value)
+        size = min(self.batch_size, len(prepared.images))
+        batches, done = Batches(size, self.seed, source=prepared, **self.views), 0
+        for count in steps:
+            dataset = batches.from_step(done)
+            self.method.fit(dataset, steps_per_epoch=count - done, shuffle=False, verbose=0)
+            done = count
+            yield self.run
+
+    def _variables(self):
+        return [*self.method.variables, *self.method.optimizer.variables]
