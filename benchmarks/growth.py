@@ -55,7 +55,7 @@ def measure(work, folder):
     from keras_meduda.data.pipeline import Batches, prepare
     from keras_meduda.evaluation.predict import predict_all
     from keras_meduda.evaluation.report import write_evaluation, write_report
-    from keras_meduda.training import Run
+    from keras_meduda.run import Run
 
     task = km.Task(("cup", "disc"), True, {"cup": (255,), "disc": (128, 255)})
     preprocessing = km.Preprocessing(size=(32, 32))

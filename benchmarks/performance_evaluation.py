@@ -81,7 +81,7 @@ def evaluation(peer, shape, count):
     import keras_meduda as km
     from keras_meduda.data.io import read_mask
     from keras_meduda.evaluation.predict import predict_all
-    from keras_meduda.training import Run
+    from keras_meduda.run import Run
 
     case, task, settings = (volume if len(shape) == 3 else picture)(shape, Path(tempfile.mkdtemp()))
     ready = task.one_hot(np.roll(read_mask(case["mask"], task), 3, axis=0))

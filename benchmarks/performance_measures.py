@@ -68,7 +68,7 @@ import numpy as np
 import pandas as pd
 import keras_meduda as km
 from keras_meduda.progress import peak_memory
-from keras_meduda.training import Run
+from keras_meduda.run import Run
 
 size, channels, folder = (240, 240, 155), 4, Path(tempfile.mkdtemp())
 rng = np.random.default_rng(0)

@@ -125,7 +125,7 @@ def window(peer):
 def window_of_network(peer):
     """Windows of 64³, half overlapping, over 128³ with AERUNet, and the network alone as often."""
     import keras_meduda as km
-    from keras_meduda.training import Run
+    from keras_meduda.run import Run
 
     size, shape = (64, 64, 64), (128, 128, 128)
     network = km.models.AERUNet((*size, 1), channels=2, filters=(8, 16, 32))
@@ -145,7 +145,7 @@ def window_of_network(peer):
 def untrained_run():
     """AERUNet for pictures of 192 × 192 as it starts."""
     import keras_meduda as km
-    from keras_meduda.training import Run
+    from keras_meduda.run import Run
 
     network = km.models.AERUNet((192, 192, 3), channels=2, filters=(16, 32, 64, 128))
     task = km.Task(classes=("cup", "disc"), overlapping=True)

@@ -25,7 +25,7 @@ _NAMES = {
     "Callback": "keras_meduda.training",
     "setup": "keras_meduda.training",
     "fit": "keras_meduda.training",
-    "load": "keras_meduda.training",
+    "load": "keras_meduda.run",
     "predict": "keras_meduda.evaluation.predict",
     "evaluate": "keras_meduda.evaluation.predict",
     "export": "keras_meduda.saved_model",

@@ -1,7 +1,8 @@
 """Other runtimes for prediction: ONNX Runtime and OpenVINO compute what a run's network does.
 
 The network is written once as an ONNX file, which is kept in the run folder, and written again when
-its weights or layers change. Both compute in float32, on processors.
+its weights or layers change. Both compute in float32, on processors. TensorFlow is loaded to write
+that file, and not to compute with it.
 """
 
 import hashlib
@@ -11,11 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_meduda import losses
-from keras_meduda.exchange import write_graph
-
 ENGINES = ("tensorflow", "onnxruntime", "openvino")
 NEAR = 1e-3  # of the threshold: the probabilities whose side may differ between engines
+CHANGED = "changed"  # in the name of a file whose network is not, or no longer, that of its folder
 
 
 def check_engine(engine, precision=None) -> None:
@@ -38,26 +37,33 @@ def check_engine(engine, precision=None) -> None:
             )
 
 
-def suggestion(engine: str) -> str | None:
-    """One line that names the fastest installed engine for a processor, `None` if it is in use.
+def suggestion(engine: str, precision=None) -> str | None:
+    """One line that names the fastest installed engine; `None` on a GPU, or if it is in use.
 
     Args:
         engine: the one in use.
+        precision: in which it computes; other engines know float32 alone.
     """
     installed = [name for name in ENGINES[1:] if importlib.util.find_spec(name)]
-    if engine == "tensorflow" and installed and importlib.util.find_spec("tf2onnx"):
-        return f"{installed[0]} is installed, and faster on a processor: --engine {installed[0]}"
-    return None
+    if engine != "tensorflow" or not installed or not importlib.util.find_spec("tf2onnx"):
+        return None
+    import keras
+
+    if precision not in (None, "float32") or keras.distribution.list_devices("gpu"):
+        return None
+    return f"{installed[0]} is installed, and faster on a processor: --engine {installed[0]}"
 
 
-def logits_function(network, shape, task, engine, folder):
+def logits_function(network, name, shape, task, engine, folder):
     """A function from inputs of a network to its logits, computed by another engine.
 
     The masks of one random input are compared with TensorFlow's when the file is written; pixels
     that differ are counted and said.
 
     Args:
-        network: the Keras network.
+        network: function without arguments that gives the Keras network; called if there is no
+            file yet.
+        name: of the network, another one when it changes.
         shape: of one input, `(*spatial, channels)`.
         task: makes masks of probabilities.
         engine: `"onnxruntime"` or `"openvino"`.
@@ -71,21 +77,49 @@ def logits_function(network, shape, task, engine, folder):
         ValueError: an operation that the engine lacks, and which layer has it, or masks that differ
             beyond 1e-3 of the threshold.
     """
-    name = f"{engine}-{_digest(network)}.onnx"
+    name = f"{engine}-{name}.onnx"
     places = [*([Path(folder) / "engines"] if folder else []), _cache_folder()]
     path = next((place / name for place in places if (place / name).is_file()), None)
     if path is None:
         path = _writable(places) / name
-        _write(network, path, shape, task, engine)
+        _write(network(), path, shape, task, engine)
         if folder and path.parent == places[0]:
             for old in path.parent.glob(f"{engine}-*.onnx"):  # of a network that has changed
-                if old != path:
+                if old != path and (CHANGED in old.name) == (CHANGED in name):
                     old.unlink(missing_ok=True)
     return _session(engine, path)
 
 
+def probabilities(logits, overlapping) -> np.ndarray:
+    """`losses.probabilities` of an array, without Keras.
+
+    Example:
+        >>> probabilities(np.zeros((1, 2, 2, 3), "float32"), overlapping=True)[0, 0, 0].tolist()
+        [0.5, 0.5, 0.5]
+    """
+    if overlapping:
+        return 1 / (1 + np.exp(-logits))
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def digest_of_file(path) -> str:
+    """A name for the network in a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def digest(network) -> str:
+    """A name for the layers and weights of a network."""
+    digest = hashlib.blake2b(network.to_json().encode(), digest_size=8)
+    for weight in network.get_weights():
+        digest.update(np.ascontiguousarray(weight))
+    return digest.hexdigest()
+
+
 def _write(network, path, shape, task, engine):
     """Writes the network's file and compares what the engine makes of it."""
+    from keras_meduda.exchange import write_graph
 
     def check(unfinished):
         if lacking := _lacking(unfinished, network):
@@ -137,6 +171,8 @@ class _Unfit(ValueError):
 
 def _compared(network, logits, shape, task):
     """How far the masks of a random input are from TensorFlow's, as a sentence."""
+    from keras_meduda import losses
+
     x = np.random.default_rng(0).uniform(-1, 1, (1, *shape)).astype("float32")
     expected, found = (
         np.asarray(losses.probabilities(y, task.overlapping))
@@ -156,14 +192,6 @@ def _compared(network, logits, shape, task):
         f"masks of a random image are TensorFlow's but for {np.count_nonzero(differ)} of "
         f"{differ.size} pixels, within {NEAR} of the threshold"
     )
-
-
-def _digest(network):
-    """Of the layers and weights: what was made of other ones is made again."""
-    digest = hashlib.blake2b(network.to_json().encode(), digest_size=8)
-    for weight in network.get_weights():
-        digest.update(np.ascontiguousarray(weight))
-    return digest.hexdigest()
 
 
 def _cache_folder():

@@ -171,6 +171,18 @@ def peak_memory() -> int:
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says so: TensorFlow, XLA, ONNX Runtime and NumPy each have their own.
+
+    Example:
+        >>> is_out_of_memory(MemoryError()), is_out_of_memory(ValueError("no such axis"))
+        (True, False)
+    """
+    said = f"{type(error).__name__} {error}".lower()
+    words = "resourceexhausted", "out of memory", "failed to allocate", "bad_alloc"
+    return isinstance(error, MemoryError) or any(word in said for word in words)
+
+
 def tolerate_encodings() -> None:
     """Replaces signs that a log or a console lacks, such as an arrow in Latin-1, by `?`."""
     for stream in (sys.stdout, sys.stderr):

@@ -4,7 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from keras_meduda.training import Run, load
+from keras_meduda.run import Run, load
 
 INSTALLED = Path(__file__).with_name("released_weights")  # by a wheel
 FOLDER = INSTALLED if INSTALLED.is_dir() else Path(__file__).parents[1] / "weights"

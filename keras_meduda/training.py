@@ -9,30 +9,18 @@ import os
 import signal
 import threading
 import warnings
-import zipfile
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_meduda import (
-    distribution,
-    losses,
-    models,  # noqa: F401 (registers the layers that saved networks name)
-)
-from keras_meduda.bundle import unpacked
-from keras_meduda.engines import check_engine, logits_function
-from keras_meduda.models.saved import load_network
-from keras_meduda.models.stages import set_precision
+from keras_meduda import distribution
 from keras_meduda.progress import StepBar
+from keras_meduda.run import POLICIES, VERSION, Run, load
 from keras_meduda.run_folder import RunFolder
-from keras_meduda.sliding import SlidingWindow, sliding_window
-from keras_meduda.task import Preprocessing, Task, to_json
+from keras_meduda.task import to_json
 from keras_meduda.training_checks import check_call, check_keep, check_start, check_steps
-
-VERSION = 2  # of a run folder; 2: tasks of two data sets are one, the classes' shares are kept
-POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
 @contextlib.contextmanager
@@ -84,110 +72,6 @@ def _hint_at_onednn():
             "keras_meduda first, or set TF_ENABLE_ONEDNN_OPTS=1 before Python starts.",
             stacklevel=4,
         )
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """A finished or running training: the network and what belongs to it."""
-
-    path: Path
-    network: keras.Model
-    task: Task
-    preprocessing: Preprocessing
-    window: SlidingWindow | None = None  # None: the network takes the whole image at once
-    xla: bool = False  # whether predictions are compiled by XLA
-    engine: str = "tensorflow"  # what computes predictions, one of `engines.ENGINES`
-
-    @functools.cached_property
-    def logits(self):
-        """Compiled function from the network's input, or a window of it, to logits."""
-        size, channels = self.preprocessing.size, self.preprocessing.channels
-        if self.window:
-            size = map(min, size, self.window.size)
-        shape = (*size, channels)
-        if self.engine != "tensorflow":
-            return logits_function(self.network, shape, self.task, self.engine, self.path)
-
-        signature = [tf.TensorSpec((None, *shape), "float32")]
-
-        @tf.function(input_signature=signature, jit_compile=self.xla)
-        def logits(x):
-            return self.network(x, training=False)["logits"]
-
-        return logits
-
-    def probabilities(self, x) -> np.ndarray:
-        """Class probabilities of inputs of the network, `(batch, *size, channels)` both."""
-        if not self.window:
-            return np.asarray(losses.probabilities(self.logits(x), self.task.overlapping))
-        y = sliding_window(self.logits, x, self.window)
-        for i in range(y.shape[1]):  # in place, slice by slice: a volume is held once
-            y[:, i] = losses.probabilities(y[:, i], self.task.overlapping)
-        return y
-
-
-def check_run(caller, run):
-    """Refuses what is no run.
-
-    Raises:
-        ValueError: what was received.
-    """
-    if not isinstance(run, Run):
-        raise ValueError(f"{caller}: received {run!r} as run; expected what km.load(path) gives.")
-
-
-def load(
-    run_dir, precision: str | None = None, xla: bool = False, engine: str = "tensorflow"
-) -> Run:
-    """The run in a folder: `run.network`, `run.task`, `run.preprocessing`.
-
-    Args:
-        run_dir: folder that `km.fit` left, or a file that `meduda bundle` has made of one.
-        precision: what predictions compute in, `"float32"`, `"mixed_bfloat16"` (faster on GPUs and
-            on processors that have it) or `"mixed_float16"`; the classifier stays float32. Default:
-            as it was trained.
-        xla: whether predictions are compiled by XLA, once for every size of batch; pays on a GPU.
-            Default `False`.
-        engine: what computes predictions, `"tensorflow"`, `"onnxruntime"` or `"openvino"`, in
-            float32 the latter two, for which the network is written once into the run folder.
-            Default `"tensorflow"`.
-
-    Raises:
-        FileNotFoundError: the folder holds no finished run; the message says what is missing.
-        ValueError: one of the two files is damaged, or an unknown precision or engine.
-        ImportError: an engine that is not installed, and the extra that has it.
-    """
-    check_engine(engine, precision)
-    if precision not in (None, *POLICIES):
-        raise ValueError(f"load: precision={precision!r}; expected one of {POLICIES}.")
-    with unpacked(run_dir) as folder:
-        config, network = _read(folder)
-    if precision:
-        set_precision(network, precision)
-    network.start = config.get("weights")  # what it began with, for what is trained from it
-    task, preprocessing = Task(**config["task"]), Preprocessing(**config["preprocessing"])
-    window = SlidingWindow(**config["window"]) if config.get("window") else None
-    return Run(Path(run_dir), network, task, preprocessing, window, xla, engine)
-
-
-def _read(path):
-    """The settings and the network of a run folder."""
-    for name in ("config.json", "network.keras"):
-        if not (path / name).is_file():
-            there = sorted(p.name for p in path.iterdir()) if path.is_dir() else "no such folder"
-            raise FileNotFoundError(f"{path}: expected a run folder with {name}, found {there}.")
-    try:
-        config = json.loads((path / "config.json").read_text())
-    except ValueError as error:
-        raise ValueError(f"{path / 'config.json'}: expected JSON, found {error}.") from None
-    if (version := config.get("version", 1)) > VERSION:
-        raise ValueError(
-            f"{path}: a run folder of version {version}; this library reads up to {VERSION}. "
-            "Install a newer keras_meduda."
-        )
-    if not zipfile.is_zipfile(path / "network.keras"):
-        raise ValueError(f"{path / 'network.keras'}: expected a whole Keras file; it is damaged.")
-    return config, load_network(path / "network.keras")
 
 
 def fit(

@@ -208,4 +208,4 @@ def page(table):
 if __name__ == "__main__":
     from keras_meduda.experiment.command_line import run_script
 
-    run_script(benchmark, Flags, __doc__, keras=False)
+    run_script(benchmark, Flags, __doc__)

@@ -1,5 +1,8 @@
 """ONNX Runtime and OpenVINO compute what TensorFlow does, from a file that is made once."""
 
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import keras
@@ -8,7 +11,7 @@ import pytest
 
 import keras_meduda as km
 from keras_meduda import engines
-from keras_meduda.training import Run
+from keras_meduda.run import Run
 
 pytest.importorskip("tf2onnx", reason="the extra `export` is not installed")
 
@@ -53,6 +56,43 @@ def test_the_file_is_made_once_and_again_for_a_network_that_changed(run, tmp_pat
     assert abs(replace(first).probabilities(x) - before).max() > 1e-3
     (other,) = (tmp_path / "engines").iterdir()
     assert other != file
+
+
+def test_once_it_is_kept_no_tensorflow_is_loaded_until_the_folder_changes(run, tmp_path):
+    pytest.importorskip("onnxruntime")
+    for name in ("config.json", "network.keras"):
+        shutil.copy(run.path / name, tmp_path)
+    image = np.random.default_rng(0).integers(0, 256, (50, 41, 3), dtype="uint8")
+    np.save(tmp_path / "image.npy", image)
+    first = km.predict(km.load(tmp_path, engine="onnxruntime"), image)
+    code = f"""
+import sys, numpy as np, keras_meduda as km
+run = km.load({str(tmp_path)!r}, engine="onnxruntime")
+km.predict(run, np.load({str(tmp_path / "image.npy")!r}), km.SlidingWindow((32, 32)))
+np.save({str(tmp_path / "again.npy")!r}, km.predict(run, np.load({str(tmp_path / "image.npy")!r})))
+assert not {{"tensorflow", "keras"}} & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stdout, done.stderr
+    np.testing.assert_array_equal(np.load(tmp_path / "again.npy"), first)
+    np.testing.assert_allclose(first, km.predict(run, image), atol=1e-4)
+    network = keras.models.clone_model(run.network)
+    network.set_weights([weight / 2 for weight in run.network.get_weights()])
+    network.save(tmp_path / "network.keras")
+    changed = km.load(tmp_path, engine="onnxruntime")
+    assert abs(km.predict(changed, image) - first).max() > 1e-3
+    assert len(list((tmp_path / "engines").iterdir())) == 1
+    np.testing.assert_array_equal(changed.network.get_weights()[0], network.get_weights()[0])
+
+
+@pytest.mark.parametrize("overlapping", [True, False])
+def test_probabilities_of_logits_without_keras(overlapping):
+    logits = np.random.default_rng(0).normal(0, 30, (2, 5, 4, 3)).astype("float32")
+    np.testing.assert_allclose(
+        engines.probabilities(logits, overlapping),
+        km.losses.probabilities(logits, overlapping),
+        atol=1e-6,
+    )
 
 
 def test_a_folder_that_cannot_be_written_is_replaced_by_the_cache(run, tmp_path, monkeypatch):
@@ -122,3 +162,4 @@ def test_the_fastest_engine_is_suggested_until_it_is_used():
     pytest.importorskip("onnxruntime")
     assert "--engine onnxruntime" in engines.suggestion("tensorflow")
     assert engines.suggestion("onnxruntime") is None
+    assert engines.suggestion("tensorflow", "mixed_bfloat16") is None

@@ -11,7 +11,7 @@ from keras_meduda.data.serving import resize
 from keras_meduda.exchange import export_network, parity
 from keras_meduda.models.encoders import BACKBONES
 from keras_meduda.models.stages import leaves
-from keras_meduda.training import Run
+from keras_meduda.run import Run
 
 RUNTIMES = {".onnx": ("tf2onnx", "onnxruntime"), ".tflite": ("ai_edge_litert",)}
 SLOW = [pytest.param(n, marks=pytest.mark.slow if n != "mobilenetv2" else ()) for n in BACKBONES]

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_meduda import sliding
-from keras_meduda.sliding import SlidingWindow, sliding_window, sliding_window_graph
+from keras_meduda.sliding import SlidingWindow, sliding_window
+from keras_meduda.sliding_graph import sliding_window_graph
 
 WINDOWS = [
     ((20, 31), SlidingWindow((8, 9), (5, 4))),
@@ -90,7 +90,7 @@ def test_a_window_weighs_as_a_gaussian_of_an_eighth_and_moves_by_half():
 
 @pytest.mark.parametrize("together", [1, 2**9, 2**20])
 @pytest.mark.parametrize(("shape", "window"), WINDOWS)
-def test_windows_together_give_what_they_give_one_by_one(shape, window, together, monkeypatch):
+def test_windows_together_give_what_they_give_one_by_one(shape, window, together):
     x, sizes = picture(shape), []
 
     def network(x):
@@ -98,8 +98,8 @@ def test_windows_together_give_what_they_give_one_by_one(shape, window, together
         return ramp(x)
 
     expected = sliding_window_graph(ramp, x, window)
-    monkeypatch.setattr(sliding, "WINDOW_PIXELS", {"cpu": together, "gpu": together})
-    np.testing.assert_allclose(sliding_window(network, x, window), expected, rtol=1e-4, atol=1e-4)
+    found = sliding_window(network, x, window, together)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
     count = np.prod([len(starts) for starts in window.starts(shape)])
     sides = [min(a, b) for a, b in zip(window.size, shape, strict=True)]
     assert sum(sizes) == len(x) * count

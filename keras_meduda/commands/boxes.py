@@ -13,8 +13,6 @@ from pathlib import Path
 from keras_meduda.experiment.one_domain import CaseFlags, one_class
 from keras_meduda.experiment.options import NotNegative
 
-KERAS = False  # it may load PyTorch, which does not share a process with TensorFlow
-
 
 @dataclass(frozen=True, kw_only=True)
 class Flags(CaseFlags):

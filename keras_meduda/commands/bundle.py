@@ -6,18 +6,17 @@ meduda bundle --run runs/canon --out canon.zip
 from dataclasses import dataclass
 from pathlib import Path
 
+from keras_meduda.experiment.options import Existing
+
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
     """A trained run as one file."""
 
-    run: Path
+    run: Existing
     """Run folder of a training."""
     out: Path
     """The file, ending in .zip; km.load and --run take it as they take the folder."""
-
-
-KERAS = False  # nothing is computed
 
 
 def main(flags):

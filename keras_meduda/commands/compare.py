@@ -13,14 +13,14 @@ from pathlib import Path
 
 import tyro
 
-KERAS = False  # nothing is computed by a network
+from keras_meduda.experiment.options import Existing
 
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
     """Comparison of runs."""
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]
+    runs: tyro.conf.Positional[tuple[Existing, ...]]
     """Run folders with an evaluation, two or more; the first is what the others are tested against
     first."""
     evaluation: tuple[str, ...] = ()

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from keras_meduda.experiment.options import Count
+from keras_meduda.experiment.options import Count, Existing
 
 OF_PICTURES = ("unetpp", "deeplabv3plus", "unet_s5_d16")
 
@@ -25,7 +25,7 @@ OF_PICTURES = ("unetpp", "deeplabv3plus", "unet_s5_d16")
 class Flags:
     """Conversion of a PyTorch state dict."""
 
-    checkpoint: Path
+    checkpoint: Existing
     """File of torch.save; it may hold tensors and containers, nothing else."""
     out: Path
     """File to write: .weights.h5 or .npz."""
@@ -70,14 +70,17 @@ def build(flags):
 
 def main(flags):
     """Reads, checks and writes."""
+    if not flags.out.name.endswith((".weights.h5", ".npz")):
+        raise ValueError(f"{flags.out}: expected a name that ends in .weights.h5 or .npz.")
     import numpy as np
 
+    from keras_meduda.experiment.backend import load_backend
+
+    load_backend()
     from keras_meduda.data.io import replacing
     from keras_meduda.methods.finetuning import load_checkpoint
     from keras_meduda.models.torch_weights import expected_shapes, read
 
-    if not flags.out.name.endswith((".weights.h5", ".npz")):
-        raise ValueError(f"{flags.out}: expected a name that ends in .weights.h5 or .npz.")
     network = build(flags)
     load_checkpoint(network, flags.checkpoint)
     with replacing(flags.out) as unfinished:

@@ -11,16 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keras_meduda.experiment.one_domain import CaseFlags
-from keras_meduda.experiment.options import Count, NotNegative
-
-KERAS = False  # it may load PyTorch, which does not share a process with TensorFlow
+from keras_meduda.experiment.options import Count, Existing, NotNegative
 
 
 @dataclass
 class Train:
     """Train a detector on a YOLO data set of prepare_boxes.py."""
 
-    data: Path
+    data: Existing
     """Its data.yaml."""
     out: Path = Path("detector")
     """Folder of the results; OUT/detector.pt is there once the training has finished."""
@@ -87,8 +85,10 @@ def find(cases, flags):
         how = flags.confidence, flags.least, flags.size, flags.device
         return yolo.detect(cases, flags.weights, *how)
     from keras_meduda.evaluation.predict import predict_all
+    from keras_meduda.experiment.backend import load_backend
+    from keras_meduda.run import load
     from keras_meduda.teachers.boxes import boxes_from_probabilities
-    from keras_meduda.training import load
 
+    load_backend()
     run = load(flags.weights)
     return boxes_from_probabilities(cases, predict_all(run, list(cases["image"])), run.task)

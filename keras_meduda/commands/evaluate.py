@@ -13,13 +13,14 @@ from pathlib import Path
 
 from keras_meduda.commands.prediction import PredictionFlags
 from keras_meduda.experiment.one_domain import CaseFlags
+from keras_meduda.experiment.options import Existing
 
 
 @dataclass(frozen=True, kw_only=True)
 class Flags(CaseFlags, PredictionFlags):
     """Scores of a trained run on labelled cases."""
 
-    cases: Path | None = None
+    cases: Existing | None = None
     """Case table or folder with masks; default: the run's own cases.csv, with --split test."""
     classes: tuple[str, ...] | None = None
     """Mask values of the run's classes in these cases, where they are others than in training."""
@@ -44,6 +45,15 @@ def main(flags):
     from keras_meduda.data.checks import checked
     from keras_meduda.data.files import check_writable
     from keras_meduda.data.parts import seen
+
+    began = time.perf_counter()
+    flags.check()
+    if flags.name is not None and (flags.name in ("", "..") or Path(flags.name).name != flags.name):
+        raise ValueError(f"--name {flags.name!r}: expected the plain name of a folder.")
+    folder = flags.out or flags.run[0]
+    if flags.out or folder.is_dir():  # else loading says that there is no run
+        check_writable(folder, "--out")
+    run, masks = flags.load()
     from keras_meduda.evaluation.report import (
         about_run,
         about_session,
@@ -54,13 +64,6 @@ def main(flags):
         write_report,
     )
 
-    began = time.perf_counter()
-    if flags.name is not None and (flags.name in ("", "..") or Path(flags.name).name != flags.name):
-        raise ValueError(f"--name {flags.name!r}: expected the plain name of a folder.")
-    folder = flags.out or flags.run[0]
-    if flags.out or folder.is_dir():  # else loading says that there is no run
-        check_writable(folder, "--out")
-    run, masks = flags.load()
     cases, table, split, task = _chosen(flags, run.task)
     preprocessing = run.preprocessing
     checked(

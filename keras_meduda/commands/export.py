@@ -8,14 +8,14 @@ python scripts/export_savedmodel.py --run runs/latest --out fundus.tflite
 from dataclasses import dataclass
 from pathlib import Path
 
-from keras_meduda.experiment.options import Count
+from keras_meduda.experiment.options import Count, Existing
 
 
 @dataclass
 class Flags:
     """A trained run for serving."""
 
-    run: Path
+    run: Existing
     """Run folder of a training."""
     out: Path
     """Folder of the SavedModel, whose last part is the version, such as 1; or a file whose ending
@@ -27,14 +27,18 @@ class Flags:
 
 def main(flags):
     """Exports, checks, and says how to look at the result."""
+    from keras_meduda.experiment.backend import load_backend
+    from keras_meduda.run import load, settings_of
+
+    settings_of(flags.run)
+    load_backend()
     from keras_meduda.exchange import FORMATS, export_network, parity
     from keras_meduda.saved_model import export, served_difference
-    from keras_meduda.training import load
 
+    if flags.warm_up and flags.out.suffix in FORMATS:
+        raise ValueError("--warm-up is for a SavedModel; leave it out for a single file.")
     run = load(flags.run)
     if flags.out.suffix in FORMATS:
-        if flags.warm_up:
-            raise ValueError("--warm-up is for a SavedModel; leave it out for a single file.")
         path = export_network(run, flags.out)
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, preprocessing not inside")
         print(f"largest difference to the network's probabilities: {parity(run, path):.1e}")

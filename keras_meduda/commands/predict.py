@@ -17,13 +17,14 @@ from typing import Annotated
 import tyro
 
 from keras_meduda.commands.prediction import PredictionFlags
+from keras_meduda.experiment.options import Existing
 
 
 @dataclass(frozen=True, kw_only=True)
 class Flags(PredictionFlags):
     """Masks of images from a trained run."""
 
-    images: Annotated[tuple[Path, ...], tyro.conf.arg(aliases=("--cases",))]
+    images: Annotated[tuple[Existing, ...], tyro.conf.arg(aliases=("--cases",))]
     """Image files, folders of images or of DICOM series, or one case table (.csv)."""
     out: Path = Path("predictions")
     """Folder of the masks, named like the images; of a table whose domains share names of cases, a
@@ -54,19 +55,18 @@ def main(flags):
     """Predicts every image and writes its mask; raises what could not be read at the end."""
     from keras_meduda.data.cache import remove_outdated
     from keras_meduda.data.files import DataError, Problem, check_writable
-    from keras_meduda.evaluation.confidence import Confidence
     from keras_meduda.evaluation.predict import predict_all
-    from keras_meduda.evaluation.target_statistics import with_target_statistics
     from keras_meduda.progress import track
 
     if len(flags.run) > 1 and (flags.adapt_statistics or flags.confidence):
         raise ValueError("--adapt-statistics and --confidence are of a single run, not of votes.")
+    flags.check()
     jobs = jobs_of(flags)
     left = jobs if flags.overwrite else unfinished(jobs, flags.out)
     check_outputs(jobs, left, flags)
     check_writable(flags.out, "--out")
+    sure = calibration(flags.run[0]) if flags.confidence else None
     run, masks_of = flags.load()
-    sure = Confidence.load(flags.run[0]) if flags.confidence else None
     warn(left, run)
     for job in left:
         for file in files_of(job, flags.out):  # checked above: an earlier call's
@@ -75,6 +75,8 @@ def main(flags):
     problems, expected = [], []
     images = [job.row.image for job in left]
     if flags.adapt_statistics and images:
+        from keras_meduda.evaluation.target_statistics import with_target_statistics
+
         run = with_target_statistics(run, images)
     predictions = predict_all(run, images, keep_going=True)
     for job in track(left, len(left), "predicting"):
@@ -105,6 +107,13 @@ def main(flags):
     if problems:
         print(f"{failed} of {len(jobs)} images have no mask:", file=sys.stderr)
         raise DataError(*problems)
+
+
+def calibration(run_dir):
+    """What a run's confidence is worth."""
+    from keras_meduda.evaluation.confidence import Confidence
+
+    return Confidence.load(run_dir)
 
 
 def write_confidence(rows, path, sure):
@@ -139,22 +148,25 @@ def jobs_of(flags):
 
 def write(run, job, masks, flags):
     """The mask of one case, and what goes with it."""
-    from keras_meduda.data import dicom
     from keras_meduda.data.io import image_files, read_image, write_mask, write_picture
-    from keras_meduda.data.roi import paste
-    from keras_meduda.evaluation.orthogonal import orthogonal_slices
-    from keras_meduda.evaluation.report import outline
 
     row, out, values = job.row, job.folder, run.task.decode(masks)
     if flags.full_field and hasattr(row, "full_width"):
+        from keras_meduda.data.roi import paste
+
         background = run.task.decode(masks[:1, :1] & False).item()
         write_picture(out / f"{row.case}.png", paste(values, row._asdict(), background))
     else:
         if is_dicom(row):
+            from keras_meduda.data import dicom
+
             series = image_files(row.image)[0]
             dicom.write_segmentation(out / row.case, masks, series, run.task.classes)
         write_mask(out / row.case, values, like=row.image)
-    if flags.overlays:
+    if flags.overlays:  # whose modules take half a second to load
+        from keras_meduda.evaluation.orthogonal import orthogonal_slices
+        from keras_meduda.evaluation.report import outline
+
         image = read_image(row.image)
         if image.affine is None:
             picture = outline(image.array, masks)

@@ -1,15 +1,17 @@
 """Flags that prediction and evaluation share."""
 
+import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
+
+from keras_meduda.experiment.options import Existing
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionFlags:
     """Flags of every script that predicts: which runs, and how their masks are made."""
 
-    run: tuple[Path, ...]
+    run: tuple[Existing, ...]
     """Run folder of a training; several vote, each rid of small islands and holes."""
     flips: str = ""
     """Axes whose mirror images are averaged, such as X or XY; k axes cost 2^k predictions."""
@@ -24,11 +26,26 @@ class PredictionFlags:
     """What computes the network; the latter two need the extra engines, and are faster on a
     processor."""
 
+    def check(self):
+        """Refuses folders without a run, and engines that cannot be, before anything is loaded."""
+        from keras_meduda.engines import check_engine
+        from keras_meduda.run import settings_of
+
+        check_engine(self.engine, self.precision)
+        for path in self.run:
+            settings_of(path)
+
     def load(self):
         """The run, or the several as one, and the function from probabilities to masks."""
+        from keras_meduda.engines import suggestion
         from keras_meduda.evaluation import postprocess
         from keras_meduda.evaluation.ensemble import load_together
+        from keras_meduda.experiment.backend import load_backend
 
+        if self.engine == "tensorflow":
+            load_backend()
+        if not self.xla and (hint := suggestion(self.engine, self.precision)):
+            print(hint, file=sys.stderr)
         how = {"precision": self.precision, "xla": self.xla, "engine": self.engine}
         run = load_together(self.run, self.flips, **how)
         return run, postprocess.named(self.postprocess, run.task)

@@ -14,9 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from keras_meduda.experiment.one_domain import CaseFlags
-from keras_meduda.experiment.options import Count, Positive
-
-KERAS = False  # it may load PyTorch, which does not share a process with TensorFlow
+from keras_meduda.experiment.options import Count, Existing, Positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +33,7 @@ class Flags(CaseFlags):
     """columns of --boxes: x0,y0,x1,y1, x,y,width,height (COCO) or xc,yc,width,height (YOLO)"""
     box_unit: Literal["px", "share"] = "px"
     """pixels, or shares of the image's width and height"""
-    boxes: Path | None = None
+    boxes: Existing | None = None
     """CSV file case,x0,y0,x1,y1 of discs, in pixels"""
     scale: Positive = 1.6
     """side of a region in diameters of its disc"""

@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from keras_meduda.experiment.one_domain import CaseFlags, one_class
-
-KERAS = False  # it may load PyTorch, which does not share a process with TensorFlow
+from keras_meduda.experiment.options import Existing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +33,11 @@ class Flags(CaseFlags):
     draws: int = 0
     """Copies of every box, moved by up to a tenth: their mean teaches, where they differ counts
     less, and a case whose masks agree below 0.7 is left out; 8 is a good number, 0 asks once."""
-    calibrate: Path | None = None
+    calibrate: Existing | None = None
     """Labelled cases among --cases, neither trained on nor tested: they set the temperature."""
     values: tuple[int, ...] | None = None
     """Older form of --classes: the mask values alone."""
-    boxes: Path | None = None
+    boxes: Existing | None = None
     """Box table: case, x0, y0, x1, y1 in pixels."""
     box_form: Literal["corners", "xywh", "centre"] = "corners"
     """Columns of --boxes: x0,y0,x1,y1, x,y,width,height (COCO) or xc,yc,width,height (YOLO)."""
@@ -46,9 +45,9 @@ class Flags(CaseFlags):
     """Pixels, or shares of the image's width and height."""
     weights: str | None = None
     """Checkpoint of sam2 (default sam2.1_l.pt), or run folder of network."""
-    encoder: Path | None = None
+    encoder: Existing | None = None
     """Image encoder of sam, an ONNX file in the signature of Meta's export."""
-    decoder: Path | None = None
+    decoder: Existing | None = None
     """Prompt and mask decoder of sam, likewise."""
     device: str | None = None
     """Of sam2, such as cpu or 0; by default a GPU where there is one."""
@@ -60,9 +59,12 @@ def main(flags):
     """Runs the teacher and says how it went."""
     from keras_meduda.data.boxes import read_boxes
     from keras_meduda.data.catalog import cases_at
+    from keras_meduda.run import settings_of
     from keras_meduda.teachers.boxes import boxes_by_case
     from keras_meduda.teachers.targets import calibrate, make_targets, open_targets
 
+    if flags.teacher == "network" and flags.weights:
+        settings_of(flags.weights)
     if flags.out.exists():
         open_targets(flags.out)  # or something else would be replaced
     (cases, task), boxes = flags.read(), None
@@ -94,9 +96,11 @@ def build(flags):
     if flags.teacher == "network":
         if flags.weights is None:
             raise ValueError("--teacher network: expected --weights RUN, a trained run's folder.")
+        from keras_meduda.experiment.backend import load_backend
+        from keras_meduda.run import load
         from keras_meduda.teachers.network import network
-        from keras_meduda.training import load
 
+        load_backend()
         return network(load(flags.weights))
     from keras_meduda.teachers.doubt import averaged, jittered
 

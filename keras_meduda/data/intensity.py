@@ -1,7 +1,7 @@
 """Grey values: contrast equalisation, histogram matching, standardisation."""
 
 import numpy as np
-from skimage.exposure import match_histograms
+import skimage  # whose modules load when they are used
 
 from keras_meduda.data._cv2 import cv2
 
@@ -190,8 +190,8 @@ def match_histogram(image, reference, mask=None, reference_mask=None):
         )
     if values.dtype.kind != wanted.dtype.kind:  # scikit-image counts unsigned integers in bins
         values, wanted = values.astype("float64"), wanted.astype("float64")
-    channels = [match_histograms(v, w) for v, w in zip(values.T, wanted.T, strict=True)]
-    values = np.stack(channels, axis=-1)
+    matching, pairs = skimage.exposure.match_histograms, zip(values.T, wanted.T, strict=True)
+    values = np.stack([matching(v, w) for v, w in pairs], axis=-1)
     matched = image.copy()
     matched[mask] = values if image.dtype.kind == "f" else np.rint(values)
     return matched

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy.sparse import csr_matrix
+import scipy  # whose modules load when they are used
 
 # Added before rounding down to whole pixels. Sizes and spacings are simple numbers, so that ties
 # are common; here and in an exported graph, whose sums end in another bit, they go the same way.
@@ -107,7 +107,7 @@ def resize(image, size, linear: bool = True) -> np.ndarray:
 @lru_cache(maxsize=16)  # of a photograph some 5 MB each
 def _sparse_matrix(size_in, size_out):
     """The antialiased matrix without its zeros: some 2·in/out + 1 weights a row."""
-    return csr_matrix(interpolation_matrix(size_in, size_out, antialias=True))
+    return scipy.sparse.csr_matrix(interpolation_matrix(size_in, size_out, antialias=True))
 
 
 def resampled_size(size, spacing, target) -> tuple[int, ...]:

@@ -12,8 +12,8 @@ from keras_meduda.data.cases import require_masks
 from keras_meduda.data.io import read_mask
 from keras_meduda.evaluation.calibration import reliability
 from keras_meduda.evaluation.confidence import dice, labelled_inputs
+from keras_meduda.run import Run, check_run
 from keras_meduda.task import Task
-from keras_meduda.training import Run, check_run
 
 DOUBTFUL, SURE = 4096, 1024  # pixels of a case that are looked at, of each kind
 FEWEST = 3  # patients with labels, of whom each is left out once

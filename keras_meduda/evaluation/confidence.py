@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from keras_meduda.data.augment import Intensity, Photometry
 from keras_meduda.data.cases import require_masks
 from keras_meduda.data.io import read_image, read_mask, replacing
 from keras_meduda.evaluation.predict import predict_all
 from keras_meduda.progress import track
-from keras_meduda.training import check_run
+from keras_meduda.run import check_run
 
 FILE = "confidence.json"
 FEWEST = 8  # patients to calibrate on
@@ -230,6 +229,8 @@ def _changed(image, strength, seed, zscored):
     """An image as another scanner might have shown it, the stronger the farther from the source."""
     if not strength:
         return image
+    from keras_meduda.data.augment import Intensity, Photometry
+
     seed = (seed[0], 1000 * seed[1] + int(10 * strength))
     k = 0.5 * strength
     effect = (

@@ -5,13 +5,13 @@ Export takes the network as it is, without either.
 """
 
 import itertools
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from keras_meduda.evaluation.postprocess import islands_and_holes
-from keras_meduda.training import Run, load
+from keras_meduda.run import Run, load, parts
 
 
 def flips(run, axes) -> Run:
@@ -37,7 +37,7 @@ def flips(run, axes) -> Run:
     known = run.preprocessing.axes
     if not set(axes) <= set(known) or len(set(axes)) < len(axes):
         raise ValueError(f"flips: received axes {axes!r}, expected distinct ones out of {known!r}.")
-    return _Flipped(**_parts(run), run=run, axes=tuple(1 + known.index(axis) for axis in axes))
+    return _Flipped(**parts(run), run=run, axes=tuple(1 + known.index(axis) for axis in axes))
 
 
 def vote(runs, smallest: int = 20) -> Run:
@@ -78,7 +78,7 @@ def vote(runs, smallest: int = 20) -> Run:
                     f"vote: {run.path} has the {name} {other}, {runs[0].path} {first}; expected "
                     "runs that differ in their networks alone."
                 )
-    return _Voted(**_parts(runs[0]), runs=runs, smallest=smallest)
+    return _Voted(**parts(runs[0]), runs=runs, smallest=smallest)
 
 
 def load_together(paths, axes="", **how) -> Run:
@@ -101,7 +101,7 @@ class _Flipped(Run):
     @cached_property
     def straight(self):
         """The run as it is, which may be flipped or vote itself, in this run's window."""
-        return replace(self.run, window=self.window)
+        return self.run.in_window(self.window)
 
     def probabilities(self, x):
         straight, k = self.straight.probabilities, len(self.axes)
@@ -117,7 +117,7 @@ class _Voted(Run):
     @cached_property
     def members(self):
         """The runs, in this run's window."""
-        return [replace(run, window=self.window) for run in self.runs]
+        return [run.in_window(self.window) for run in self.runs]
 
     def probabilities(self, x):
         def clean(batch):
@@ -128,7 +128,3 @@ class _Voted(Run):
         if not self.task.overlapping:  # the background comes first
             winners = np.concatenate([~winners.any(axis=-1, keepdims=True), winners], axis=-1)
         return winners.astype("float32")
-
-
-def _parts(run):
-    return {field.name: getattr(run, field.name) for field in fields(Run)}

@@ -19,7 +19,8 @@ from keras_meduda.evaluation.target_statistics import BATCH, re_estimate, statis
 from keras_meduda.methods import Supervised
 from keras_meduda.models import UNet
 from keras_meduda.progress import track
-from keras_meduda.training import Run, setup
+from keras_meduda.run import Run
+from keras_meduda.training import setup
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 FEWEST = 8  # target cases, below which nothing is decided

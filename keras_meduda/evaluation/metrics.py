@@ -267,6 +267,9 @@ def _as_spacing(spacing, rank):
 
 
 def _bounding_box(mask):
+    if mask.ndim == 2:
+        x, y, width, height = cv2.boundingRect(np.ascontiguousarray(mask).view("uint8"))
+        return slice(y, y + height), slice(x, x + width)
     box = ()
     for axis in range(mask.ndim):  # every axis looks only at what the axes before it have left
         others = tuple(i for i in range(mask.ndim) if i != axis)

@@ -4,10 +4,9 @@ Each gives boolean masks; `km.evaluate(…, masks=…)` takes a function from pr
 """
 
 import numpy as np
-from scipy import ndimage
+import scipy  # whose modules load when they are used
 
 NAMES = ("none", "beal", "islands_and_holes")
-DIAMOND = ndimage.iterate_structure(ndimage.generate_binary_structure(2, 1), 7)
 
 
 def named(name: str, task):
@@ -96,18 +95,20 @@ def islands_and_holes(masks, smallest=20) -> np.ndarray:
 
 
 def _without_small(mask, smallest):
-    labels, _ = ndimage.label(mask, np.ones((3,) * mask.ndim))
+    labels, _ = scipy.ndimage.label(mask, np.ones((3,) * mask.ndim))
     stays = np.bincount(labels.ravel()) >= smallest
     stays[0] = False  # what is outside of the mask
     return stays[labels]
 
 
 def _beal(mask):
+    cross = scipy.ndimage.generate_binary_structure(2, 1)
+    diamond = scipy.ndimage.iterate_structure(cross, 7)
     for _ in range(5):  # the median of 0 and 1 is the majority
-        mask = ndimage.uniform_filter(49.0 * mask, 7, mode="constant") > 24.5
-    mask = ndimage.binary_erosion(mask, DIAMOND, border_value=1)
-    labels, count = ndimage.label(mask)
+        mask = scipy.ndimage.uniform_filter(49.0 * mask, 7, mode="constant") > 24.5
+    mask = scipy.ndimage.binary_erosion(mask, diamond, border_value=1)
+    labels, count = scipy.ndimage.label(mask)
     if not count:
         return mask
     largest = labels == 1 + np.bincount(labels.ravel())[1:].argmax()
-    return ndimage.binary_fill_holes(largest)
+    return scipy.ndimage.binary_fill_holes(largest)

@@ -3,7 +3,6 @@
 import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 
@@ -21,10 +20,9 @@ from keras_meduda.data.io import (
     read_mask,
     read_spacing,
 )
-from keras_meduda.evaluation.metrics import case_metrics, vertical_cup_to_disc_ratio
-from keras_meduda.progress import track
+from keras_meduda.progress import is_out_of_memory, track
+from keras_meduda.run import check_run
 from keras_meduda.sliding import SlidingWindow
-from keras_meduda.training import check_run
 
 BATCH = 8  # pictures that go through the network together; volumes go alone
 
@@ -73,11 +71,13 @@ def predict_all(run, images, window=None, keep_going=False):
     Raises:
         DataError: an image that cannot be read, does not fit the run, or holds NaN.
         ValueError: something else in place of the run or the window.
+        MemoryError: a single image does not fit (an engine's own error likewise). Of a batch that
+            does not, the images go one by one.
     """
     check_run("predict", run)
     if not isinstance(window, SlidingWindow | None):
         raise ValueError(f"predict: window={window!r}; expected km.SlidingWindow(size) or None.")
-    run = replace(run, window=window) if window else run
+    run = run.in_window(window) if window else run
     background = run.task.one_hot(0)
 
     def read(image):
@@ -89,10 +89,19 @@ def predict_all(run, images, window=None, keep_going=False):
 
     def infer(inputs):
         """A list of (probabilities, place), or errors, of one of inputs."""
-        good = [x for x, _ in filter(_is_read, inputs)]
-        outputs = iter(())
-        if good:
-            outputs = iter(run.probabilities(np.stack(good) if len(good) > 1 else good[0][None]))
+        nonlocal together
+        good, outputs = [x for x, _ in filter(_is_read, inputs)], []
+        if len(good) > 1 and together:
+            try:
+                outputs = run.probabilities(np.stack(good))
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                together = False
+                print(f"{len(good)} pictures do not fit in memory together; they go one by one.")
+        if not len(outputs):
+            outputs = (run.probabilities(x[None])[0] for x in good)
+        outputs = iter(outputs)
         return [(next(outputs), item[1]) if _is_read(item) else item for item in inputs]
 
     def invert(item):
@@ -102,6 +111,7 @@ def predict_all(run, images, window=None, keep_going=False):
             return item
         raise item  # now that all images before it have been given
 
+    together = True
     batch, ahead = _batch(run), os.cpu_count() or 1
     with ThreadPoolExecutor(ahead) as pool, ThreadPoolExecutor(1) as network:
         inputs = _ahead(pool, read, images, 2 * batch if batch > 1 else 1)
@@ -189,6 +199,8 @@ def evaluate(
         DataError: a mask of another shape, or position in space, than its image; pictures, whose
             voxels have no size, with a task in mm.
     """
+    from keras_meduda.evaluation.metrics import case_metrics, vertical_cup_to_disc_ratio
+
     check_run("evaluate", run)
     if not isinstance(cases, pd.DataFrame):
         raise ValueError(f"evaluate: received {cases!r}; expected what km.read_cases(path) gives.")
@@ -220,7 +232,7 @@ def evaluate(
             del true
         rows = []
         for i, name in enumerate(task.classes):
-            p, r = prediction[..., i], reference(i)
+            p, r = np.ascontiguousarray(prediction[..., i]), reference(i)
             rows.append(
                 {
                     "case": row.case,

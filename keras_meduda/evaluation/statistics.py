@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
+import scipy  # whose modules load when they are used
 from numpy.typing import ArrayLike
-from scipy.stats import wilcoxon
 
 _KEYS = ["case", "group", "class"]
 _EMPTY = ["prediction_empty", "reference_empty"]
@@ -192,7 +192,7 @@ def paired_test(a: ArrayLike, b: ArrayLike, groups: Sequence) -> dict:
         return result | {"p_value": 1.0, "reason": "every difference is zero"}
     if means.size < _FEWEST_GROUPS:
         return result | {"reason": f"{len(means)} groups, at least {_FEWEST_GROUPS} are needed"}
-    return result | {"p_value": float(wilcoxon(means).pvalue)}
+    return result | {"p_value": float(scipy.stats.wilcoxon(means).pvalue)}
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

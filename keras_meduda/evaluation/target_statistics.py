@@ -10,7 +10,7 @@ from keras import layers
 
 from keras_meduda.data.io import Image, read_image
 from keras_meduda.models.stages import leaves
-from keras_meduda.training import check_run
+from keras_meduda.run import check_run
 
 MOST = 64  # images from which statistics are taken
 BATCH = 8  # pictures, or windows of volumes, that pass together

@@ -9,7 +9,7 @@ import pandas as pd
 
 from keras_meduda.evaluation.guard import paired_error, probabilities
 from keras_meduda.evaluation.target_statistics import batch_norms, re_estimate, statistics_batches
-from keras_meduda.training import Run
+from keras_meduda.run import Run
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from keras_meduda.data.checks import check_grid
 from keras_meduda.data.io import read_mask
 from keras_meduda.evaluation.predict import predict_all
 from keras_meduda.progress import track
+from keras_meduda.run import Run
 from keras_meduda.task import to_json
-from keras_meduda.training import Run
 
 
 def mean_dice(cases, task, preprocessing, window=None):

@@ -1,6 +1,7 @@
 """The command line: flags of a dataclass, and how a user's mistake ends.
 
-Nothing heavy is imported before the flags are parsed, so that `--help` answers at once.
+Nothing heavy is imported before the flags are parsed, so that `--help` answers at once, nor before
+the paths are looked at and the tables are read, so that a mistake in them is told at once.
 """
 
 import importlib
@@ -13,8 +14,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import get_args, get_type_hints
 
-from keras_meduda.experiment.options import Bound, Options, nearest
-from keras_meduda.progress import peak_memory, tolerate_encodings
+from keras_meduda.experiment.options import Bound, There, nearest
+from keras_meduda.progress import is_out_of_memory, peak_memory, tolerate_encodings
 
 COMMANDS = {
     "adapt": "a network to another scanner: from two domains, or from --run and --images alone",
@@ -68,8 +69,7 @@ def command(name: str) -> None:
         SystemExit: code 2 after a user's mistake, which is one message.
     """
     module = importlib.import_module(f"keras_meduda.commands.{name}")
-    keras = getattr(module, "KERAS", True)
-    run_script(module.main, module.Flags, module.__doc__, keras)
+    run_script(module.main, module.Flags, module.__doc__)
 
 
 def train(name: str) -> None:
@@ -107,11 +107,10 @@ def recipe_named(name: str) -> types.ModuleType:
     return importlib.import_module(f"keras_meduda.recipes.{name}")
 
 
-def run_script(script: Callable, flags_type: type, description: str, keras: bool = True) -> None:
+def run_script(script: Callable, flags_type: type, description: str) -> None:
     """Parses flags and runs a script; a user's mistake ends in one message and exit code 2.
 
-    Set `MEDUDA_DEBUG=1` to see the traceback. `keras=False` is for scripts that may load PyTorch,
-    which does not share a process with TensorFlow.
+    Set `MEDUDA_DEBUG=1` to see the traceback.
     """
     import tyro
 
@@ -123,12 +122,6 @@ def run_script(script: Callable, flags_type: type, description: str, keras: bool
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     try:
         check_values(flags)
-        if isinstance(flags, Options):
-            flags.check()
-        if keras:
-            _import_quietly()
-        if getattr(flags, "strategy", "none") == "multiworker":
-            _join_cluster()
         script(flags)
         print(f"peak memory {peak_memory() / 1e9:.2f} GB", file=sys.stderr)
     except KeyboardInterrupt:
@@ -136,9 +129,9 @@ def run_script(script: Callable, flags_type: type, description: str, keras: bool
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
         _end(error)
     except Exception as error:
+        if is_out_of_memory(error):
+            _end(f"out of memory: {' '.join(str(error).split())[:300]}\n{_smaller(flags)}")
         name = type(error).__name__  # TensorFlow's; it may not be loaded
-        if name == "ResourceExhaustedError":
-            _end(f"out of memory; a smaller --batch-size or --size needs less. {str(error)[:300]}")
         if name in ("NotFoundError", "InvalidArgumentError") and "DT_HALF" in str(error):
             _end(
                 "this processor lacks an operation in half precision; expected --precision float32 "
@@ -147,26 +140,43 @@ def run_script(script: Callable, flags_type: type, description: str, keras: bool
         raise
 
 
+def _smaller(flags):
+    """What needs less memory, of the flags that there are."""
+    names = [name for name in ("batch_size", "patch", "size") if hasattr(flags, name)]
+    if not names:
+        return "Expected smaller images, or a machine with more memory."
+    return f"Expected a smaller {' or '.join(map(_flag, names))}."
+
+
+def _flag(name):
+    return f"--{name.replace('_', '-')}"
+
+
 def check_values(flags) -> None:
-    """Refuses numbers outside the bounds that stand beside them, and lists without an entry.
+    """Refuses numbers outside the bounds beside them, paths to nothing, and lists without an entry.
 
     Raises:
-        ValueError: the flag, what was received and what was expected.
+        ValueError: each flag, what was received and what was expected.
     """
+    problems = []
     hints = get_type_hints(type(flags), include_extras=True)
     for field in fields(flags):
-        name, value = f"--{field.name.replace('_', '-')}", getattr(flags, field.name)
+        name, value = _flag(field.name), getattr(flags, field.name)
         if value == () != field.default:
-            raise ValueError(f"{name}: expected one value or more.")
+            problems.append(f"{name}: expected one value or more.")
         bound = next(_bounds(hints[field.name]), None)
-        for number in value if isinstance(value, tuple) else (value,):
-            if bound and isinstance(number, int | float) and (expected := bound.refuses(number)):
-                raise ValueError(f"{name} {number}: expected {expected}.")
+        for one in value if isinstance(value, tuple) else (value,):
+            known = isinstance(one, int | float | Path)  # a default may be None
+            if bound and known and (expected := bound.refuses(one)):
+                problems.append(f"{name} {one}: expected {expected}.")
+    if problems:
+        raise ValueError("\n".join(problems))
 
 
 def _bounds(hint):
     """The bounds in a type, at any depth."""
-    yield from (extra for extra in getattr(hint, "__metadata__", ()) if isinstance(extra, Bound))
+    extras = getattr(hint, "__metadata__", ())
+    yield from (extra for extra in extras if isinstance(extra, Bound | There))
     for part in get_args(hint):
         yield from _bounds(part)
 
@@ -177,22 +187,3 @@ def _end(message):
         raise
     print(message, file=sys.stderr)
     sys.exit(2)
-
-
-def _join_cluster():
-    """Collective operations are set up before TensorFlow computes anything."""
-    from keras_meduda import distribution
-
-    distribution.strategy("multiworker")
-
-
-def _import_quietly():
-    """Loads Keras and its backend, whose start-up lines bypass every log level, without them."""
-    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        import keras  # noqa: F401
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(nowhere)

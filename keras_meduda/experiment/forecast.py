@@ -3,11 +3,12 @@
 import time
 from pathlib import Path
 
+import keras
 import numpy as np
 
 from keras_meduda.progress import duration
-from keras_meduda.sliding import windows_together
-from keras_meduda.training import Run
+from keras_meduda.run import Run
+from keras_meduda.sliding import WINDOW_PIXELS, windows_together
 
 SHOWN = 6  # cases that the pictures of a report predict once more
 MANY = 1000  # windows: with fewer it is not worth while to time one
@@ -54,7 +55,8 @@ def _validations(stage, steps):
 
 def _seconds(run, sides):
     """A window takes so long, as one of as many as go through the network together."""
-    count = windows_together(1, sides)
+    device = "gpu" if keras.distribution.list_devices("gpu") else "cpu"
+    count = windows_together(1, sides, WINDOW_PIXELS[device])
     batch = np.zeros((count, *sides, run.preprocessing.channels), "float32")
     took = []
     for _ in range(4):  # the first compiles, others may share the machine

@@ -9,6 +9,7 @@ from keras_meduda.data.io import DataError, Problem, is_volume
 from keras_meduda.data.phantoms import drawn, write_brain
 from keras_meduda.data.splits import in_folds, in_three, unseen
 from keras_meduda.experiment.one_domain import task_of
+from keras_meduda.run import settings_of
 
 
 def check(flags) -> None:
@@ -16,7 +17,7 @@ def check(flags) -> None:
 
     Raises:
         ValueError: flags that contradict each other.
-        FileNotFoundError: no such checkpoint.
+        FileNotFoundError: no run to vote with.
     """
     if bool(flags.root) != bool(flags.dataset) or flags.root and flags.cases:
         raise ValueError("Expected --dataset with --root, or --cases, or none of them (phantoms).")
@@ -31,8 +32,8 @@ def check(flags) -> None:
             f"--transfer {flags.transfer} with --init {flags.init}: a transfer needs weights to "
             "start from, and weights a transfer, partial or full."
         )
-    if flags.init and not flags.init.exists():
-        raise FileNotFoundError(f"{flags.init}: no such checkpoint.")
+    for run in flags.vote:
+        settings_of(run)
     if flags.moving_statistics and flags.transfer != "partial":
         raise ValueError("--moving-statistics is of --transfer partial: nothing else is frozen.")
     if not set(flags.flips) <= set("XYZ"):

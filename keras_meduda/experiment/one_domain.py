@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from keras_meduda.experiment.options import NotNegative
+from keras_meduda.experiment.options import Existing, NotNegative
 
 DATASETS = Literal[
     "refuge", "drishti_gs", "rim_one_dl", "rim_one_r3", "fundus_rois", "brats", "folders"
@@ -15,11 +15,11 @@ DATASETS = Literal[
 class CaseFlags:
     """Cases of one domain: a table or folder, or a data set as its owner ships it."""
 
-    cases: Path | None = None
+    cases: Existing | None = None
     """Case table (.csv), or folder of images, or with images/ and masks/."""
     dataset: DATASETS | None = None
     """Layout of --root, instead of --cases."""
-    root: Path | None = None
+    root: Existing | None = None
     """Folder of the data set."""
     classes: tuple[str, ...] | None = None
     """Classes and their mask values, such as cup=255 disc=128,255 or cup=#ff0000."""

@@ -25,10 +25,24 @@ class Bound:
         return f"a number above {self.least}" if self.above else f"{self.least} or more"
 
 
+@dataclass(frozen=True)
+class There:
+    """That a path leads to something, written beside it: `Annotated[Path, There()]`."""
+
+    def refuses(self, path) -> str | None:
+        """What was expected, where nothing is there."""
+        return None if Path(path).exists() else "one that is there; found no such file or folder"
+
+
 Count = Annotated[int, Bound(1)]
 NotNegative = Annotated[int, Bound(0)]
 Share = Annotated[float, Bound(0)]
 Positive = Annotated[float, Bound(0, above=True)]
+Existing = Annotated[Path, There()]
+Network = Literal[  # of km.models; named here, as loading them takes seconds
+    "AERUNet", "DeepLabV3Plus", "DynUNet", "RatLesNetV2", "UNETR", "UNet", "UNetPlusPlus",
+    "UNetS5D16",
+]  # fmt: skip
 
 
 def nearest(name: str, known) -> str:

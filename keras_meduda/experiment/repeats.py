@@ -2,13 +2,9 @@
 
 from dataclasses import replace
 
-import keras
 from rich.console import Console
 
-from keras_meduda.distribution import is_chief, strategy
-from keras_meduda.evaluation.report.runs import print_spread, write_spread
-from keras_meduda.evaluation.several import repeats
-from keras_meduda.experiment.runner import run
+from keras_meduda.experiment.backend import load_backend
 
 
 def repeat(module, flags) -> None:
@@ -29,8 +25,13 @@ def repeat(module, flags) -> None:
     flags.check()
     if not (flags.seeds or flags.folds):
         data = module.data(flags)
+        _begin(flags)
+        from keras_meduda.experiment.runner import run
+
         run(module.recipe(flags, data), data, flags)
         return
+    from keras_meduda.evaluation.several import repeats
+
     kind = "seed_" if flags.seeds else "fold_"
     if others := [name for name in repeats(flags.out) if not name.startswith(kind)]:
         raise ValueError(
@@ -46,6 +47,9 @@ def repeat(module, flags) -> None:
         data = module.data(one)
         described = f"{data.described}, fold {fold} of {flags.folds}"
         _run(module, one, replace(data, described=described), f"fold_{fold}")
+    from keras_meduda.distribution import is_chief, strategy
+    from keras_meduda.evaluation.report.runs import print_spread, write_spread
+
     if is_chief(strategy(flags.strategy)):
         several = repeats(flags.out)
         table = write_spread(flags.out, several)
@@ -53,8 +57,23 @@ def repeat(module, flags) -> None:
         print(f"mean and spread of {', '.join(several)}: {flags.out / 'spread.html'}")
 
 
+def _begin(flags):
+    """Loads Keras, which mistakes in the data need not wait for."""
+    load_backend()
+    if flags.strategy == "multiworker":
+        # Collective operations are set up before TensorFlow computes anything.
+        from keras_meduda import distribution
+
+        distribution.strategy("multiworker")
+
+
 def _run(module, flags, data, name):
     """One of the experiments, in a folder of its own and as in a process of its own."""
+    _begin(flags)
+    import keras
+
+    from keras_meduda.experiment.runner import run
+
     keras.utils.clear_session()  # names of layers count from 1 again, and memory is given back
     store = flags.out / "prepared"
     flags = replace(flags, out=flags.out / name)

@@ -27,7 +27,8 @@ from keras_meduda.experiment.shares import write_shares
 from keras_meduda.experiment.styles import Styles
 from keras_meduda.experiment.teaching import taught_by
 from keras_meduda.models.saved import load_network
-from keras_meduda.training import Run, fit, load, setup
+from keras_meduda.run import Run, load
+from keras_meduda.training import fit, setup
 
 
 def run(recipe: Recipe, data: Data, options: Options, store=None) -> dict[str, Run]:

@@ -3,11 +3,10 @@
 import os
 import sys
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 from keras_meduda.experiment.one_domain import DATASETS, of_dataset, of_domain, task_of
-from keras_meduda.experiment.options import Count, NotNegative, Options, Positive
+from keras_meduda.experiment.options import Count, Existing, NotNegative, Options, Positive
 
 TIDY_FUNDUS = ("cup=255", "disc=128,255")
 
@@ -16,7 +15,7 @@ TIDY_FUNDUS = ("cup=255", "disc=128,255")
 class ShiftFlags(Options):
     """Flags of an experiment on two domains; without any data flag it runs on phantoms."""
 
-    cases: Path | None = None
+    cases: Existing | None = None
     """Case table (CSV: case, domain, split, group, image, mask) with both domains."""
     classes: tuple[str, ...] | None = None
     """Classes and their mask values, for --cases and folders; default: the tidy fundus form,
@@ -31,11 +30,11 @@ class ShiftFlags(Options):
     """Domain to adapt to; its labels, where there are any, serve the final evaluation alone."""
     source_dataset: DATASETS | None = None
     """Layout of --source-root, instead of a case table."""
-    source_root: Path | None = None
+    source_root: Existing | None = None
     """Folder of the labelled data set."""
     target_dataset: DATASETS | None = None
     """Layout of --target-root; may be left out for two domains of one data set."""
-    target_root: Path | None = None
+    target_root: Existing | None = None
     """Folder of the unlabelled data set."""
     steps: Count = 600
     """Updates of the network, in each stage."""
@@ -43,13 +42,13 @@ class ShiftFlags(Options):
     """Of the first step; it falls to zero as a cosine."""
     adapt_learning_rate: Positive = 5e-4
     """The same for the adaptation."""
-    init: Path | None = None
+    init: Existing | None = None
     """Run folder whose network is adapted, instead of training one on the source."""
     oracle: bool = False
     """Also train on the target's labels, as the upper end of the comparison."""
     augment_source: bool = False
     """Recolour source images, and give half of them the target's style, while adapting."""
-    few: Path | None = None
+    few: Existing | None = None
     """Case table (CSV) of 5 to 10 labelled target cases of patients who are not tested. They train
     nothing but the last step, which is kept if it helps patients who were left out."""
 
@@ -68,7 +67,7 @@ class ShiftFlags(Options):
 
     def settings(self, grid) -> dict:
         """What every recipe on two domains takes of its flags and its grid."""
-        from keras_meduda.training import load
+        from keras_meduda.run import load
 
         return {
             "preprocessing": replace(grid.preprocessing, nan_background=self.nan_background),
@@ -231,11 +230,14 @@ def read(flags: ShiftFlags, draw):
 
 def _few(table, target, task):
     """The few labelled target cases; refused here if they cannot be used, before the training."""
-    from keras_meduda.data.cases import read_cases
-    from keras_meduda.evaluation.adjust import check_few
-
     if not table:
         return target.iloc[:0]
+    from keras_meduda.data.cases import read_cases
+    from keras_meduda.experiment.backend import load_backend
+
+    load_backend()
+    from keras_meduda.evaluation.adjust import check_few
+
     cases = read_cases(table).assign(domain=target["domain"].iloc[0], split="train")
     if "encoding" in target:
         cases["encoding"] = target["encoding"].iloc[0]
@@ -335,11 +337,13 @@ def _domains(flags, draw):
 
 
 def check(flags: ShiftFlags):
-    """Refuses flags that name no data, half of them, or data twice.
+    """Refuses flags that name no data, half of them, or data twice, and a start that is no run.
 
     Raises:
         ValueError: which were given and which were expected.
     """
+    from keras_meduda.run import settings_of
+
     by_table = [flags.cases]
     by_name = [flags.source_dataset, flags.source_root, flags.target_dataset, flags.target_root]
     if any(by_table) and any(by_name):
@@ -359,5 +363,7 @@ def check(flags: ShiftFlags):
             "together; the last two may be left out where --source-domain and --target-domain are "
             "two of one data set."
         )
+    if flags.init:
+        settings_of(flags.init)
     if flags.cases and not all(domains):
         raise ValueError("--cases needs --source-domain and --target-domain.")

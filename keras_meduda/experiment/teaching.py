@@ -21,7 +21,6 @@ from keras_meduda.data.cases import (
 from keras_meduda.data.catalog import cases_at
 from keras_meduda.data.checks import checked
 from keras_meduda.data.phantoms import drawn, write_brain_slices
-from keras_meduda.data.pipeline.prepared import Taught
 from keras_meduda.data.roi import read_boxes
 from keras_meduda.data.splits import in_folds
 from keras_meduda.experiment.data import Data
@@ -117,6 +116,8 @@ def taught_by(prepared, run, folder):
         run: the teacher.
         folder: where prepared arrays are kept.
     """
+    from keras_meduda.data.pipeline.prepared import Taught
+
     weights = hashlib.sha256()
     for array in run.network.get_weights():
         weights.update(np.ascontiguousarray(array).tobytes())

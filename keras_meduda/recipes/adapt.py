@@ -14,6 +14,7 @@ meduda adapt --run runs/zeiss --images canon/ --out runs/canon     (source-free:
 
 from dataclasses import dataclass, replace
 
+from keras_meduda.experiment.options import Network
 from keras_meduda.recipes import aerunet_kd
 
 
@@ -21,8 +22,8 @@ from keras_meduda.recipes import aerunet_kd
 class Flags(aerunet_kd.Flags):
     """Adaptation to another scanner."""
 
-    network: str = "AERUNet"
-    """Name of a network of km.models."""
+    network: Network = "AERUNet"
+    """One of km.models."""
 
 
 def data(flags):

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from keras_meduda.experiment.options import Count
+from keras_meduda.experiment.options import Count, Network
 from keras_meduda.experiment.shift import GridFlags, ShiftFlags, brains, discs, read
 
 
@@ -29,8 +29,8 @@ class Flags(GridFlags, ShiftFlags):
         "posal", "mean_teacher", "foundation_distillation",
     ]  # fmt: skip
     """How the network is adapted; supervised: not at all."""
-    network: str
-    """Name of a network of km.models, such as AERUNet, UNet or RatLesNetV2."""
+    network: Network
+    """One of km.models."""
     filters: tuple[Count, ...] | None = None
     """Width of each level, for networks that take it; default: the network's own."""
     augment_source: bool = True

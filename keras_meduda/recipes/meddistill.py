@@ -22,20 +22,28 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from keras_meduda.experiment.one_domain import CaseFlags
-from keras_meduda.experiment.options import Bound, Count, NotNegative, Options, Positive, Share
+from keras_meduda.experiment.options import (
+    Bound,
+    Count,
+    Existing,
+    NotNegative,
+    Options,
+    Positive,
+    Share,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Flags(CaseFlags, Options):
     """Student without masks, from a teacher that boxes prompt."""
 
-    cases: Path | None = None
+    cases: Existing | None = None
     """Case table or folder; none: phantoms of brain slices."""
     classes: tuple[str, ...] | None = None
     """The class and its mask values; default: tumour=1,255."""
     values: tuple[int, ...] | None = None
     """Older form of --classes: the mask values alone."""
-    boxes: Path | None = None
+    boxes: Existing | None = None
     """Box table of train and test cases."""
     detector: str | None = None
     """YOLO weights (.pt) that find the boxes, or a model (.yaml) to train on the labelled cases."""
@@ -45,9 +53,9 @@ class Flags(CaseFlags, Options):
     """Pixels by which edges of boxes from masks are moved at random."""
     teacher: Literal["grabcut", "sam", "grabcut+sam", "sam2", "network"] = "grabcut"
     """Who makes the soft masks; grabcut+sam averages the two."""
-    encoder: Path | None = None
+    encoder: Existing | None = None
     """ONNX file of sam's image encoder (the extra sam)."""
-    decoder: Path | None = None
+    decoder: Existing | None = None
     """ONNX file of its mask decoder."""
     teacher_weights: str | None = None
     """SAM2's checkpoint, or the run folder of network; none: trained on labelled cases."""

@@ -19,14 +19,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from keras_meduda.experiment.options import Count, NotNegative, Options, Share
+from keras_meduda.experiment.options import Count, Existing, NotNegative, Options, Share
 
 
 @dataclass(frozen=True, kw_only=True)
 class Flags(Options):
     """OCT fluid segmentation; without data flags it runs on phantoms."""
 
-    root: Path | None = None
+    root: Existing | None = None
     """Folder of the data set: its .mat files, or images/, masks/ and splits/."""
     dataset: Literal["chiu"] = "chiu"
     """Layout of --root."""
@@ -34,7 +34,7 @@ class Flags(Options):
     """Of --root: by image, as published (subjects leak; the default), or two subjects left out."""
     fold: NotNegative | None = None
     """One of --folds alone, or which two subjects, 0 to 4, for --split subject; default: 0."""
-    cases: Path | None = None
+    cases: Existing | None = None
     """Case table with train and test parts, instead of --root."""
     classes: tuple[str, ...] | None = None
     """Classes and their mask values, for --cases; default: fluid=1."""
@@ -49,7 +49,7 @@ class Flags(Options):
     """Our recipe, or a row of the published table."""
     head: Literal["psp", "fcn", "deeplabv3"] | None = None
     """Decode head of the published network; default: psp."""
-    init: Path | None = None
+    init: Existing | None = None
     """Checkpoint to start from: run folder, .keras, .weights.h5, or a PyTorch state dict."""
     initial_inference: bool = False
     """Only evaluate that checkpoint, on all cases."""
@@ -141,7 +141,7 @@ def recipe(flags, data):
     from keras_meduda.experiment.bscans import PUBLISHED, own, published
     from keras_meduda.experiment.recipe import Recipe, Stage
     from keras_meduda.methods.finetuning import discriminative, load_checkpoint, train_only
-    from keras_meduda.training import Run
+    from keras_meduda.run import Run
 
     drawn = not (flags.root or flags.cases)
     size = flags.size or (64 if flags.smoke else 96 if drawn else None)

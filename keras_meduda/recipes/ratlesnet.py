@@ -23,7 +23,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from keras_meduda.experiment.options import Count, NotNegative, Options, Positive, Share
+from keras_meduda.experiment.options import Count, Existing, NotNegative, Options, Positive, Share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class Flags(Options):
     transfer: Literal["none", "partial", "full"] = "none"
     """What trains after --init: the decoder (669,378 of RatLesNetV2's weights) or all; none starts
     from scratch."""
-    init: Path | None = None
+    init: Existing | None = None
     """Weights to start from: run folder, .keras, .weights.h5, or a PyTorch state dict."""
     moving_statistics: bool = False
     """Let batch norm of frozen layers adapt its statistics, as the mouse study's code did."""
@@ -43,9 +43,9 @@ class Flags(Options):
     """Train on this many cases, small and large lesions alike; default: all."""
     dataset: Literal["mouse_mcao", "ratlesnet", "brain_mouse"] | None = None
     """Layout of --root."""
-    root: Path | None = None
+    root: Existing | None = None
     """Folder of the data set."""
-    cases: Path | None = None
+    cases: Existing | None = None
     """Case table, instead of --root."""
     classes: tuple[str, ...] | None = None
     """Classes and their mask values, for --cases; default: lesion=1."""
@@ -99,7 +99,7 @@ class Flags(Options):
     """Change the grey values of the training volumes, as another scanner would."""
     flips: str = ""
     """Axes along which a prediction is averaged over mirror images, such as X."""
-    vote: tuple[Path, ...] = ()
+    vote: tuple[Existing, ...] = ()
     """Other runs on these data, of other seeds, that vote with this one on every voxel."""
     smallest: NotNegative = 20
     """Voxels of an island or a hole that stays in a prediction; 0 leaves it as it is."""
@@ -216,7 +216,7 @@ def _deployed(flags, data, grid):
     """Function from the trained run to the one that is scored: flipped, or of several votes."""
     import keras_meduda as km
     from keras_meduda.evaluation.ensemble import flips, vote
-    from keras_meduda.training import Run
+    from keras_meduda.run import Run
 
     others = [km.load(path) for path in flags.vote]
     if others:  # before the training whose run is to vote with them

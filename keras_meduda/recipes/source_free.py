@@ -17,16 +17,16 @@ from typing import Annotated
 
 import tyro
 
-from keras_meduda.experiment.options import Count, Options, Positive
+from keras_meduda.experiment.options import Count, Existing, Options, Positive
 
 
 @dataclass(frozen=True, kw_only=True)
 class Flags(Options):
     """Adaptation of a finished run to unlabelled images."""
 
-    run: Path
+    run: Existing
     """Run folder whose network is adapted."""
-    images: Annotated[Path, tyro.conf.arg(aliases=("--cases",))]
+    images: Annotated[Existing, tyro.conf.arg(aliases=("--cases",))]
     """Images of the target: a folder, or a case table (.csv)."""
     out: Path
     """Run folder of the adapted network."""
@@ -45,18 +45,19 @@ def data(flags):
     from keras_meduda.data.checks import checked
     from keras_meduda.data.splits import in_folds
     from keras_meduda.experiment.data import Data
-    from keras_meduda.training import load
+    from keras_meduda.run import settings_of
 
-    run, cases = load(flags.run), cases_at(flags.images)
+    task, preprocessing, _ = settings_of(flags.run)
+    cases = cases_at(flags.images)
     if flags.folds:
         cases = in_folds(cases, flags.folds, flags.fold, flags.seed)
     tested = cases[cases["split"] == "test"]
     target = without_masks(cases[cases["split"] != "test"])
     tested = tested if len(tested) else target
     masks = (cases["split"] == "test") & (cases["mask"] != "")
-    checked(cases, run.task, masks, nan_background=run.preprocessing.nan_background)
+    checked(cases, task, masks, nan_background=preprocessing.nan_background)
     described = f"{flags.images}, with the network of {flags.run}"
-    return Data(run.task, {"target": target}, {"target, test": tested}, described)
+    return Data(task, {"target": target}, {"target, test": tested}, described)
 
 
 def recipe(flags, data):

@@ -25,7 +25,7 @@ from keras_meduda.evaluation.report import (
     write_label_free_report,
     write_report,
 )
-from keras_meduda.training import Run
+from keras_meduda.run import Run
 
 webdriver = pytest.importorskip("selenium.webdriver")
 from selenium.webdriver.common.by import By  # noqa: E402

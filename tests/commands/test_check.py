@@ -28,7 +28,7 @@ def test_all_problems_come_in_one_message(phantoms, tmp_path, meduda):
 
 
 @pytest.mark.parametrize(
-    "words", ["", "--dataset refuge", "--cases a.csv --dataset refuge --root b"]
+    "words", ["", "--dataset refuge", "--cases . --dataset refuge --root ."]
 )
 def test_one_source_of_data_is_expected(meduda, words):
     code, _, error = meduda("check", *words.split())

@@ -15,8 +15,8 @@ def test_a_case_table_is_cut(phantoms, tmp_path, meduda):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--dataset refuge --root nowhere", "found no such folder, expected"),
-        ("--cases nowhere.csv", "nowhere.csv: found no such file"),
+        ("--dataset refuge --root nowhere", "--root nowhere: expected one that is there"),
+        ("--cases nowhere.csv", "found no such file or folder"),
         ("--dataset refuge", "expected --cases, or --dataset with --root"),
         ("--cases nowhere.csv --scale 0", "--scale 0.0: expected a number above 0"),
     ],

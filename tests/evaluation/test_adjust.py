@@ -9,7 +9,7 @@ from keras_meduda.data.cases import case_table
 from keras_meduda.data.io import write_picture
 from keras_meduda.evaluation.adjust import adjusted, few, temper
 from keras_meduda.evaluation.calibration import expected_calibration_error
-from keras_meduda.training import Run
+from keras_meduda.run import Run
 
 TASKS = {
     "overlapping": km.Task(("a", "b"), overlapping=True, values={"a": (1, 3), "b": (2, 3)}),

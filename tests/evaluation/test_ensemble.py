@@ -7,7 +7,7 @@ import pytest
 
 import keras_meduda as km
 from keras_meduda.evaluation.ensemble import flips, vote
-from keras_meduda.training import Run
+from keras_meduda.run import Run
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from keras_meduda.data.cases import case_table
 from keras_meduda.data.io import write_picture
 from keras_meduda.evaluation import validation
 from keras_meduda.evaluation.label_free import label_free
-from keras_meduda.training import Run
+from keras_meduda.run import Run
 
 
 class Saying(Run):

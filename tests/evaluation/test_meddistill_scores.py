@@ -7,9 +7,9 @@ from keras_meduda.data.cases import case_table
 from keras_meduda.data.io import read_image, write_picture
 from keras_meduda.evaluation.legacy import evaluate_meddistill, hausdorff
 from keras_meduda.evaluation.teacher import evaluate_teacher
+from keras_meduda.run import Run
 from keras_meduda.task import Preprocessing, Task
 from keras_meduda.teachers.targets import Failure, Target, Teacher, make_targets
-from keras_meduda.training import Run
 
 TASK = Task(("tumour",), overlapping=True, values={"tumour": (255,)})
 

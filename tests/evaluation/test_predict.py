@@ -9,6 +9,7 @@ import pytest
 import keras_meduda as km
 from keras_meduda.data.io import DataError, read_image, write_picture
 from keras_meduda.evaluation.predict import predict_all
+from keras_meduda.run import Run, parts
 
 
 @pytest.fixture(scope="module")
@@ -164,3 +165,19 @@ def test_pixels_are_no_millimetres(run, cases):
 def test_what_is_no_image(run):
     with pytest.raises(DataError, match="found a list, expected a path, an array or what"):
         km.predict(run, ["a.png"])
+
+
+def test_pictures_that_do_not_fit_in_memory_together_go_one_by_one(run, capsys):
+    sizes = []
+
+    class Small(Run):
+        def probabilities(self, x):
+            if len(x) > 1:
+                raise MemoryError("Unable to allocate 9 TiB")
+            sizes.append(len(x))
+            return super().probabilities(x)
+
+    images = list(np.random.default_rng(0).integers(0, 256, (20, 40, 30, 3), dtype="uint8"))
+    found = list(predict_all(Small(**parts(run)), images))
+    assert sizes == [1] * 20 and capsys.readouterr().out.count("do not fit in memory") == 1
+    np.testing.assert_allclose(found, list(predict_all(run, images)), atol=1e-5)

@@ -13,8 +13,8 @@ import keras_meduda as km
 from keras_meduda.data.cases import case_table, write_cases
 from keras_meduda.data.io import DataError, read_image, read_mask, write_mask, write_picture
 from keras_meduda.evaluation.predict import predict_all
+from keras_meduda.run import Run
 from keras_meduda.task import to_json
-from keras_meduda.training import Run
 
 TASK = km.Task(("lesion",), unit="mm")
 SETTINGS = km.Preprocessing(

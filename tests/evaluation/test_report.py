@@ -27,7 +27,7 @@ from keras_meduda.evaluation.report import (
 )
 from keras_meduda.evaluation.report.pictures import Strip, as_rgb, coloured
 from keras_meduda.evaluation.report.tables import mean_over_classes
-from keras_meduda.training import Run
+from keras_meduda.run import Run
 
 ODD = """"><script>alert('x')</script> & $\\alpha$ 'éß漢 {{ 7 * 7 }}"""
 

@@ -16,8 +16,8 @@ from keras_meduda.evaluation.target_statistics import (
     with_target_statistics,
 )
 from keras_meduda.models.blocks import batch_norm, conv
+from keras_meduda.run import Run
 from keras_meduda.sliding import SlidingWindow
-from keras_meduda.training import Run
 
 
 def small(dropout=0.5):

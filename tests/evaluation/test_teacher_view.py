@@ -10,7 +10,7 @@ from keras import layers
 import keras_meduda as km
 from keras_meduda.evaluation.teacher_view import agreement, choose_view, statistics_distance
 from keras_meduda.models.blocks import batch_norm
-from keras_meduda.training import Run
+from keras_meduda.run import Run
 
 
 def threshold(normed=False, size=(12, 12), slope=0.0):

@@ -1,13 +1,16 @@
 """The command line: help at once, a user's mistake in one message, scripts as shims of it."""
 
 import ast
+import json
 import runpy
 import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from keras_meduda.experiment.command_line import COMMANDS, check_values, run_script
 from keras_meduda.experiment.options import Options
@@ -96,7 +99,7 @@ def test_help_loads_no_framework():
         (["train", "uda_crl"], "no recipe 'uda_crl'; did you mean uda_clr? There are adapt"),
         (
             ["train", "--method", "supervised", "--network", "UNett", "--smoke", "--out", "{tmp}"],
-            "no such network; did you mean UNet?",
+            "invalid choice 'UNett'",
         ),
         (
             ["train", "--method", "supervised", "--network", "DeepLabV3Plus", "--volumes",
@@ -112,11 +115,74 @@ def test_names_that_do_not_exist(meduda, tmp_path, words, message):
     assert code == 2 and message in " ".join((out + error).split())
 
 
-def test_a_mistake_is_one_line_in_a_process_of_its_own(tmp_path):
-    command = [sys.executable, "-m", "keras_meduda", "predict", "--run", str(tmp_path)]
-    done = subprocess.run([*command, "--images", str(tmp_path)], capture_output=True, text=True)
-    assert done.returncode == 2 and done.stdout == ""
-    assert len(done.stderr.splitlines()) == 1 and "no image files found" in done.stderr
+NOTHING = "{tmp}/nothing: expected one that is there; found no such file or folder"
+NO_RUN = "{tmp}: expected a run folder with config.json"
+TABLE, NONE = ["--cases", "{tmp}/cases.csv"], ["--cases", "{tmp}/nothing"]
+RUN = ["--run", str(ROOT / "weights" / "fundus_phantom")]
+MISTAKES = [
+    (["predict", "--run", "{tmp}/nothing", "--images", "{tmp}"], NOTHING),
+    (["predict", "--run", "{tmp}", "--images", "{tmp}"], NO_RUN),
+    (["predict", *RUN, "--images", "{tmp}/nothing"], NOTHING),
+    (["predict", *RUN, "--images", "{tmp}"], "{tmp}: no image files found"),
+    (["evaluate", "--run", "{tmp}/nothing", *NONE], NOTHING),
+    (["evaluate", *RUN, *TABLE, "--domain", "here"], "no case of domain 'here'"),
+    (["evaluate", *RUN, *TABLE, "--engine", "openvino", "--precision", "mixed_float16"],
+     "expected float32"),
+    (["export", "--run", "{tmp}", "--out", "{tmp}/a.onnx"], NO_RUN),
+    (["bundle", "--run", "{tmp}/nothing", "--out", "{tmp}/a.zip"], NOTHING),
+    (["check", *NONE], NOTHING),
+    (["boxes", *NONE], NOTHING),
+    (["rois", *NONE, "--out", "{tmp}"], NOTHING),
+    (["detect", "predict", "--weights", "a.pt", *NONE], NOTHING),
+    (["teach", *NONE], NOTHING),
+    (["teach", *TABLE, "--teacher", "network", "--weights", "{tmp}"], NO_RUN),
+    (["convert", "--checkpoint", "{tmp}/nothing", "--out", "{tmp}/a.npz"], NOTHING),
+    (["convert", "--checkpoint", "{tmp}", "--out", "{tmp}/a.pt"], "ends in .weights.h5 or .npz"),
+    (["adapt", *NONE], NOTHING),
+    (["adapt", *TABLE, "--source-domain", "a", "--target-domain", "here"], "domain 'here'"),
+    (["adapt", "--init", "{tmp}", "--smoke"], NO_RUN),
+    (["adapt", "--run", "{tmp}/nothing", "--images", "{tmp}", "--out", "{tmp}/out"], NOTHING),
+    (["adapt", "--run", "{tmp}", "--images", "{tmp}", "--out", "{tmp}/out"], NO_RUN),
+    (["adapt", *RUN, "--images", "{tmp}/nothing", "--out", "{tmp}/out"], NOTHING),
+    (["distil", *NONE, "--boxes", "{tmp}/nothing"], NOTHING),
+    (["distil", *TABLE], "no masks of train cases to take boxes from"),
+    (["train", "--method", "supervised", "--network", "UNett"], "invalid choice 'UNett'"),
+    (["train", "--method", "supervised", "--network", "UNet", *NONE], NOTHING),
+    (["train", "oct", "--init", "{tmp}/nothing"], NOTHING),
+    (["train", "oct", *TABLE], "no case of split test and train with a mask"),
+    (["train", "ratlesnet", "--vote", "{tmp}"], NO_RUN),
+    (["train", "ratlesnet", "--dataset", "ratlesnet", "--root", "{tmp}/nothing"], NOTHING),
+    (["train", "uda_clr", *NONE, "--source-domain", "a", "--target-domain", "b"], NOTHING),
+]  # fmt: skip
+
+
+def test_mistakes_are_told_before_a_framework_is_loaded(tmp_path):
+    """Each is one message, in a process in which nothing has loaded TensorFlow so far."""
+    (tmp_path / "cases.csv").write_text("case,domain,image\na,a,images/a.png\n")
+    (tmp_path / "images").mkdir()
+    Image.fromarray(np.zeros((8, 8, 3), "uint8")).save(tmp_path / "images" / "a.png")
+    told = [[[w.format(tmp=tmp_path) for w in words], said.format(tmp=tmp_path)]
+            for words, said in MISTAKES]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", WALK, json.dumps(told)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+WALK = """
+import contextlib, io, json, sys
+from keras_meduda.experiment.command_line import main
+
+for words, message in json.loads(sys.argv[1]):
+    sys.argv, said = ["meduda", *words], io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+        try:
+            main()
+        except SystemExit as end:
+            assert end.code == 2, words
+    assert message in " ".join(said.getvalue().split()), (words, said.getvalue())
+    assert not {"tensorflow", "keras", "torch"} & set(sys.modules), words
+"""
 
 
 def test_who_asks_for_it_sees_the_traceback(meduda, monkeypatch, tmp_path):
@@ -130,7 +196,8 @@ def test_who_asks_for_it_sees_the_traceback(meduda, monkeypatch, tmp_path):
     [
         (ValueError("received 3"), 2, "received 3"),
         (KeyboardInterrupt(), 130, ""),
-        (type("ResourceExhaustedError", (Exception,), {})("OOM"), 2, "a smaller --batch-size"),
+        (type("ResourceExhaustedError", (Exception,), {})("OOM"), 2, "Expected smaller images"),
+        (MemoryError("Unable to allocate 9 TiB"), 2, "out of memory: Unable to allocate 9 TiB"),
         (type("NotFoundError", (Exception,), {})("no DT_HALF"), 2, "lacks an operation in half"),
     ],
 )

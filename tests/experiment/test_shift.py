@@ -177,7 +177,7 @@ MISTAKES = {  # what the user typed after the case table, and what the message s
         "--cases {cases} {domains} --classes cup=255", "128",
     ),
     "no such run to start from": (
-        "--cases {cases} {domains} --init {tmp}/nothing", "expected a run folder with config.json",
+        "--cases {cases} {domains} --init {tmp}", "expected a run folder with config.json",
     ),
     "an oracle without labels": (
         "--cases {unlabelled} {domains} --oracle", "--oracle trains on the target's labels",

@@ -24,8 +24,8 @@ def with_splits(table, folder, change):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--cases typo.csv", "typo.csv: found no such file"),
-        ("--cases {table} --boxes typo.csv", "typo.csv: found no such file"),
+        ("--cases typo.csv", "typo.csv: expected one that is there"),
+        ("--cases {table} --boxes typo.csv", "typo.csv: expected one that is there"),
         ("--cases {half}", "no split in 5 of 20 rows (brain_"),
         ("--cases {unlabelled} --teacher network", "no case of split 'labelled'"),
         ("--teacher network --teacher-weights typo", "typo: expected a run folder"),
@@ -36,7 +36,7 @@ def with_splits(table, folder, change):
         ("--fixed-weights -1 0 0", "--fixed-weights -1.0: expected 0 or more"),
         ("--fixed-weights 0 0 1", "not all 0 (grabcut has no third)"),
         ("--detector a.yaml --teacher network", "--teacher network does without"),
-        ("--detector a.yaml --boxes boxes.csv", "finds what --boxes has"),
+        ("--detector a.yaml --boxes {table}", "finds what --boxes has"),
         ("--teacher-weights runs/a", "--teacher grabcut has no weights"),
         ("--cases {few}", "no masks of train cases to take boxes from; expected --boxes or --det"),
         (

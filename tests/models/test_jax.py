@@ -24,7 +24,8 @@ from pathlib import Path
 
 import jax, keras, numpy as np
 from keras import ops
-from keras_meduda.sliding import SlidingWindow, sliding_window_graph
+from keras_meduda.sliding import SlidingWindow
+from keras_meduda.sliding_graph import sliding_window_graph
 
 folder = Path(sys.argv[1])
 for name, (build, shape) in pickle.loads((folder / "networks.pickle").read_bytes()).items():
