@@ -45,6 +45,7 @@ def main(flags):
     from keras_meduda.data.checks import checked
     from keras_meduda.data.files import check_writable
     from keras_meduda.data.parts import seen
+    from keras_meduda.run import settings_of
 
     began = time.perf_counter()
     flags.check()
@@ -53,6 +54,7 @@ def main(flags):
     folder = flags.out or flags.run[0]
     if flags.out or folder.is_dir():  # else loading says that there is no run
         check_writable(folder, "--out")
+    cases, table, split, task = _chosen(flags, settings_of(flags.run[0])[0])
     run, masks = flags.load()
     from keras_meduda.evaluation.report import (
         about_run,
@@ -64,7 +66,6 @@ def main(flags):
         write_report,
     )
 
-    cases, table, split, task = _chosen(flags, run.task)
     preprocessing = run.preprocessing
     checked(
         cases,
