@@ -17,6 +17,7 @@ ORDER = [  # a module imports only from what stands to its left
     "data.values",
     "data.intensity",
     "data.bands",
+    "preprocessing",
     "task",
     "data.files",
     "data.cache",

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from keras_meduda.data.spatial import resize
-from keras_meduda.task import INTENSITY, Preprocessing, Task, to_json
+from keras_meduda.preprocessing import INTENSITY
+from keras_meduda.task import Preprocessing, Task, to_json
 
 NESTED = Task(("cup", "disc"), True, {"cup": (255,), "disc": (128, 255)})
 DARK_CUP = Task(("cup", "disc"), True, {"cup": (0,), "disc": (0, 128)}, (255,), tolerance=64)

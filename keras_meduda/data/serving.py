@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from keras_meduda.data.intensity import clahe_graph
 from keras_meduda.data.spatial import TIE
-from keras_meduda.task import ROUNDING, Preprocessing
+from keras_meduda.preprocessing import ROUNDING, Preprocessing
 
 STEPS = {"clahe": clahe_graph}  # the counterparts of task.INTENSITY
 
