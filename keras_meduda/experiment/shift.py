@@ -187,6 +187,7 @@ def read(flags: ShiftFlags, draw):
 
     source, target, task, described = _domains(flags, draw)
     source, target = _split(source, target, flags)
+    source = _held_out(source, flags.seed)
     oracle = target[target["split"] == "train"] if flags.oracle else target.iloc[:0]
     if (oracle["mask"] == "").any():
         raise ValueError(
@@ -243,6 +244,31 @@ def _few(table, target, task):
         cases["encoding"] = target["encoding"].iloc[0]
     check_few(cases, task, target[target["split"] == "test"])
     return cases
+
+
+def _held_out(source, seed):
+    """The source with a fifth of its patients held out, where the table tests none of them."""
+    from keras_meduda.data.cases import split_cases
+
+    trains = source["split"] == "train"
+    if (source["split"] == "test").any() or not trains.any():
+        return source
+    parts = split_cases(source[trains], {"train": 0.8, "test": 0.2}, seed)
+    split = source["split"].where(~trains, parts["split"].reindex(source.index))
+    if (held := (split == "test")).any():
+        print(
+            f"{held.sum()} source cases of {source['group'][held].nunique()} patients are held out "
+            "from training: how far an adaptation goes is decided on them. Name cases of split "
+            "'test' to choose them yourself.",
+            file=sys.stderr,
+        )
+    else:
+        print(
+            "warning: the source has too few patients to hold any out from training, so how far an "
+            "adaptation goes cannot be decided.",
+            file=sys.stderr,
+        )
+    return source.assign(split=split)
 
 
 def _split(source, target, flags):

@@ -53,6 +53,21 @@ def test_labels_of_the_targets_training_part_are_never_read(phantoms, tmp_path):
     assert len(error.value.problems) == 1 + len(hidden), "of both domains at once"
 
 
+def test_source_patients_are_held_out_where_the_table_tests_none(changed, tmp_path, capsys):
+    def no_test(cases):
+        return cases.assign(split=cases["split"].where(cases["domain"] == "camera_b", "train"))
+
+    table = changed(no_test)
+    found = read(tmp_path, table, **DOMAINS)
+    held, trained = found.tests["source, test"], found.parts["source"]
+    count = (km.read_cases(table)["domain"] == "camera_a").sum()
+    assert len(held) and len(held) + len(trained) == count
+    assert not set(held["group"]) & set(trained["group"])
+    assert f"{len(held)} source cases of {held['group'].nunique()} patients are held" in (
+        capsys.readouterr().err
+    )
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
