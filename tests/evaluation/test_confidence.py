@@ -1,5 +1,8 @@
 """Predicted Dice: right on average, its intervals as wide as they say, empties never trusted."""
 
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -81,6 +84,7 @@ def test_soft_dice_is_dice_where_there_is_no_doubt_and_zero_where_nothing_is_fou
 
 def test_it_is_kept_in_the_run_and_predicts_from_probabilities(run, phantoms, tmp_path):
     table = km.read_cases(phantoms)
+    run = replace(run, path=shutil.copytree(run.path, tmp_path / "run"))
     confidence = calibrate(run, table)
     assert Confidence.load(run.path) == confidence
     assert confidence.classes == ("cup", "disc") and confidence.groups == table["group"].nunique()

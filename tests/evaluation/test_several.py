@@ -95,6 +95,7 @@ def test_cases_that_a_run_lacks_are_left_out_and_few_groups_get_no_p(meduda, run
 )
 def test_what_cannot_be_compared(meduda, runs, words, message):
     folder, dice = runs
+    (folder / "nothing").mkdir(exist_ok=True)
     write(folder / "others", table(dice["a"]).assign(domain="other"))
     write(folder / "grouped", table(dice["a"], ["p"] * 10))
     out = folder / "out"

@@ -66,7 +66,8 @@ def test_the_cut_gives_what_keras_applications_gives(original):
     sizes = [(64 // stride, 96 // stride) for stride in (2, 4, 8, 16, 32)]
     assert [y.shape[1:3] for y in received] == sizes[-len(ends) :]
     for y, x in zip(received, expected, strict=True):
-        np.testing.assert_allclose(y / np.abs(x).max(), x / np.abs(x).max(), atol=1e-5)
+        # Rounding of two hundred layers, which depends on the threads that a machine has free
+        np.testing.assert_allclose(y / np.abs(x).max(), x / np.abs(x).max(), atol=2e-4)
 
 
 def test_a_grey_image_gives_what_its_three_copies_give(original):

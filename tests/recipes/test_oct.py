@@ -92,8 +92,8 @@ def test_train_then_fine_tune_then_evaluate_a_checkpoint(tmp_path, capsys):
     [
         ({"root": Path("a"), "cases": Path("b")}, "both --root and --cases"),
         ({"split": "published", "cases": Path("b")}, "--split needs --root"),
-        ({"fold": 99, "cases": Path("b")}, "--fold needs --split subject"),
-        ({"fold": 99, "root": Path("a")}, "--fold needs --split subject"),
+        ({"fold": 99, "cases": Path("b")}, "--fold needs --folds or --split subject"),
+        ({"fold": 99, "root": Path("a")}, "--fold needs --folds or --split subject"),
         ({"fluid": (2,), "root": Path("a")}, "--fluid needs --cases"),
         ({"head": "fcn"}, "--head needs a --preset of the published table"),
         ({"train": "decoder", "encoder_rate": 0.1}, "'encoder' has the factor 0.1, but is frozen"),
