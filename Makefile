@@ -8,8 +8,12 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 setup: $(VENV)/.installed
 
-$(VENV)/.installed: setup.py
+$(VENV)/.library: setup.py  ## the library alone, which is what running it takes
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.library
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
 	touch $@
 
@@ -19,7 +23,7 @@ $(VENV)/.teacher: setup.py $(VENV)/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[teacher]'
 	touch $@
 
-demo: setup  ## phantoms: source only, adapted, oracle; a few minutes on 2 cores
+demo: $(VENV)/.library  ## phantoms: source only, adapted, oracle; a few minutes on 2 cores
 	$(BIN)/python scripts/train_aerunet_kd.py --out runs/demo --oracle --steps 300 --size 96 \
 		--filters 8 16 32 64
 

@@ -1,4 +1,4 @@
-"""What windows over large images will cost, said before a training begins."""
+"""What an experiment will take of the disk, and its windows of time, said before it begins."""
 
 import time
 from pathlib import Path
@@ -6,12 +6,41 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_meduda.data.pipeline import prepared_bytes
 from keras_meduda.progress import duration
 from keras_meduda.run import Run
 from keras_meduda.sliding import WINDOW_PIXELS, windows_together
 
 SHOWN = 6  # cases that the pictures of a report predict once more
+REPORT = {2: 2_000_000, 3: 10_000_000}  # bytes of a page with its pictures, by rank
 MANY = 1000  # windows: with fewer it is not worth while to time one
+
+
+def disk_forecast(recipe, data, network) -> tuple[int, int]:
+    """Bytes of prepared data, and of what the stages leave: networks, checkpoints and the report.
+
+    A stage keeps its network and three checkpoints while it writes the third; each holds weights,
+    two moments and, where a stage learns from the target, a teacher. Networks that a method trains
+    beside its own are not counted.
+
+    Args:
+        recipe: what is trained.
+        data: on which cases.
+        network: one as the recipe trains.
+    """
+    needed = {}  # prepared once, however many stages use it
+    for stage in recipe.stages.values():
+        for part in stage.uses:
+            part = "target" if part == "taught" else part
+            twins = stage.target_styles if part == "target" else stage.source_styles
+            needed[part] = max(twins, needed.get(part, 0))
+    prepared = sum(
+        prepared_bytes(data.parts[part], recipe.preprocessing, twins)
+        for part, twins in needed.items()
+    )
+    weights = 4 * network.count_params()
+    copies = sum(1 + 3 * (4 if "target" in s.uses else 3) for s in recipe.stages.values())
+    return prepared, weights * copies + REPORT[len(recipe.preprocessing.size)]
 
 
 def window_forecast(recipe, data, network) -> str | None:

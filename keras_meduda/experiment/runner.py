@@ -15,11 +15,11 @@ from rich.table import Column, Table
 
 from keras_meduda.data.io import replacing
 from keras_meduda.data.parts import read_parts, seen, write_parts
-from keras_meduda.data.pipeline import Batches, add_teacher, prepare, prepared_bytes
+from keras_meduda.data.pipeline import Batches, add_teacher, prepare
 from keras_meduda.distribution import is_chief, lost_worker_explained, strategy, total
 from keras_meduda.evaluation.validation import mean_dice
 from keras_meduda.experiment.data import Data
-from keras_meduda.experiment.forecast import window_forecast
+from keras_meduda.experiment.forecast import disk_forecast, window_forecast
 from keras_meduda.experiment.options import Options
 from keras_meduda.experiment.recipe import Recipe, Stage
 from keras_meduda.experiment.results import evaluate_runs
@@ -88,25 +88,16 @@ def announce(recipe: Recipe, data: Data, options: Options) -> None:
     """Prints cases, groups, disk, memory and what windows take, before anything is written.
 
     Raises:
-        ValueError: the prepared data need more disk than there is.
+        ValueError: the run needs more disk than there is.
     """
     table = Table("part", *(Column(name, justify="right") for name in ("cases", "groups")))
     table.add_column("labels used for")
     for row in data.table:
         table.add_row(*map(str, row.values()))
-    needed = {}  # prepared once, however many stages use it
-    for stage in recipe.stages.values():
-        for part in stage.uses:
-            part = "target" if part == "taught" else part
-            twins = stage.target_styles if part == "target" else stage.source_styles
-            needed[part] = max(twins, needed.get(part, 0))
-    disk = sum(
-        prepared_bytes(data.parts[part], recipe.preprocessing, twins)
-        for part, twins in needed.items()
-    )
     given = next(iter(recipe.given.values()), None)
     network = given.network if given else recipe.build(data.task)
     views = max((2 * len(stage.uses) - 1 for stage in recipe.stages.values()), default=1)
+    prepared, kept = disk_forecast(recipe, data, network)
     values = sum(_size(layer.output) for layer in _layers(network))
     memory = 4 * (5 * network.count_params() + 3 * views * recipe.batch_size * values) + 1e9
     free = shutil.disk_usage(_existing(options.out)).free
@@ -115,15 +106,16 @@ def announce(recipe: Recipe, data: Data, options: Options) -> None:
     console.print(
         f"{network.name}: {network.count_params():,} parameters; {recipe.steps} steps of "
         f"{recipe.batch_size} a domain\n"
-        f"prepared data: {decimal(disk)} on disk ({decimal(free)} free); "
-        f"memory: about {decimal(int(memory))}",
+        f"disk: {decimal(prepared)} of prepared data, about {decimal(kept)} of networks, "
+        f"checkpoints and report ({decimal(free)} free); memory: about {decimal(int(memory))}",
         highlight=False,
     )
     if forecast := window_forecast(recipe, data, network):
         console.print(forecast, highlight=False)
-    if disk > free:
+    if prepared + kept > free:
         raise ValueError(
-            f"{options.out}: the prepared data need {decimal(disk)}, {decimal(free)} are free."
+            f"{options.out}: the run needs about {decimal(prepared + kept)}, {decimal(free)} are "
+            "free."
         )
 
 

@@ -4,9 +4,13 @@ import re
 from dataclasses import replace
 from functools import partial
 
+import keras
+import pandas as pd
+import pytest
+
 import keras_meduda as km
 from keras_meduda.experiment.data import Data
-from keras_meduda.experiment.forecast import window_forecast
+from keras_meduda.experiment.forecast import REPORT, disk_forecast, window_forecast
 from keras_meduda.experiment.recipe import Recipe, Stage, supervised
 
 
@@ -29,3 +33,27 @@ def test_windows_are_counted_and_one_is_timed(phantoms):
     few = replace(recipe, window=km.SlidingWindow((64, 64)))
     assert window_forecast(few, data, None) is None
     assert window_forecast(replace(recipe, window=None), data, None) is None
+
+
+def test_the_disk_that_a_training_takes_is_forecast_within_a_third(batches, tmp_path):
+    """Of a teacher, two moments and two checkpoints; a third is there while it is made."""
+    with km.setup():
+        network = km.models.AERUNet((32, 32, 3), 2, filters=(16, 32, 64))
+        method = km.methods.KLDistillation(network, overlapping=True, ema=0.9)
+        method.compile(keras.optimizers.Adam(1e-3))
+    run = km.fit(method, batches, steps=2, run_dir=tmp_path, checkpoint_every=1)
+    checkpoint, *others = (f.stat().st_size for f in (tmp_path / "checkpoints").iterdir())
+    assert len(others) == 1
+    taken = 3 * checkpoint + (tmp_path / "network.keras").stat().st_size
+    stage = Stage(supervised, uses=("source", "target"))
+    data = Data(batches.task, {"source": read(batches), "target": read(batches)}, {}, "")
+    recipe = Recipe("Test", batches.preprocessing, {"adapted": stage})
+    prepared, kept = disk_forecast(recipe, data, run.network)
+    assert kept - REPORT[2] == pytest.approx(taken, rel=0.3)
+    assert prepared > 0
+
+
+def read(batches):
+    """As many cases as were prepared."""
+    count = len(batches.source.images)
+    return pd.DataFrame({"image": batches.source.images[:count], "case": "", "mask": ""})

@@ -187,6 +187,6 @@ def test_a_checkpoint_that_does_not_fit_is_refused_before_data_are_prepared(data
 def test_a_batch_that_no_disk_can_hold_is_refused(data, tmp_path):
     wide = recipe(km.Preprocessing(size=(2**22, 2**22)))
     wide = replace(wide, network=lambda shape, channels: network((32, 32, 3), channels))
-    with pytest.raises(ValueError, match="the prepared data need .* are free"):
+    with pytest.raises(ValueError, match="the run needs about .* are free"):
         announce(wide, data, Options(out=tmp_path / "new" / "out"))
     assert not (tmp_path / "new").exists()
