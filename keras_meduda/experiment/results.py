@@ -64,10 +64,10 @@ def evaluate_runs(recipe, data, options, runs, targets, began) -> None:
         "runs": runs,
         "trainings": {name.replace("_", " "): runs[name].path for name in runs},
         "data": data.table,
+        "decided": said,
         "facts": {
             "Data": data.described,
             **_target_labels(recipe, data),
-            **said,
             **recipe.facts,
             **about_run(runs[recipe.deployed]),
             **about_session(began),

@@ -51,6 +51,9 @@ def test_with_labels_there_are_scores_a_comparison_and_a_report(given, tmp_path,
     for text in ("source only", "adapted", "oracle", "gap closed", "groups", "labels used for"):
         assert text in out, text
     assert f"report: {tmp_path / 'report.html'}" in out
+    page = (tmp_path / "report.html").read_text("utf-8")
+    head = page[: page.index('<nav aria-label="Sections">')]
+    assert "<strong>Decision.</strong> How far to go, decided without target labels: 0" in head
     folders = {path.name for path in (tmp_path / "evaluation").iterdir()}
     assert folders == {
         "source_only", "adapted", "guarded", "oracle", "source_only_on_source",

@@ -44,6 +44,7 @@ def write_report(
     notes: tuple[str, ...] = (),
     masks=None,
     first: tuple[str, ...] = (),
+    decided: dict[str, str] | None = None,
     tables: dict[str, str] | None = None,
 ) -> Path:
     """Writes the report of an evaluation on labelled cases.
@@ -67,6 +68,7 @@ def write_report(
         notes: sentences that stand beside the comparison.
         masks: function from probabilities to masks, if it was not `task.masks`.
         first: sentences that are to be read before the figures are believed.
+        decided: term → text that stands beside them, such as how far an adaptation goes.
         tables: name → address of a CSV file, from the page's folder on.
 
     Returns:
@@ -92,6 +94,7 @@ def write_report(
         title=title,
         verdict=verdict(main, frames[main], comparison),
         first=[*first, *alarms(main, frames[main])],
+        decided=decided or {},
         label_free=None,
         main=main,
         parts={heading: _part(frames) for heading, frames in parts.items()},
@@ -125,6 +128,7 @@ def write_label_free_report(
     data: list[dict] | None = None,
     source: dict[str, pd.DataFrame] | None = None,
     first: tuple[str, ...] = (),
+    decided: dict[str, str] | None = None,
     tables: dict[str, str] | None = None,
 ) -> Path:
     """Writes the report of a run on cases without labels: what changed, how sure, how plausible.
@@ -142,6 +146,7 @@ def write_label_free_report(
         source: method → table of case metrics on the source's own test cases, by which a source
             that was not learnt is told from a target that is hard.
         first: sentences that are to be read before all others.
+        decided: term → text that stands beside them, such as how far an adaptation goes.
         tables: name → address of further CSV files, from the page's folder on.
 
     Returns:
@@ -176,6 +181,7 @@ def write_label_free_report(
         title=title,
         verdict=label_free_verdict(first, main, source),
         first=first,
+        decided=decided or {},
         parts={"Test cases of the source": _part(source)} if source else {},
         unit=task.unit,
         comparison=None,
