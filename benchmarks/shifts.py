@@ -44,6 +44,7 @@ from keras_meduda.evaluation.confidence import FEWEST, calibrate, promised
 from keras_meduda.evaluation.guard import Way
 from keras_meduda.evaluation.target_statistics import with_target_statistics
 from keras_meduda.experiment.data import Data
+from keras_meduda.experiment.few_labels import PART, few_labels
 from keras_meduda.experiment.guarding import guard
 from keras_meduda.experiment.one_domain import task_of
 from keras_meduda.experiment.options import Options
@@ -56,8 +57,8 @@ COLUMNS = (*KEY, "start")  # random weights, or the name of the pretrained ones
 NETWORKS = {("aerunet", "random"): {"network": "AERUNet"}}  # by their start: flags of the recipe
 SMALL_GAP = 3.0  # points of Dice; below, a share of the gap means nothing
 METHODS = (
-    "source_only", "oracle", "robust", "guard", "kl_distillation", "target_statistics",
-    "histogram_matching", "source_free", "category_regularization",
+    "source_only", "oracle", "robust", "guard", "kl_distillation", "few_5", "few_10", "few_20",
+    "target_statistics", "histogram_matching", "source_free", "category_regularization",
 )  # fmt: skip
 # Of the adaptation that goes on from source only, all with the source in the target's style: the
 # recipe of `meduda adapt` was chosen among these, on the choosing shifts alone.
@@ -141,7 +142,8 @@ def mice():
     cases = cases.sort_values("case")
     cases["split"] = np.where(cases.groupby("domain").cumcount() < 3, "train", "test")
     wild, other = (cases[cases["domain"] == domain] for domain in ("wild_type", "transgenic"))
-    return between(wild.assign(split="train"), other, task)
+    held = np.arange(len(wild)) % 5 == 4
+    return between(wild.assign(split=np.where(held, "test", "train")), other, task)
 
 
 def discs(source, target):
@@ -296,6 +298,19 @@ def guarded(recipe, data, folder, seed):
     return decision.run, minutes, values
 
 
+def with_few(recipe, data, folder, seed, count):
+    """What the guard chooses, and so many labelled target cases, a patient each."""
+    if not (folder / f"guard-{seed}" / "guarded" / "network.keras").exists():
+        guarded(recipe, data, folder, seed)
+    runs = [km.load(folder / name) for name in (f"guard-{seed}/guarded", f"robust-{seed}")]
+    drawn = data.parts["oracle"].sample(frac=1, random_state=seed).drop_duplicates("group")
+    data = replace(data, parts={**data.parts, PART: drawn.iloc[:count]})
+    options = Options(out=folder / f"few_{count}-{seed}", seed=seed)
+    fit = partial(few_labels, recipe, data, options, *runs)
+    (run, _), minutes = timed(options.out, fit)
+    return run or runs[0], minutes
+
+
 def kept_promises(run, held, test, task):
     """Predicted Dice by class, its mean absolute error by case, and how often it was within."""
     said = promised(run, calibrate(run, held), test["image"], test["case"])
@@ -317,6 +332,8 @@ def scored(shift, network, method, seed):
     recipe, further = recipe_of(shift, data, network), []
     if method == "guard":
         run, minutes, further = guarded(recipe, data, folder, seed)
+    elif method.startswith("few_"):
+        run, minutes = with_few(recipe, data, folder, seed, int(method.removeprefix("few_")))
     else:
         run, minutes = run_of(recipe, data, folder, method, seed)
     frames = {name: km.evaluate(run, cases, data.task) for name, cases in data.tests.items()}
