@@ -155,7 +155,7 @@ class _Stages:
             network = self.network(name, stage, runs)
             if stage.prepare:  # a checkpoint that does not fit is refused before data are prepared
                 stage.prepare(network)
-            batches = self.batches(stage)
+            batches = self.batches(stage, runs.get(stage.start))
             method = stage.method(network, batches)
             stage.compile(method, steps)
         validation = {}
@@ -220,8 +220,8 @@ class _Stages:
             self.targets = self.recipe.teacher(self.data, self.options, runs, chief)
             total(self.replicas, 1)
 
-    def batches(self, stage) -> Batches:
-        """The training batches of a stage."""
+    def batches(self, stage, start: Run | None = None) -> Batches:
+        """The training batches of a stage; the run that it starts from judges its twins."""
         recipe, parts = self.recipe, self.data.parts
         source = target = None
         if stage.labelled:
@@ -235,6 +235,8 @@ class _Stages:
             styled = self.styles.add(target, plain, stage.target_styles, stage.by_bands)
         if stage.source_styles:
             source = self.styles.add(plain, target, stage.source_styles, stage.by_bands)
+            if start and not self.styles.represent(start, source, target):
+                source = plain
         if "taught" in stage.uses:
             if isinstance(self.targets, Run):
                 styled = taught_by(target, self.targets, self.store)

@@ -1,5 +1,8 @@
 """Which twins an experiment makes: R decides between histograms and bands."""
 
+from dataclasses import replace
+
+import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +11,7 @@ from PIL import Image
 import keras_meduda as km
 from keras_meduda.data.pipeline import add_styles, prepare
 from keras_meduda.experiment.styles import Styles
+from keras_meduda.run import Run
 
 SIZE = (64, 64)
 KEPT, TURNED = (60, 110, 190), (210, 90, 40)  # levels of rim, ring and middle, after 40, 90, 200
@@ -63,3 +67,26 @@ def test_a_stage_may_decide_for_itself(tmp_path):
     twins = styles.add(source, target, 2, by_bands=False)
     assert twins == add_styles(source, target, tmp_path / "store", 2, 0)
     assert not styles.facts, "R was not asked"
+
+
+def readout(folder):
+    """A run that is the surer of a pixel, the farther it is from the middle grey."""
+    image = keras.Input((*SIZE, 3), name="image")
+    layer = keras.layers.Conv2D(1, 1, name="logits")
+    network = keras.Model(image, {"logits": layer(image), "features": image}, name="readout")
+    layer.set_weights([np.full((1, 1, 3, 1), 2.0, "float32"), np.zeros(1, "float32")])
+    task = km.Task(("disc",), overlapping=True, values={"disc": (1,)})
+    return Run(folder / "run", network, task, km.Preprocessing(SIZE))
+
+
+@pytest.mark.parametrize(
+    ("levels", "fits"), [((20, 40, 230), True), ((120, 110, 140), False)], ids=["like", "unlike"]
+)
+def test_twins_train_where_the_network_is_as_sure_of_them_as_of_the_target(levels, fits, tmp_path):
+    source = prepared(tmp_path / "source", (40, 90, 200), 0)
+    target = prepared(tmp_path / "target", (20, 40, 230), 10)
+    twins = prepared(tmp_path / "twins", levels, 20)
+    styled = replace(source, styles=tuple((file,) for file in twins.images))
+    styles = Styles(tmp_path / "store", seed=0)
+    assert styles.represent(readout(tmp_path), styled, target) is fits
+    assert ("such twins train" in styles.facts["Styles"]) is fits
