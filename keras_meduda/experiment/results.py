@@ -41,9 +41,8 @@ def evaluate_runs(recipe, data, options, runs, targets, began) -> None:
     """
     runs = {**runs, recipe.deployed: recipe.deploy(runs[recipe.deployed])}
     decision, decided = guard(data, options, runs), ""
-    if decision:  # before what it was decided about, which the page describes
-        adapted, oracle = runs.pop("adapted"), runs.pop("oracle", None)
-        runs |= {NAME: decision.run, "adapted": adapted} | ({"oracle": oracle} if oracle else {})
+    if decision:
+        runs = _before_adapted(runs, NAME, decision.run)
         decided = (
             f"How far to go, decided without target labels: {decision.a:g} of the way. "
             f"{decision.reason} That network: {decision.run.path}."
@@ -54,7 +53,7 @@ def evaluate_runs(recipe, data, options, runs, targets, began) -> None:
         decided = f"{decided} {reason}".strip()
         if fitted:
             decided += f" That network: {fitted.path}."
-            runs = {FEW: fitted, **runs}
+            runs = _before_adapted(runs, FEW, fitted)
     promising = [runs[name] for name in (FEW, NAME, recipe.deployed) if name in runs]
     expected = promise(data, options, promising)
     said = {"Decision": decided, "Predicted Dice": expected}
@@ -180,6 +179,12 @@ def _without_labels(recipe, data, options, runs, page):
     task = runs[recipe.deployed].task
     most = largest_entropy(task.channels, task.overlapping)
     _look_first([*first, *suspicious(frame, shares, most)])
+
+
+def _before_adapted(runs, name, run):
+    """Runs with one more ahead of the adapted network, which the page describes."""
+    last = {key: runs[key] for key in ("adapted", "oracle") if key in runs}
+    return {**{key: runs[key] for key in runs if key not in last}, name: run, **last}
 
 
 def _look_first(lines):
