@@ -7,8 +7,9 @@ from keras_meduda.data.cases import write_cases
 from keras_meduda.data.io import replacing
 from keras_meduda.data.parts import NAME as KEPT
 from keras_meduda.data.parts import read_parts
-from keras_meduda.data.pipeline import add_styles, prepare
+from keras_meduda.data.pipeline import prepare
 from keras_meduda.evaluation.guard import Decision, decide
+from keras_meduda.experiment.styles import Styles
 
 NAME = "guarded"
 
@@ -33,9 +34,14 @@ def guard(data, options, runs) -> Decision | None:
     store, first = options.out / "prepared", runs["source_only"]
     target = prepare(data.parts["target"], data.task, first.preprocessing, store, labels=False)
     source = prepare(held, data.task, first.preprocessing, store, labels=True)
-    source = add_styles(source, target, store, variants=1, seed=options.seed)
+    styles = Styles(store, options.seed)
+    twins = styles.add(source, target, 1)
+    styled = styles.represent(first, twins, target)
+    if not styled:  # what the adaptation would not train on decides nothing
+        twins = replace(source, styles=tuple((file,) for file in source.images))
     steps = 5 if options.smoke else 100
-    decision = decide(first, runs["adapted"], source, target, held["group"], steps, options.seed)
+    how = {"reverse_steps": steps, "seed": options.seed, "styled": styled}
+    decision = decide(first, runs["adapted"], twins, target, held["group"], **how)
     scores = json.loads(decision.scores.to_json(orient="records"))
     written = {"a": decision.a, "reason": decision.reason, "scores": scores}
     return replace(decision, run=kept(decision.run, options.out / NAME, runs["adapted"], written))
