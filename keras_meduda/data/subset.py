@@ -1,4 +1,4 @@
-"""A few training cases in which small and large lesions are alike represented."""
+"""Some of many cases: evenly spread, or with small and large lesions alike represented."""
 
 import numpy as np
 import pandas as pd
@@ -7,6 +7,16 @@ from keras_meduda.data.io import DataError, Problem, read_mask, read_spacing
 from keras_meduda.progress import track
 
 BINS = 8
+
+
+def evenly(count: int, most: int) -> list[int]:
+    """Numbers of at most so many of `count` things, evenly spread, the first and last among them.
+
+    Example:
+        >>> evenly(10, 4)
+        [0, 3, 6, 9]
+    """
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
 
 
 def lesion_volumes(cases: pd.DataFrame, task) -> np.ndarray:

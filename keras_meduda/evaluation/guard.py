@@ -14,6 +14,7 @@ import pandas as pd
 
 from keras_meduda.data.pipeline import Prepared
 from keras_meduda.data.spatial import resize
+from keras_meduda.data.subset import evenly
 from keras_meduda.evaluation.confidence import dice, soft_dice
 from keras_meduda.evaluation.target_statistics import BATCH, re_estimate, statistics_batches
 from keras_meduda.methods import Supervised
@@ -94,7 +95,7 @@ def decide(
         )
         return Decision(0.0, source_only, pd.DataFrame(), reason)
     rank = len(source.preprocessing.size)
-    held, seen = (_some(len(half.images), MOST[rank]) for half in (source, target))
+    held, seen = (evenly(len(half.images), MOST[rank]) for half in (source, target))
     scenes = _Scenes(source.only(held), target.only(seen))
     groups = np.asarray(groups)[held]
     reverse = _Reverse(scenes, reverse_steps, seed)
@@ -367,8 +368,3 @@ def _check(source_only, adapted, source, groups):
         raise ValueError(
             f"decide: {len(groups)} groups for {len(source.images)} source cases; expected as many."
         )
-
-
-def _some(count, most):
-    """Numbers of at most so many of `count` cases, evenly spread."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()

@@ -9,6 +9,7 @@ import numpy as np
 from keras import layers
 
 from keras_meduda.data.io import Image, read_image
+from keras_meduda.data.subset import evenly
 from keras_meduda.models.stages import leaves
 from keras_meduda.run import check_run
 
@@ -50,8 +51,7 @@ def with_target_statistics(run, images, seed: int = 0):
             f"with_target_statistics: '{run.network.name}' has no batch normalisation, so no "
             "statistics that could be the target's; predict with the run as it is."
         )
-    some = np.unique(np.linspace(0, len(images) - 1, min(len(images), MOST)).round().astype(int))
-    inputs = (_input(run, images[i]) for i in some)
+    inputs = (_input(run, images[i]) for i in evenly(len(images), MOST))
     network = keras.models.clone_model(run.network)
     network.set_weights(run.network.get_weights())
     re_estimate(network, statistics_batches(inputs, run.window, seed))

@@ -9,12 +9,11 @@ from keras_meduda.data.parts import NAME as KEPT
 from keras_meduda.data.parts import read_parts
 from keras_meduda.data.pipeline import prepare
 from keras_meduda.evaluation.guard import Decision, decide
-from keras_meduda.experiment.styles import Styles
 
 NAME = "guarded"
 
 
-def guard(data, options, runs) -> Decision | None:
+def guard(data, options, runs, styles) -> Decision | None:
     """Decides between source only and adapted, and keeps the network that it chooses.
 
     The network lies in `OUT/guarded`, a run folder; `decision.json` there has the scores.
@@ -23,6 +22,7 @@ def guard(data, options, runs) -> Decision | None:
         data: with held-out source cases that have masks, under `"source, test"`.
         options: run folder and seed.
         runs: by name, `"source_only"` and `"adapted"` among them.
+        styles: `Styles` of the experiment: what it left out of the training decides nothing here.
 
     Returns:
         The decision, whose run is that of the new folder. `None` where there is nothing to decide,
@@ -31,13 +31,12 @@ def guard(data, options, runs) -> Decision | None:
     held = data.scored.get("source, test")
     if held is None or not {"source_only", "adapted"} <= set(runs) or "target" not in data.parts:
         return None
-    store, first = options.out / "prepared", runs["source_only"]
+    store, first = styles.folder, runs["source_only"]
     target = prepare(data.parts["target"], data.task, first.preprocessing, store, labels=False)
     source = prepare(held, data.task, first.preprocessing, store, labels=True)
-    styles = Styles(store, options.seed)
     twins = styles.add(source, target, 1)
     styled = styles.represent(first, twins, target)
-    if not styled:  # what the adaptation would not train on decides nothing
+    if not styled:
         twins = replace(source, styles=tuple((file,) for file in source.images))
     steps = 5 if options.smoke else 100
     how = {"reverse_steps": steps, "seed": options.seed, "styled": styled}

@@ -28,7 +28,7 @@ from keras_meduda.experiment.promise import promise
 from keras_meduda.model_card import write_model_card
 
 
-def evaluate_runs(recipe, data, options, runs, targets, began) -> None:
+def evaluate_runs(recipe, data, options, runs, targets, styles, began) -> None:
     """Scores every run where there are masks, prints one table, and writes `report.html`.
 
     Args:
@@ -37,10 +37,11 @@ def evaluate_runs(recipe, data, options, runs, targets, began) -> None:
         options: the run folder.
         runs: by name.
         targets: the teacher's, where there was one; it is scored as well.
+        styles: `Styles` of the experiment.
         began: `time.perf_counter()` when the experiment began.
     """
     runs = {**runs, recipe.deployed: recipe.deploy(runs[recipe.deployed])}
-    decision, decided = guard(data, options, runs), ""
+    decision, decided = guard(data, options, runs, styles), ""
     if decision:
         runs = _before_adapted(runs, NAME, decision.run)
         decided = (

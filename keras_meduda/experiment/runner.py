@@ -65,7 +65,7 @@ def run(recipe: Recipe, data: Data, options: Options, store=None) -> dict[str, R
     runs = stages.train_all()
     if is_chief(stages.replicas):  # one worker evaluates and writes
         recipe = replace(recipe, facts={**recipe.facts, **stages.styles.facts})
-        evaluate_runs(recipe, data, options, runs, stages.targets, began)
+        evaluate_runs(recipe, data, options, runs, stages.targets, stages.styles, began)
     return runs
 
 

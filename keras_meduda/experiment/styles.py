@@ -4,14 +4,15 @@ import numpy as np
 
 from keras_meduda.data.bands import CHANGED, KEPT
 from keras_meduda.data.pipeline import add_styles, order_ratio
+from keras_meduda.data.subset import evenly
 from keras_meduda.evaluation.confidence import soft_dice
 from keras_meduda.evaluation.guard import MOST, probabilities
 
-DIFFERENT = 0.05  # in confidence; on the choosing shifts of benchmarks/shifts.md at most 0.03
+DOUBT = 0.05  # confidence that twins may lack, see benchmarks/shifts_notes.md
 
 
 class Styles:
-    """Style twins of one experiment, and what R said of its two domains.
+    """Style twins of one experiment; what is decided of its two domains is decided once.
 
     Args:
         folder: where prepared arrays are kept.
@@ -21,6 +22,7 @@ class Styles:
     def __init__(self, folder, seed):
         self.folder, self.seed = folder, seed
         self.facts = {}  # for the report, `{term: text}`
+        self.by_bands = self.fits = None  # not decided yet
 
     def add(self, prepared, references, twins, by_bands=None):
         """`add_styles`, by bands where R says so.
@@ -32,34 +34,39 @@ class Styles:
             by_bands: as `Stage` has it.
         """
         if by_bands is None:
-            by_bands = self._order_changed(prepared, references)
+            if self.by_bands is None:
+                self.by_bands = self._order_changed(prepared, references)
+            by_bands = self.by_bands
         return add_styles(prepared, references, self.folder, twins, self.seed, by_bands)
 
     def represent(self, run, styled, target) -> bool:
-        """Whether twins of a source are to a network what the target's images are.
+        """Whether a network is at least as sure of twins of the source as of the target.
 
         A histogram carries the proportions of the classes with it: where the target has three times
-        as many nuclei, background turns into nuclei. Then the network, trained on the source, is
-        not as sure of the twins as of the target: mean soft Dice confidence differs by more than
-        0.05. No label is read.
+        as many nuclei, background turns into nuclei. Then the network doubts the twins more than
+        the target itself: their mean soft Dice confidence is lower by more than 0.05. Twins of
+        which it is surer only fall short of the target. No label is read.
 
         Args:
             run: trained on the source.
             styled: the source with its twins.
             target: the target's images.
         """
+        if self.fits is not None:
+            return self.fits
         most = MOST[len(run.preprocessing.size)]
-        twins = _confidence(run, styled, [files[0] for files in _spread(styled.styles, most)])
-        there = _confidence(run, target, _spread(target.images, most))
-        fits = abs(twins - there) <= DIFFERENT
+        first = [twins[0] for twins in styled.styles]
+        twins = _confidence(run, styled, first, most)
+        there = _confidence(run, target, target.images, most)
+        self.fits = there - twins <= DOUBT
         self.facts["Styles"] = (
             f"the network is {twins:.2f} sure of source images in the target's style and "
             f"{there:.2f} of the target's own: "
-            + ("such twins train" if fits else "such twins mislead and are left out")
+            + ("such twins train" if self.fits else "such twins mislead and are left out")
             + "."
         )
         print(f"Styles: {self.facts['Styles']}")
-        return fits
+        return self.fits
 
     def _order_changed(self, prepared, references):
         source, target = (prepared, references) if prepared.labels else (references, prepared)
@@ -80,20 +87,15 @@ class Styles:
         return ratio > CHANGED and grey
 
 
-def _confidence(run, prepared, files):
-    """Mean soft Dice confidence of a run on prepared images."""
-    inputs = [run.preprocessing.normalised(prepared.image(f).astype("float32")) for f in files]
+def _confidence(run, prepared, files, most):
+    """Mean soft Dice confidence of a run on at most so many prepared images."""
+    images = (prepared.image(files[i]).astype("float32") for i in evenly(len(files), most))
+    inputs = list(map(run.preprocessing.normalised, images))
     found = []
     for p in probabilities(run, inputs):
         masks = run.task.masks(p)
         found.append(soft_dice(p[..., -masks.shape[-1] :], masks).mean())
     return float(np.mean(found))
-
-
-def _spread(items, most):
-    """At most so many of the items, evenly spread."""
-    places = np.linspace(0, len(items) - 1, min(len(items), most)).round().astype(int)
-    return [items[i] for i in np.unique(places)]
 
 
 def _is_grey(prepared):

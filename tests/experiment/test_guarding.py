@@ -9,6 +9,11 @@ from keras_meduda.data.cases import without_masks
 from keras_meduda.experiment.data import Data
 from keras_meduda.experiment.guarding import guard
 from keras_meduda.experiment.options import Options
+from keras_meduda.experiment.styles import Styles
+
+
+def styles(options):
+    return Styles(options.out / "prepared", options.seed)
 
 
 def parts(phantoms, run, labelled=True):
@@ -20,7 +25,7 @@ def parts(phantoms, run, labelled=True):
 
 def test_few_target_cases_keep_source_only_as_a_run_of_its_own(phantoms, run, tmp_path):
     data, options = parts(phantoms, run), Options(out=tmp_path, smoke=True)
-    decision = guard(data, options, {"source_only": run, "adapted": run})
+    decision = guard(data, options, {"source_only": run, "adapted": run}, styles(options))
     assert decision.a == 0 and "below 8" in decision.reason, "six target cases"
     kept = km.load(tmp_path / "guarded")
     for a, b in zip(kept.network.get_weights(), run.network.get_weights(), strict=True):
@@ -31,8 +36,8 @@ def test_few_target_cases_keep_source_only_as_a_run_of_its_own(phantoms, run, tm
 
 def test_without_held_out_source_masks_nothing_is_decided(phantoms, run, tmp_path):
     data, options = parts(phantoms, run, labelled=False), Options(out=tmp_path, smoke=True)
-    assert guard(data, options, {"source_only": run, "adapted": run}) is None
-    assert guard(parts(phantoms, run), options, {"source_only": run}) is None
+    assert guard(data, options, {"source_only": run, "adapted": run}, styles(options)) is None
+    assert guard(parts(phantoms, run), options, {"source_only": run}, styles(options)) is None
     assert not (tmp_path / "guarded").exists()
 
 
@@ -43,4 +48,4 @@ def test_masks_of_the_target_are_never_opened(phantoms, run, tmp_path):
         Path(path).write_bytes(b"not an image")
     data = parts(folder / "cases.csv", run)
     options = Options(out=tmp_path / "out", smoke=True)
-    assert guard(data, options, {"source_only": run, "adapted": run})
+    assert guard(data, options, {"source_only": run, "adapted": run}, styles(options))

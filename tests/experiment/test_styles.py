@@ -90,3 +90,5 @@ def test_twins_train_where_the_network_is_as_sure_of_them_as_of_the_target(level
     styles = Styles(tmp_path / "store", seed=0)
     assert styles.represent(readout(tmp_path), styled, target) is fits
     assert ("such twins train" in styles.facts["Styles"]) is fits
+    other = replace(source, styles=tuple((file,) for file in target.images))
+    assert styles.represent(None, other, target) is fits, "decided once"

@@ -19,6 +19,7 @@ from keras_meduda.data.files import each
 from keras_meduda.data.intensity import match_histogram, zscore
 from keras_meduda.data.io import DataError, Problem, image_files, mask_files, read_image, read_mask
 from keras_meduda.data.spatial import crop_or_pad, resize
+from keras_meduda.data.subset import evenly
 from keras_meduda.task import Preprocessing, Task, to_json
 from keras_meduda.teachers.targets import open_targets, target_of
 
@@ -218,7 +219,7 @@ def add_styles(
 
 def order_ratio(source: Prepared, target: Prepared, most: int = 12) -> float:
     """R of `data.bands.order_changed` between prepared images, at most so many of each domain."""
-    some, others = (half.only(_spread(len(half.images), most)) for half in (source, target))
+    some, others = (half.only(evenly(len(half.images), most)) for half in (source, target))
     labels = map(some.label_map, some.labels) if some.labels else None
     return order_changed(map(some.image, some.images), map(others.image, others.images), labels)
 
@@ -235,11 +236,6 @@ def _in_range(twin, image, preprocessing):
         return np.rint(np.clip(twin, 0, 255)).astype(image.dtype)
     inside = image != 0 if preprocessing.normalise == "zscore_foreground" else None
     return zscore(twin, inside).astype(image.dtype)
-
-
-def _spread(count, most):
-    """Numbers of at most so many of `count` things, evenly spread."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
 
 
 def _restyled(image, reference, preprocessing):
