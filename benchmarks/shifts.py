@@ -34,7 +34,6 @@ from tables import (
 
 import keras_meduda as km
 from keras_meduda.data.io import read_image, replacing
-from keras_meduda.data.pipeline import prepare
 from keras_meduda.evaluation.confidence import FEWEST, calibrate, promised
 from keras_meduda.evaluation.guard import Way
 from keras_meduda.evaluation.target_statistics import with_target_statistics
@@ -121,7 +120,7 @@ def guarded(recipe, data, folder, seed):
         "source_only": trained(recipe, data, "source_only", folder, seed)[0],
         "adapted": trained(recipe, data, "robust", folder, seed)[0],
     }
-    styles = judged(data, runs["source_only"], folder / "prepared", seed)
+    styles = Styles(folder / "prepared", seed)
     decision, minutes = timed(options.out, lambda: guard(data, options, runs, styles))
     values = [("", "a", decision.a, "1")]
     first, test = runs["source_only"], data.tests["target, test"]
@@ -139,15 +138,6 @@ def guarded(recipe, data, folder, seed):
     if held["group"].nunique() >= FEWEST:
         values += kept_promises(decision.run, held, test, data.task)
     return decision.run, minutes, values
-
-
-def judged(data, run, store, seed):
-    """Styles that know, as in the training of `robust`, whether twins represent the target."""
-    styles, task = Styles(store, seed), data.task
-    source = prepare(data.parts["source"], task, run.preprocessing, store, labels=True)
-    target = prepare(data.parts["target"], task, run.preprocessing, store, labels=False)
-    styles.represent(run, styles.add(source, target, 4), target)
-    return styles
 
 
 def with_few(recipe, data, folder, seed, count):

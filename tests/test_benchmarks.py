@@ -82,7 +82,8 @@ def test_a_row_of_the_shift_benchmark_trains(data, method, monkeypatch, tmp_path
     shifts = import_module("shifts")
     monkeypatch.setattr(shifts, "WORK", tmp_path)
     flags = {"size": (32,), "steps": 2, "filters": (4, 8), "batch_size": 2}
-    tiny = shifts.Shift("camera_a", "camera_b", "phantoms", lambda: data, flags)
+    names = "camera_a", "camera_b", "phantoms"
+    tiny = import_module("shift_cases").Shift(*names, lambda: data, flags)
     values, minutes = shifts.scored(tiny, ("aerunet", "random"), method, 0)
     assert {value[:2] for value in values} >= {("cup", "dice"), ("disc", "dice")}
     assert minutes > 0

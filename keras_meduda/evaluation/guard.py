@@ -57,7 +57,6 @@ def decide(
     groups: Sequence,
     reverse_steps: int = 100,
     seed: int = 0,
-    styled: bool = True,
 ) -> Decision:
     """The largest a whose scores are not below those of source only.
 
@@ -76,8 +75,6 @@ def decide(
         groups: patient of each source case.
         reverse_steps: updates of the small network of S2, for each a. Default 100.
         seed: of that network and of all draws. Default 0.
-        styled: whether the twins are in the target's style; where such twins mislead they may be
-            the source's own images, which the reason then says. Default `True`.
 
     Returns:
         The decision. With fewer than 8 target cases source only is kept, and the reason says so.
@@ -104,12 +101,11 @@ def decide(
     for a in track(SHARES, len(SHARES), "guarding"):
         found = _scores(way.at(a), scenes, reverse)
         first = first or found
-        rows.append(_compared(a, found, first, groups, scenes.expected, styled))
+        rows.append(_compared(a, found, first, groups, scenes.expected))
     scores = pd.DataFrame(rows)
     passing = scores[scores["verdict"] == "passes"]
     a = float(passing["a"].max())
-    reason = _reason(a, scores, len(groups), len(seen), styled)
-    return Decision(a, way.at(a, own=True), scores, reason)
+    return Decision(a, way.at(a, own=True), scores, _reason(a, scores, len(groups), len(seen)))
 
 
 def interpolate(first: keras.Model, last: keras.Model, a: float) -> list[np.ndarray]:
@@ -306,7 +302,7 @@ def _scores(run, scenes, reverse):
     }
 
 
-def _compared(a, scores, first, groups, expected, styled):
+def _compared(a, scores, first, groups, expected):
     """A row of the table: the scores at one a, beside those of source only, and the verdict."""
     row = {"a": a}
     for name in ("s1", "s2"):
@@ -316,11 +312,11 @@ def _compared(a, scores, first, groups, expected, styled):
         row[f"{name}_error"] = paired_error(difference, groups)
     row["s3"] = scores["s3"]
     row["s4_empty"], row["s4_area"] = area_changes(scores["areas"], first["areas"], expected)
-    return row | {"verdict": _verdict(row, first["s3"], styled)}
+    return row | {"verdict": _verdict(row, first["s3"])}
 
 
-def _verdict(row, sure, styled):
-    for name, what in (("s1", f"Dice on the source{_look(styled)}"), ("s2", "reverse Dice")):
+def _verdict(row, sure):
+    for name, what in (("s1", "Dice on the source in the target's style"), ("s2", "reverse Dice")):
         if row[f"{name}_difference"] < -row[f"{name}_error"]:
             return f"{what} falls by {-row[f'{name}_difference']:.3f}"
     if row["s3"] < sure:
@@ -332,18 +328,14 @@ def _verdict(row, sure, styled):
     return "passes"
 
 
-def _look(styled):
-    return " in the target's style" if styled else ""
-
-
-def _reason(a, scores, held, seen, styled):
-    looked = f"Judged on {held} held-out source cases{_look(styled)}, {seen} target images."
+def _reason(a, scores, held, seen):
+    looked = f"Judged on {held} held-out source cases in the target's style, {seen} target images."
     last = scores.iloc[-1]
     if a == 0:
         return f"Source only is kept: with the adapted network {last['verdict']}. {looked}"
     row = scores[scores["a"] == a].iloc[0]
     figures = (
-        f"Dice on the source{_look(styled)} changes by {row['s1_difference']:+.3f}, "
+        f"Dice on the source in the target's style changes by {row['s1_difference']:+.3f}, "
         f"reverse Dice by {row['s2_difference']:+.3f}, confidence to {row['s3']:.3f}."
     )
     if a == 1:

@@ -22,7 +22,7 @@ def guard(data, options, runs, styles) -> Decision | None:
         data: with held-out source cases that have masks, under `"source, test"`.
         options: run folder and seed.
         runs: by name, `"source_only"` and `"adapted"` among them.
-        styles: `Styles` of the experiment: what it left out of the training decides nothing here.
+        styles: `Styles` of the experiment, whose way to make twins is taken.
 
     Returns:
         The decision, whose run is that of the new folder. `None` where there is nothing to decide,
@@ -34,13 +34,9 @@ def guard(data, options, runs, styles) -> Decision | None:
     store, first = styles.folder, runs["source_only"]
     target = prepare(data.parts["target"], data.task, first.preprocessing, store, labels=False)
     source = prepare(held, data.task, first.preprocessing, store, labels=True)
-    twins = styles.add(source, target, 1)
-    styled = styles.represent(first, twins, target)
-    if not styled:
-        twins = replace(source, styles=tuple((file,) for file in source.images))
+    source = styles.add(source, target, 1)
     steps = 5 if options.smoke else 100
-    how = {"reverse_steps": steps, "seed": options.seed, "styled": styled}
-    decision = decide(first, runs["adapted"], twins, target, held["group"], **how)
+    decision = decide(first, runs["adapted"], source, target, held["group"], steps, options.seed)
     scores = json.loads(decision.scores.to_json(orient="records"))
     written = {"a": decision.a, "reason": decision.reason, "scores": scores}
     return replace(decision, run=kept(decision.run, options.out / NAME, runs["adapted"], written))
