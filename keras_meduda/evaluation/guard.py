@@ -215,7 +215,7 @@ class Way:
         return replace(self.ends[1], network=keras.models.clone_model(self.ends[1].network))
 
     def at(self, a, own=False):
-        """The run at a share of the way; its `own` copy, or one that the next call changes."""
+        """The run at a share of the way: a copy if `own`, else the next call overwrites it."""
         if a == 0:
             return self.ends[0]
         run = self._copy() if own else self.between

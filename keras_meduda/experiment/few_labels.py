@@ -24,10 +24,10 @@ STEPS = (25, 50, 100)  # updates after which a left-out patient is looked at
 def few_labels(recipe, data, options, run, trained):
     """Fits a run to a few labelled target cases by what helps patients who were left out.
 
-    Tried are a temperature and a bias for each class (`evaluation.adjust.few`), and fine-tuning of
-    the decoder, stopped early: in at most five folds of patients, Dice of those left out says
-    whether, and after how many updates. What helps most is kept in `OUT/few`, a run folder; if
-    nothing does, nothing is.
+    Two ways are tried: a temperature and a bias for each class (`evaluation.adjust.few`), and
+    fine-tuning of the decoder. Patients are left out in at most five folds. Their Dice decides
+    which way is taken, and after how many updates fine-tuning stops. The result is kept in
+    `OUT/few`, a run folder. If neither way helps, nothing is kept.
 
     Args:
         recipe: batch size and augmentation.
@@ -104,7 +104,7 @@ class _Tuner:
         self.run = replace(run, network=network)
 
     def after(self, prepared, steps):
-        """The run after so many updates each, one after the other; each changes the one before."""
+        """Yields the run after each of these numbers of updates; the next one overwrites it."""
         for variable, value in zip(self._variables(), self.start, strict=True):
             variable.assign(value)
         size = min(self.batch_size, len(prepared.images))
