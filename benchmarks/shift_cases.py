@@ -11,7 +11,7 @@ from tables import RUNS, data_root
 import keras_meduda as km
 from keras_meduda.data import catalog
 from keras_meduda.data.cases import without_masks
-from keras_meduda.data.phantoms import drawn, write_brain, write_fundus
+from keras_meduda.data.phantoms import drawn, write_brain, write_cells, write_fundus
 from keras_meduda.experiment.data import Data
 from keras_meduda.experiment.one_domain import task_of
 from keras_meduda.experiment.shift import TIDY_FUNDUS
@@ -137,6 +137,13 @@ SHIFTS = (
     Shift(
         "fundus_phantom_a", "fundus_phantom_b", "phantoms",
         partial(phantoms, write_fundus, "camera_a", "camera_b", TIDY_FUNDUS, 72, 256),
+        PICTURE, choosing=True,
+    ),
+    Shift(
+        "cell_phantom_a", "cell_phantom_b", "phantoms",
+        partial(
+            phantoms, write_cells, "microscope_a", "microscope_b", ("nucleus=255",), 120, 128
+        ),
         PICTURE, choosing=True,
     ),
     *both_ways("vessels", "drive", "chase", "vessel=1", LARGE),

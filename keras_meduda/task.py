@@ -178,6 +178,17 @@ class Task:
             best = np.maximum(best, channel)
         return winner[..., None] == np.arange(1, self.channels, dtype="uint8")
 
+    def labels(self, masks) -> np.ndarray:
+        """Labels of boolean masks, as `encode` gives them: `(*spatial, classes)` to `(*spatial)`.
+
+        Returns:
+            uint8; of classes that exclude each other the first one counts where masks overlap.
+        """
+        masks = np.asarray(masks, bool)
+        if self.overlapping:
+            return masks.astype("uint8") @ (1 << np.arange(len(self.classes), dtype="uint8"))
+        return np.where(masks.any(axis=-1), 1 + masks.argmax(axis=-1), 0).astype("uint8")
+
     def decode(self, masks) -> np.ndarray:
         """Mask file values of boolean masks: `(*spatial, classes)` to `(*spatial)` integers.
 
@@ -185,22 +196,18 @@ class Task:
         them and then adds the fewest: a cup outside its disc is a cup in a format in which every
         cup is also disc.
         """
-        masks = np.asarray(masks, bool)
         if self.overlapping:
-            labels = masks.astype("uint8") @ (1 << np.arange(len(self.classes)))
             bits = self.label_of_value
             table = [
                 min(bits, key=lambda v: ((c & ~bits[v]).bit_count(), (bits[v] & ~c).bit_count()))
                 for c in range(1 << len(self.classes))
             ]
         else:
-            labels = np.where(masks.any(axis=-1), 1 + masks.argmax(axis=-1), 0)
             first = [self.background[0], *(self.values[name][0] for name in self.classes)]
             table = [number_of(value) for value in first]
         top = max(table)
-        return np.array(table, "uint8" if top < 256 else "uint16" if top < COLOUR else "uint32")[
-            labels
-        ]
+        kind = "uint8" if top < 256 else "uint16" if top < COLOUR else "uint32"
+        return np.array(table, kind)[self.labels(masks)]
 
 
 def to_json(setting) -> dict:

@@ -197,6 +197,37 @@ def match_histogram(image, reference, mask=None, reference_mask=None):
     return matched
 
 
+def in_proportion(reference, labels, wanted):
+    """A reference's grey levels as they would be with the class proportions of another image.
+
+    A histogram mixes those of the classes, F = Σ_c π_c F_c. Where π differs between two images,
+    `match_histogram` gives pixels of one class the levels of another; to the levels returned here,
+    Σ_c π_c(image) F_c(reference), it does not.
+
+    Args:
+        reference: array `(*spatial, channels)`.
+        labels: the reference's labels `(*spatial)`.
+        wanted: labels of the other image, of any shape.
+
+    Returns:
+        Array `(pixels, channels)` with as many values as `wanted`: for each class so many as it has
+        there, evenly spaced among the sorted levels of that class in the reference, channel by
+        channel. A class that the reference lacks takes those of the whole reference.
+
+    Example:
+        >>> levels = np.array([[1], [2], [9]])
+        >>> in_proportion(levels, np.array([0, 0, 1]), [0, 1, 1]).ravel().tolist()
+        [1, 9, 9]
+    """
+    reference, labels = np.asarray(reference), np.asarray(labels)
+    levels = []
+    for label, count in zip(*np.unique(wanted, return_counts=True), strict=True):
+        own = reference[labels == label]
+        own = np.sort(own if len(own) else reference.reshape(-1, reference.shape[-1]), axis=0)
+        levels.append(own[np.linspace(0, len(own) - 1, count).astype(int)])
+    return np.concatenate(levels)
+
+
 def _foreground(image, mask):
     mask = np.ones(image.shape[:-1], bool) if mask is None else np.asarray(mask, bool)
     if mask.shape != image.shape[:-1] or not mask.any():

@@ -234,9 +234,11 @@ class _Stages:
         if stage.target_styles:
             styled = self.styles.add(target, plain, stage.target_styles, stage.by_bands)
         if stage.source_styles:
-            source = self.styles.add(plain, target, stage.source_styles, stage.by_bands)
-            if start and not self.styles.represent(start, source, target):
-                source = plain
+            twins = stage.source_styles, stage.by_bands
+            if start:
+                source = self.styles.of_source(start, plain, target, *twins)
+            else:
+                source = self.styles.add(plain, target, *twins)
         if "taught" in stage.uses:
             if isinstance(self.targets, Run):
                 styled = taught_by(target, self.targets, self.store)

@@ -1,8 +1,12 @@
 """Style twins by histograms, or by bands where the order of grey levels has changed."""
 
+import hashlib
+from dataclasses import replace
+
 import numpy as np
 
 from keras_meduda.data.bands import CHANGED, KEPT
+from keras_meduda.data.cache import stored
 from keras_meduda.data.pipeline import add_styles, order_ratio
 from keras_meduda.data.subset import evenly
 from keras_meduda.evaluation.confidence import soft_dice
@@ -23,9 +27,10 @@ class Styles:
         self.folder, self.seed = folder, seed
         self.facts = {}  # for the report, `{term: text}`
         self.by_bands = self.fits = None  # not decided yet
+        self.labelled = None  # the target with the network's own masks, where twins follow them
 
     def add(self, prepared, references, twins, by_bands=None):
-        """`add_styles`, by bands where R says so.
+        """`add_styles`, by bands where R says so, and by class where `of_source` has decided so.
 
         Args:
             prepared: the images to restyle.
@@ -37,36 +42,56 @@ class Styles:
             if self.by_bands is None:
                 self.by_bands = self._order_changed(prepared, references)
             by_bands = self.by_bands
-        return add_styles(prepared, references, self.folder, twins, self.seed, by_bands)
+        by_class = bool(self.labelled and prepared.labels and not by_bands)
+        references = self.labelled if by_class else references
+        return add_styles(prepared, references, self.folder, twins, self.seed, by_bands, by_class)
 
-    def represent(self, run, styled, target) -> bool:
-        """Whether a network is at least as sure of twins of the source as of the target.
+    def of_source(self, run, source, target, twins, by_bands=None):
+        """The source with twins in the target's style that do not mislead, else without any.
 
         A histogram carries the proportions of the classes with it: where the target has three times
         as many nuclei, background turns into nuclei. Then the network doubts the twins more than
         the target itself: their mean soft Dice confidence is lower by more than 0.05. Twins of
-        which it is surer only fall short of the target. No label is read.
+        which it is surer only fall short of the target. Twins that mislead are made again, each
+        class in its own proportion by the network's masks of the target; if those mislead as well,
+        the source stays as it is. No label of the target is read.
 
         Args:
             run: trained on the source.
-            styled: the source with its twins.
-            target: the target's images.
+            source: its images and labels.
+            target: images.
+            twins: of each source image.
+            by_bands: as `Stage` has it.
         """
-        if self.fits is not None:
-            return self.fits
+        if self.fits is None:
+            self.fits = self._represented(run, source, target, by_bands)
+        return self.add(source, target, twins, by_bands) if self.fits else source
+
+    def _represented(self, run, source, target, by_bands):
+        """Whether there are twins that do not mislead; says so."""
         most = MOST[len(run.preprocessing.size)]
-        first = [twins[0] for twins in styled.styles]
-        twins = _confidence(run, styled, first, most)
         there = _confidence(run, target, target.images, most)
-        self.fits = there - twins <= DOUBT
-        self.facts["Styles"] = (
-            f"the network is {twins:.2f} sure of source images in the target's style and "
+
+        def confidence():
+            styled = self.add(source, target, 1, by_bands)
+            return _confidence(run, styled, [twins[0] for twins in styled.styles], most)
+
+        sure = confidence()
+        said = (
+            f"the network is {sure:.2f} sure of source images in the target's style and "
             f"{there:.2f} of the target's own: "
-            + ("such twins train" if self.fits else "such twins mislead and are left out")
-            + "."
         )
-        print(f"Styles: {self.facts['Styles']}")
-        return self.fits
+        fits = there - sure <= DOUBT
+        if not fits and not (self.by_bands if by_bands is None else by_bands):
+            self.labelled = self_labelled(run, target, self.folder)
+            sure = confidence()
+            fits = there - sure <= DOUBT
+            self.labelled = self.labelled if fits else None
+            said += f"such twins mislead. With each class in its own proportion {sure:.2f}: "
+        said += "such twins train." if fits else "such twins mislead and are left out."
+        self.facts["Styles"] = said
+        print(f"Styles: {said}")
+        return fits
 
     def _order_changed(self, prepared, references):
         source, target = (prepared, references) if prepared.labels else (references, prepared)
@@ -85,6 +110,25 @@ class Styles:
         self.facts["Grey levels"] = f"R = {ratio:.2f}: {said}."
         print(self.facts["Grey levels"])
         return ratio > CHANGED and grey
+
+
+def self_labelled(run, prepared, folder):
+    """Prepared images with a network's own masks as their labels, to tell their classes apart.
+
+    Args:
+        run: the network, on the same grid.
+        prepared: images.
+        folder: where prepared arrays are kept.
+    """
+    images = (prepared.image(file).astype("float32") for file in prepared.images)
+    files = []
+    for p in probabilities(run, list(map(run.preprocessing.normalised, images))):
+        labels = run.task.labels(run.task.masks(p)).tobytes()
+        of = ["a network's own", hashlib.sha256(labels).hexdigest()]
+        files.append(
+            stored(folder, "label", of, lambda file, labels=labels: file.write_bytes(labels))
+        )
+    return replace(prepared, labels=tuple(files))
 
 
 def _confidence(run, prepared, files, most):

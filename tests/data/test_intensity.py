@@ -6,9 +6,10 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
+from numpy.testing import assert_array_equal
 from skimage.exposure import match_histograms
 
-from keras_meduda.data.intensity import clahe, clahe_graph, match_histogram, zscore
+from keras_meduda.data.intensity import clahe, clahe_graph, in_proportion, match_histogram, zscore
 
 
 def sines(shape):
@@ -146,6 +147,38 @@ def test_match_histogram_sees_the_foreground_alone(dtype):
     np.testing.assert_array_equal(
         matched[mask], match_histogram(image[mask], reference[reference_mask]))
     assert matched[mask].min() >= 100
+
+
+def nuclei(share, dark, bright, seed=0, size=64):
+    """A picture of dark and bright noise, `(size, size, 1)`, and its labels; its top is bright."""
+    rng = np.random.default_rng(seed)
+    labels = np.zeros((size, size), "uint8")
+    labels[: round(share * size)] = 1
+    return (np.where(labels, bright, dark) + rng.normal(0, 3, labels.shape))[..., None], labels
+
+
+def test_in_proportion_leaves_a_reference_of_equal_proportions_alone():
+    image, labels = nuclei(0.25, 40, 120)
+    reference, there = nuclei(0.25, 90, 200, seed=1)
+    levels = in_proportion(reference, there, labels)
+    assert levels.shape == (labels.size, 1)
+    assert_array_equal(np.sort(levels.ravel()), np.sort(reference.ravel()))
+    assert_array_equal(match_histogram(image, levels), match_histogram(image, reference))
+
+
+def test_in_proportion_gives_each_class_its_own_levels_where_proportions_differ():
+    image, labels = nuclei(0.0625, 40, 120)
+    reference, there = nuclei(0.5, 90, 200, seed=1)
+    plain = match_histogram(image, reference)
+    assert (plain[labels == 0] > 150).mean() > 0.4, "background takes the levels of nuclei"
+    twin = match_histogram(image, in_proportion(reference, there, labels))
+    assert (twin[labels == 0] < 110).all() and (twin[labels == 1] > 180).all()
+
+
+def test_in_proportion_of_a_class_that_the_reference_lacks_takes_all_levels():
+    reference = np.arange(10.0).reshape(10, 1)
+    levels = in_proportion(reference, np.zeros(10), [0, 1, 1, 1])
+    assert_array_equal(levels.ravel(), [0, 0, 4, 9])
 
 
 def test_match_histogram_says_what_it_received():

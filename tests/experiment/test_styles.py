@@ -10,10 +10,11 @@ from PIL import Image
 
 import keras_meduda as km
 from keras_meduda.data.pipeline import add_styles, prepare
-from keras_meduda.experiment.styles import Styles
+from keras_meduda.experiment.styles import Styles, self_labelled
 from keras_meduda.run import Run
 
 SIZE = (64, 64)
+TASK = km.Task(("disc",), overlapping=True, values={"disc": (1,)})
 KEPT, TURNED = (60, 110, 190), (210, 90, 40)  # levels of rim, ring and middle, after 40, 90, 200
 
 
@@ -69,26 +70,73 @@ def test_a_stage_may_decide_for_itself(tmp_path):
     assert not styles.facts, "R was not asked"
 
 
+def cells(seed, count, dark, bright):
+    """Bright discs upon noise, and how many."""
+    rng = np.random.default_rng(seed)
+    y, x = np.indices(SIZE)
+    drawn = np.full(SIZE, float(dark))
+    for _ in range(count):
+        centre = rng.uniform(4, 60, 2)
+        drawn[np.hypot(x - centre[0], y - centre[1]) < 5] = bright
+    return (drawn + rng.normal(0, 8, SIZE)).clip(1, 255).astype("uint8")
+
+
+def microscope(folder, first, *settings):
+    """Four pictures of cells with masks by threshold, prepared with them."""
+    folder.mkdir()
+    rows = []
+    for i in range(first, first + 4):
+        grey, middle = cells(i, *settings), sum(settings[1:]) / 2
+        files = folder / f"{i}.png", folder / f"{i}_mask.png"
+        for file, array in zip(files, (grey, (grey > middle).astype("uint8")), strict=True):
+            Image.fromarray(array).save(file)
+        rows.append((str(i), *map(str, files), folder.name, "", ""))
+    cases = pd.DataFrame(rows, columns=["case", "image", "mask", "domain", "split", "group"])
+    return prepare(cases, TASK, km.Preprocessing(SIZE), folder / "store", labels=True)
+
+
 def readout(folder):
-    """A run that is the surer of a pixel, the farther it is from the middle grey."""
+    """A run that finds what is bright in the mean of 25 pixels, and is unsure of middle grey."""
     image = keras.Input((*SIZE, 3), name="image")
-    layer = keras.layers.Conv2D(1, 1, name="logits")
+    layer = keras.layers.Conv2D(1, 5, padding="same", name="logits")
     network = keras.Model(image, {"logits": layer(image), "features": image}, name="readout")
-    layer.set_weights([np.full((1, 1, 3, 1), 2.0, "float32"), np.zeros(1, "float32")])
-    task = km.Task(("disc",), overlapping=True, values={"disc": (1,)})
-    return Run(folder / "run", network, task, km.Preprocessing(SIZE))
+    layer.set_weights([np.full((5, 5, 3, 1), 24 / 75, "float32"), np.zeros(1, "float32")])
+    return Run(folder / "run", network, TASK, km.Preprocessing(SIZE))
 
 
 @pytest.mark.parametrize(
-    ("levels", "fits"), [((20, 40, 230), True), ((120, 110, 140), False)], ids=["like", "unlike"]
+    ("count", "said"),
+    [
+        (3, "own: such twins train."),
+        (14, "such twins mislead. With each class in its own proportion"),
+    ],
+    ids=["equal proportions", "many more in the target"],
 )
-def test_twins_train_where_the_network_is_as_sure_of_them_as_of_the_target(levels, fits, tmp_path):
-    source = prepared(tmp_path / "source", (40, 90, 200), 0)
-    target = prepared(tmp_path / "target", (20, 40, 230), 10)
-    twins = prepared(tmp_path / "twins", levels, 20)
-    styled = replace(source, styles=tuple((file,) for file in twins.images))
+def test_twins_follow_the_proportions_of_the_classes_where_those_differ(count, said, tmp_path):
+    source = microscope(tmp_path / "source", 0, 3, 40, 200)
+    target = microscope(tmp_path / "target", 10, count, 60, 220)
+    styles, run = Styles(tmp_path / "store", seed=0), readout(tmp_path)
+    target = replace(target, labels=())
+    twins = styles.of_source(run, source, target, 2).styles
+    assert said in styles.facts["Styles"], styles.facts
+    assert styles.facts["Styles"].endswith("such twins train.")
+    by_class = count > 3
+    references = self_labelled(run, target, tmp_path / "store") if by_class else target
+    store = tmp_path / "store"
+    assert twins == add_styles(source, references, store, 2, 0, by_class=by_class).styles
+    assert styles.add(source, target, 2).styles == twins, "the guard judges on the same"
+
+
+def test_by_class_needs_labels_of_both(tmp_path):
+    source = microscope(tmp_path / "source", 0, 3, 40, 200)
+    with pytest.raises(ValueError, match="0 of the references"):
+        add_styles(source, replace(source, labels=()), tmp_path / "store", by_class=True)
+
+
+def test_twins_that_mislead_in_any_form_are_left_out(tmp_path):
+    source = microscope(tmp_path / "source", 0, 0, 40, 200)  # noise, in which nothing is found
+    target = replace(microscope(tmp_path / "target", 10, 14, 60, 220), labels=())
     styles = Styles(tmp_path / "store", seed=0)
-    assert styles.represent(readout(tmp_path), styled, target) is fits
-    assert ("such twins train" in styles.facts["Styles"]) is fits
-    other = replace(source, styles=tuple((file,) for file in target.images))
-    assert styles.represent(None, other, target) is fits, "decided once"
+    assert styles.of_source(readout(tmp_path), source, target, 2) == source
+    assert styles.facts["Styles"].endswith("such twins mislead and are left out.")
+    assert styles.of_source(None, source, target, 2) == source, "decided once"

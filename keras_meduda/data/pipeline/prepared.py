@@ -16,7 +16,7 @@ from keras_meduda.data.bands import BandStyle, order_changed, transfer
 from keras_meduda.data.cache import digest, states, stored
 from keras_meduda.data.checks import check_grid
 from keras_meduda.data.files import each
-from keras_meduda.data.intensity import match_histogram, zscore
+from keras_meduda.data.intensity import in_proportion, match_histogram, zscore
 from keras_meduda.data.io import DataError, Problem, image_files, mask_files, read_image, read_mask
 from keras_meduda.data.spatial import crop_or_pad, resize
 from keras_meduda.data.subset import evenly
@@ -166,6 +166,7 @@ def add_styles(
     variants: int = 4,
     seed: int = 0,
     by_bands: bool = False,
+    by_class: bool = False,
 ) -> Prepared:
     """Adds style twins: each image in the grey levels of randomly drawn images of the other domain.
 
@@ -181,10 +182,19 @@ def add_styles(
         by_bands: `False` gives a twin the histogram of its reference. `True` matches bands of grey
             levels by where they lie, which may change their order; for grey pictures and volumes
             of one contrast, see `data.bands`. Default `False`.
+        by_class: whether a reference's levels count in the class proportions of the image that
+            takes them, see `intensity.in_proportion`; both have labels then. Default `False`.
 
     Raises:
-        ValueError: bands of images of colours or of several contrasts.
+        ValueError: bands of images of colours or of several contrasts; `by_class` without labels,
+            or of bands.
     """
+    if by_class and (by_bands or not (prepared.labels and references.labels)):
+        raise ValueError(
+            f"add_styles: by_class with {len(prepared.labels)} labels of the images, "
+            f"{len(references.labels)} of the references and by_bands={by_bands}; expected labels "
+            "of both, and no bands."
+        )
     every = np.tile(np.arange(len(references.images)), (len(prepared.images), 1))
     draw = np.random.default_rng(seed).permuted(every, axis=1)[:, :variants]
     bands = _bands_between(prepared, references) if by_bands else None
@@ -193,9 +203,10 @@ def add_styles(
     def restyled(number, index):
         image = prepared.image(prepared.images[number])
         reference = references.image(references.images[index])
-        if not by_bands:
-            return _restyled(image, reference, prepared.preprocessing)
         labels = prepared.label_map(prepared.labels[number]) if prepared.labels else None
+        if not by_bands:
+            there = references.label_map(references.labels[index]) if by_class else None
+            return _restyled(image, reference, prepared.preprocessing, labels, there)
         own, wanted = bands.own[number], bands.wanted[index]
         rng = np.random.default_rng([seed, number, index])
         twin = transfer(image, own, wanted, bands.sigma, reference, rng, labels)
@@ -205,7 +216,12 @@ def add_styles(
         number, drawn = item
         files = []
         for index in drawn.tolist():
-            names = Path(prepared.images[number]).stem, Path(references.images[index]).stem
+            names = [Path(prepared.images[number]).stem, Path(references.images[index]).stem]
+            if by_class:
+                names += [
+                    Path(half.labels[i]).stem
+                    for half, i in ((prepared, number), (references, index))
+                ]
 
             def write(file, index=index):
                 _write(file, restyled(number, index))
@@ -238,20 +254,25 @@ def _in_range(twin, image, preprocessing):
     return zscore(twin, inside).astype(image.dtype)
 
 
-def _restyled(image, reference, preprocessing):
-    if len(preprocessing.size) == 2:
-        return match_histogram(image, reference)
+def _restyled(image, reference, preprocessing, labels=None, there=None):
+    """An image in a reference's histogram; `there` are the labels by which its levels count."""
 
     def foreground(channel):
+        if len(preprocessing.size) == 2:
+            return np.ones(channel.shape[:-1], bool)
         background = 0 if preprocessing.normalise == "zscore_foreground" else channel.min()
         return (channel != background)[..., 0]
 
     twin = image.copy()
     for c in range(image.shape[-1]):
         own, wanted = image[..., c : c + 1], reference[..., c : c + 1]
-        inside = foreground(own), foreground(wanted)
-        if all(mask.any() for mask in inside):  # a blank volume has nothing to match
-            twin[..., c : c + 1] = match_histogram(own, wanted, *inside)
+        inside, within = foreground(own), foreground(wanted)
+        if not (inside.any() and within.any()):  # a blank volume has nothing to match
+            continue
+        levels = wanted[within]
+        if there is not None:
+            levels = in_proportion(levels, there[within], labels[inside])
+        twin[..., c : c + 1] = match_histogram(own, levels, inside)
     return twin
 
 
