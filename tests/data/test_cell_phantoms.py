@@ -6,6 +6,8 @@ import keras_meduda as km
 from keras_meduda.data.io import read_image, read_mask
 from keras_meduda.data.phantoms import write_cells
 
+TASK = km.Task(("nucleus",), values={"nucleus": (255,)})
+
 
 def test_equal_seeds_write_equal_bytes(tmp_path):
     written = []
@@ -20,7 +22,7 @@ def test_the_second_microscope_shows_more_nuclei_with_less_contrast(tmp_path):
     cases = km.read_cases(write_cells(tmp_path, cases_per_domain=12, size=96))
     rows = []
     for case in cases.itertuples():
-        image, nuclei = read_image(case.image).array.mean(axis=-1), read_mask(case.mask) > 0
+        image, nuclei = read_image(case.image).array.mean(axis=-1), read_mask(case.mask, TASK) > 0
         inside, outside = image[nuclei].mean(), image[~nuclei].mean()
         rows.append((case.domain, nuclei.mean(), inside - outside, outside))
     means = pd.DataFrame(rows, columns=["domain", "share", "contrast", "dark"]).groupby("domain")
