@@ -4,7 +4,8 @@ MEDUDA_DATA=… python benchmarks/shifts.py                     (completes shift
 MEDUDA_DATA=… python benchmarks/shifts.py 0 nuc_f256-nuc_f360 (only rows with these words)
 MEDUDA_DATA=… python benchmarks/shifts.py --page              (writes shifts.md from shifts.csv)
 
-One budget for all. Pictures: AERUNet with filters 8…128 at 128 × 128, 400 steps of 8 (a domain);
+One budget for all. Pictures: AERUNet, its decoder's filters 8…128, with an encoder MobileNetV2 from
+ImageNet or its own from random weights, at 128 × 128, 400 steps of 8 (a domain);
 vessels on patches of 256 × 256 of 512 × 512, steps of 4. Volumes: AERUNet with filters 8…64 on
 patches of 48 × 48 × 48, 1,000 steps of 2. Every stage takes as many steps; an adaptation goes on
 from source only. Weights of the last step. Target labels are read by the evaluation, and by the
@@ -23,6 +24,7 @@ from shift_cases import SHIFTS, WORK
 from tables import (
     HERE,
     KEY,
+    imagenet_mobilenetv2,
     main,
     markdown,
     mean_scores,
@@ -34,6 +36,7 @@ from tables import (
 
 import keras_meduda as km
 from keras_meduda.data.io import read_image, replacing
+from keras_meduda.data.pipeline import prepare
 from keras_meduda.evaluation.confidence import FEWEST, calibrate, promised
 from keras_meduda.evaluation.guard import Way
 from keras_meduda.evaluation.target_statistics import with_target_statistics
@@ -45,7 +48,10 @@ from keras_meduda.experiment.styles import Styles
 from keras_meduda.recipes import adapt, aerunet_kd, combination, source_free
 
 COLUMNS = (*KEY, "start")  # random weights, or the name of the pretrained ones
-NETWORKS = {("aerunet", "random"): {"network": "AERUNet"}}  # by their start: flags of the recipe
+NETWORKS = {  # by their start: flags of the recipe; volumes start from random weights alone
+    ("aerunet_mobilenetv2", "imagenet"): {"network": "AERUNet", "backbone": "mobilenetv2"},
+    ("aerunet", "random"): {"network": "AERUNet"},
+}
 SMALL_GAP = 3.0  # points of Dice; below, a share of the gap means nothing
 METHODS = (
     "source_only", "oracle", "robust", "guard", "kl_distillation", "few_5", "few_10", "few_20",
@@ -61,6 +67,8 @@ CANDIDATES = {
 def recipe_of(shift, data, network) -> Recipe:
     """The recipe of `meduda adapt`, with the other methods as further stages."""
     flags = {**NETWORKS[network], **shift.flags, "cases": Path("cases.csv"), "oracle": True}
+    if "backbone" in flags:
+        flags["weights"] = str(imagenet_mobilenetv2())
     ours = adapt.recipe(adapt.Flags(**flags), data)
     shared = {name: value for name, value in flags.items() if name != "network"}
     thesis = aerunet_kd.recipe(aerunet_kd.Flags(**shared), data)
@@ -115,15 +123,21 @@ def guarded(recipe, data, folder, seed):
 
     The truth is read for the benchmark alone, after the decision.
     """
-    options = Options(out=folder / f"guard-{seed}", seed=seed)
+    options, store = Options(out=folder / f"guard-{seed}", seed=seed), folder / "prepared"
     runs = {
         "source_only": trained(recipe, data, "source_only", folder, seed)[0],
         "adapted": trained(recipe, data, "robust", folder, seed)[0],
     }
-    styles = Styles(folder / "prepared", seed)
+    stage, first, styles = recipe.stages["robust"], runs["source_only"], Styles(store, seed)
+    if stage.source_styles:  # decided as the adaptation has
+        parts = [
+            prepare(data.parts[part], data.task, first.preprocessing, store, part == "source")
+            for part in ("source", "target")
+        ]
+        styles.of_source(first, *parts, 1, stage.by_bands)
     decision, minutes = timed(options.out, lambda: guard(data, options, runs, styles))
     values = [("", "a", decision.a, "1")]
-    first, test = runs["source_only"], data.tests["target, test"]
+    test = data.tests["target, test"]
     seen = data.parts["target"]["image"].iloc[:: max(1, len(data.parts["target"]) // 32)]
     images = map(read_image, seen)
     inputs = [first.preprocessing.apply(image.array, image.spacing) for image in images]
@@ -193,6 +207,8 @@ def wanted():
     methods = (*METHODS, *CANDIDATES)
     for seed, network, shift, method in itertools.product((0, 1, 2), NETWORKS, SHIFTS, methods):
         if method in CANDIDATES and not shift.choosing:
+            continue
+        if "backbone" in NETWORKS[network] and len(shift.flags["size"]) == 3:
             continue
         name, start = network
         key = (name, shift.source, shift.target, shift.split, method, str(seed), start)
