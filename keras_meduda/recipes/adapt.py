@@ -1,9 +1,10 @@
 """Adaptation to another scanner as this library recommends it: the command `meduda adapt`.
 
-The defaults of aerunet_kd on any network that takes the images. Photographs: the teacher sees the
-target as it is, the source is trained on in the target's colours, and the divergence must not undo
-what the source teaches. Volumes: the teacher sees the target in the source's style, on random
-patches. Styles match bands of grey levels where their order has changed.
+The defaults of aerunet_kd on any network that takes the images. Photographs start from ImageNet's
+weights where they can be had. Their teacher sees the target as it is, the source is trained on in
+the target's colours, and the divergence must not undo what the source teaches. Volumes: the teacher
+sees the target in the source's style, on random patches. Styles match bands of grey levels where
+their order has changed.
 
 Time and score on 2 cores: see aerunet_kd; docs/adapt.md says on which shifts it gained and lost.
 
@@ -24,6 +25,10 @@ class Flags(aerunet_kd.Flags):
 
     network: Network = "AERUNet"
     """One of km.models."""
+    weights: str | None = None
+    """Of the backbone: imagenet (a download), a file in keras.applications' form, a file of the
+    whole network, or random. Default: photographs start from ImageNet's MobileNetV2 where Keras has
+    its weights or can download them, else from random ones."""
 
 
 def data(flags):
@@ -35,8 +40,10 @@ def recipe(flags, data):
     """Source only, adapted and, on request, the oracle."""
     from keras_meduda.experiment.grids import are_volumes
     from keras_meduda.experiment.networks import builder_of
+    from keras_meduda.experiment.start import from_imagenet
 
     volumes = are_volumes(data.parts["source"])
+    flags = from_imagenet(flags, volumes)
     network = builder_of(
         flags.network, 3 if volumes else 2, flags.smoke, backbone=flags.backbone,
         weights=flags.weights, filters=flags.filters if flags.network == "AERUNet" else None,
