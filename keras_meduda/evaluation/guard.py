@@ -27,6 +27,7 @@ SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 FEWEST = 8  # target cases, below which nothing is decided
 MOST = {2: 32, 3: 8}  # cases of either domain that are looked at, by rank
 SIDE = {2: 96, 3: 40}  # longest side of what reverse validation sees, by rank
+TAUGHT = 0.5  # reverse Dice of source only, below which S2 has no vote
 MORE_EMPTY = 0.1  # share of further cases in which a class may be found no more
 
 
@@ -312,15 +313,18 @@ def _compared(a, scores, first, groups, expected):
         row[f"{name}_error"] = paired_error(difference, groups)
     row["s3"] = scores["s3"]
     row["s4_empty"], row["s4_area"] = area_changes(scores["areas"], first["areas"], expected)
-    return row | {"verdict": _verdict(row, first["s3"])}
+    return row | {"verdict": _verdict(row, first)}
 
 
-def _verdict(row, sure):
-    for name, what in (("s1", "Dice on the source in the target's style"), ("s2", "reverse Dice")):
+def _verdict(row, first):
+    looked = {"s1": "Dice on the source in the target's style"}
+    if first["s2"].mean() >= TAUGHT:
+        looked["s2"] = "reverse Dice"
+    for name, what in looked.items():
         if row[f"{name}_difference"] < -row[f"{name}_error"]:
             return f"{what} falls by {-row[f'{name}_difference']:.3f}"
-    if row["s3"] < sure:
-        return f"confidence falls from {sure:.3f} to {row['s3']:.3f}"
+    if row["s3"] < first["s3"]:
+        return f"confidence falls from {first['s3']:.3f} to {row['s3']:.3f}"
     if row["s4_empty"] > MORE_EMPTY:
         return f"a class is missing in {100 * row['s4_empty']:.0f} % more of the cases"
     if not 0.5 <= row["s4_area"] <= 2:
@@ -333,10 +337,13 @@ def _reason(a, scores, held, seen):
     last = scores.iloc[-1]
     if a == 0:
         return f"Source only is kept: with the adapted network {last['verdict']}. {looked}"
-    row = scores[scores["a"] == a].iloc[0]
+    row, taught = scores[scores["a"] == a].iloc[0], scores["s2"].iloc[0]
+    reverse = f"by {row['s2_difference']:+.3f}"
+    if taught < TAUGHT:
+        reverse = f"has no vote ({taught:.2f} for source only)"
     figures = (
         f"Dice on the source in the target's style changes by {row['s1_difference']:+.3f}, "
-        f"reverse Dice by {row['s2_difference']:+.3f}, confidence to {row['s3']:.3f}."
+        f"reverse Dice {reverse}, confidence to {row['s3']:.3f}."
     )
     if a == 1:
         return f"The adapted network is taken: no score speaks against it. {figures} {looked}"

@@ -94,6 +94,14 @@ def test_what_finds_nothing_is_refused(shift):
     assert decision.reason.startswith(("Source only is kept", "The network"))
 
 
+def test_a_reverse_network_that_learns_nothing_has_no_vote(shift):
+    worse = changed(shift["source_only"], lambda w: w - np.float32(0.3) * (w.shape == (2,)))
+    parts = shift["source_only"], worse, shift["held"], shift["target"], shift["groups"]
+    scores = decide(*parts, reverse_steps=1).scores
+    assert scores["s2"][0] < 0.5
+    assert not scores["verdict"].str.contains("reverse").any()
+
+
 def test_few_target_cases_decide_nothing(shift):
     few = {**shift, "target": shift["target"].only(range(5))}
     decision = decided(few, shift["source_only"])
