@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Literal
 
 from keras_meduda.experiment.one_domain import CaseFlags
-from keras_meduda.experiment.options import Count, Existing, Positive
+from keras_meduda.experiment.options import BoxFlags, Count, Existing, Positive
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flags(CaseFlags):
+class Flags(BoxFlags, CaseFlags):
     """Where the photographs are, and what to cut."""
 
     out: Path
@@ -29,10 +29,6 @@ class Flags(CaseFlags):
         None
     )
     """a public data set as its owner ships it"""
-    box_form: Literal["corners", "xywh", "centre"] = "corners"
-    """columns of --boxes: x0,y0,x1,y1, x,y,width,height (COCO) or xc,yc,width,height (YOLO)"""
-    box_unit: Literal["px", "share"] = "px"
-    """pixels, or shares of the image's width and height"""
     boxes: Existing | None = None
     """CSV file case,x0,y0,x1,y1 of discs, in pixels"""
     scale: Positive = 1.6

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Literal
 
 from keras_meduda.experiment.one_domain import CaseFlags, one_class
-from keras_meduda.experiment.options import Existing
+from keras_meduda.experiment.options import BoxFlags, Existing
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flags(CaseFlags):
+class Flags(BoxFlags, CaseFlags):
     """Soft masks of a teacher."""
 
     classes: tuple[str, ...] | None = None
@@ -39,10 +39,6 @@ class Flags(CaseFlags):
     """Older form of --classes: the mask values alone."""
     boxes: Existing | None = None
     """Box table: case, x0, y0, x1, y1 in pixels."""
-    box_form: Literal["corners", "xywh", "centre"] = "corners"
-    """Columns of --boxes: x0,y0,x1,y1, x,y,width,height (COCO) or xc,yc,width,height (YOLO)."""
-    box_unit: Literal["px", "share"] = "px"
-    """Pixels, or shares of the image's width and height."""
     weights: str | None = None
     """Checkpoint of sam2 (default sam2.1_l.pt), or run folder of network."""
     encoder: Existing | None = None

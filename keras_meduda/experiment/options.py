@@ -95,3 +95,13 @@ class Options:
             raise ValueError("--fold needs --folds.")
         if self.folds and self.fold is not None and self.fold >= self.folds:
             raise ValueError(f"--fold {self.fold}: expected 0 to {self.folds - 1} of {self.folds}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxFlags:
+    """How the table of --boxes says where they are."""
+
+    box_form: Literal["corners", "xywh", "centre"] = "corners"
+    """Columns of --boxes: x0,y0,x1,y1, x,y,width,height (COCO) or xc,yc,width,height (YOLO)."""
+    box_unit: Literal["px", "share"] = "px"
+    """Pixels, or shares of the image's width and height."""

@@ -47,7 +47,7 @@ def read(flags) -> Data:
     cases = _folded(cases, flags) if flags.folds else _split(cases, flags.seed)
     train, labelled, test = (cases[cases["split"] == s] for s in ("train", "labelled", "test"))
     if flags.boxes:
-        read_boxes(flags.boxes)
+        read_boxes(flags.boxes, flags.box_form, flags.box_unit, cases)
     own_teacher = flags.teacher == "network" and flags.teacher_weights is None
     if (flags.supervised or own_teacher) and not len(labelled):
         raise ValueError(
@@ -99,6 +99,8 @@ def teach(flags, data, options, runs, chief) -> Path:
         path.unlink(missing_ok=True)
     options = {"teacher": flags.teacher, "boxes": boxes, "weights": weights}
     options |= {"encoder": flags.encoder, "decoder": flags.decoder}
+    if flags.boxes:
+        options |= {"box_form": flags.box_form, "box_unit": flags.box_unit}
     call("teach", cases=folder / "cases.csv", out=path, **options)
     return path
 

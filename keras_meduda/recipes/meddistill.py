@@ -24,6 +24,7 @@ from typing import Annotated, Literal
 from keras_meduda.experiment.one_domain import CaseFlags
 from keras_meduda.experiment.options import (
     Bound,
+    BoxFlags,
     Count,
     Existing,
     NotNegative,
@@ -34,7 +35,7 @@ from keras_meduda.experiment.options import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flags(CaseFlags, Options):
+class Flags(BoxFlags, CaseFlags, Options):
     """Student without masks, from a teacher that boxes prompt."""
 
     cases: Existing | None = None

@@ -50,6 +50,26 @@ def test_the_whole_way_from_boxes_and_a_second_start(table, boxes, tmp_path, med
     assert code == 2 and "holds a run with other settings (data.target" in error
 
 
+def test_boxes_of_another_form_prompt_the_same(table, boxes, tmp_path, meduda):
+    frame, size = read_boxes(boxes), 64
+    width, height = frame["x1"] - frame["x0"], frame["y1"] - frame["y0"]
+    yolo = pd.DataFrame({
+        "case": frame["case"], "xc": frame["x0"] + width / 2, "yc": frame["y0"] + height / 2,
+        "width": width, "height": height,
+    }).set_index("case") / size  # fmt: skip
+    yolo.to_csv(tmp_path / "yolo.csv")
+    words = ("distil", "--smoke", "--steps", 1, "--cases", table, "--boxes")
+    other = (tmp_path / "yolo.csv", "--box-form", "centre", "--box-unit", "share")
+    for name, given in {"corners": (boxes,), "centre": other}.items():
+        code, _, error = meduda(*words, *given, "--out", tmp_path / name)
+        assert code == 0, error
+    paths = (tmp_path / name / "teaching" / "targets.csv" for name in ("corners", "centre"))
+    tables = map(pd.read_csv, paths)
+    pd.testing.assert_frame_equal(*(t.drop(columns="target", errors="ignore") for t in tables))
+    code, _, error = meduda(*words, tmp_path / "yolo.csv", "--box-form", "centre")
+    assert code == 2 and "shares of the image's width and height are --box-unit share" in error
+
+
 def test_without_masks_a_student_is_trained_and_not_scored(table, boxes, tmp_path, meduda):
     write_cases(without_masks(read_cases(table)), unlabelled := tmp_path / "unlabelled.csv")
     out = tmp_path / "out"
