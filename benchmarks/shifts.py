@@ -18,24 +18,12 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import matplotlib
-import numpy as np
 from shift_cases import SHIFTS, WORK
-from tables import (
-    HERE,
-    KEY,
-    imagenet_mobilenetv2,
-    main,
-    markdown,
-    mean_scores,
-    read,
-    spread,
-    timed,
-    trained,
-)
+from shift_page import COLUMNS, METHODS, page
+from tables import imagenet_mobilenetv2, main, mean_scores, timed, trained
 
 import keras_meduda as km
-from keras_meduda.data.io import read_image, replacing
+from keras_meduda.data.io import read_image
 from keras_meduda.data.pipeline import prepare
 from keras_meduda.evaluation.confidence import FEWEST, calibrate, promised
 from keras_meduda.evaluation.guard import Way
@@ -47,16 +35,10 @@ from keras_meduda.experiment.recipe import Recipe, Stage, supervised
 from keras_meduda.experiment.styles import Styles
 from keras_meduda.recipes import adapt, aerunet_kd, combination, source_free
 
-COLUMNS = (*KEY, "start")  # random weights, or the name of the pretrained ones
 NETWORKS = {  # by their start: flags of the recipe; volumes start from random weights alone
     ("aerunet_mobilenetv2", "imagenet"): {"network": "AERUNet", "backbone": "mobilenetv2"},
     ("aerunet", "random"): {"network": "AERUNet"},
 }
-SMALL_GAP = 3.0  # points of Dice; below, a share of the gap means nothing
-METHODS = (
-    "source_only", "oracle", "robust", "guard", "kl_distillation", "few_5", "few_10", "few_20",
-    "target_statistics", "histogram_matching", "source_free", "category_regularization",
-)  # fmt: skip
 # Besides `kl_distillation`, between which the recipe of `meduda adapt` was chosen.
 CANDIDATES = {
     "strong_guarded": partial(km.methods.KLDistillation, mode="strong", ema=0.99, guard=True),
@@ -215,101 +197,5 @@ def wanted():
         yield key, partial(scored, shift, network, method, seed)
 
 
-def page():
-    """The lines of shifts.md; makes its picture as well."""
-    table = read("shifts", COLUMNS).astype({"value": float, "minutes": float})
-    yield from (
-        "# Shifts: what adaptation is worth",
-        "",
-        "Made from `shifts.csv` by `python benchmarks/shifts.py` (2 cores, no GPU); do not edit.",
-        "",
-        __doc__.split("\n\n")[2].strip().replace("\n", " "),
-        "",
-        "Mean Dice of the classes over the target's test cases. Of a method: points gained over "
-        "source only and, in brackets, the share of the gap that they close, (adapted − source "
-        "only) / (oracle − source only), by seed; mean over seeds ± half their range. † marks a "
-        f"gap below {SMALL_GAP:.0f} points, where a share means nothing.",
-    )
-    for network, start in NETWORKS:
-        own = table[(table["network"] == network) & (table["start"] == start)]
-        dice = own[own["metric"] == "dice"]
-        dice = dice.groupby(["source", "target", "split", "method", "seed"])["value"].mean()
-        found = [(shift, scores) for shift in SHIFTS if (scores := of_shift(dice, shift))]
-        results = [(shift, scores) for shift, scores in found if not shift.choosing]
-        choosing = [(shift, scores) for shift, scores in found if shift.choosing]
-        yield from ("", f"## {network} from {start} weights", "", *shift_table(results))
-        if results:
-            name = f"shifts{'' if start == 'random' else f'_{start}'}.png"
-            picture(results, name)
-            yield from ("", f"![Dice before and after, a line a shift]({name})")
-        if choosing:
-            yield from ("", "Recipes and thresholds are chosen on these: they are no results.", "")
-            yield from shift_table(choosing)
-        spent = own.drop_duplicates(list(COLUMNS)).groupby("method")["minutes"].mean()
-        cells = [(method, f"{spent[method]:.1f}") for method in METHODS if method in spent]
-        yield from ("", *markdown(("method", "minutes a training, on busy cores"), cells))
-
-
-def shift_table(found):
-    """The Markdown table of shifts and methods."""
-    columns = (*METHODS[2:], *CANDIDATES)
-    methods = [m for m in columns if any(m in scores for _, scores in found)]
-    columns = ("shift", "seeds", "source only", "oracle", *methods)
-    return markdown(columns, (cells_of(shift, scores, methods) for shift, scores in found))
-
-
-def of_shift(dice, shift):
-    """Dice by method and seed, `{method: {seed: Dice}}`."""
-    scores = {}
-    for (source, target, split, method, seed), value in dice.items():
-        if (source, target, split) == (shift.source, shift.target, shift.split):
-            scores.setdefault(method, {})[seed] = value
-    return scores
-
-
-def cells_of(shift, scores, methods):
-    """One line of a table."""
-    before, best = scores.get("source_only", {}), scores.get("oracle", {})
-    gaps = [100 * (best[seed] - before[seed]) for seed in best if seed in before]
-    small = bool(gaps) and np.mean(gaps) < SMALL_GAP
-    yield shift.name + (" †" if small else "")
-    yield ", ".join(before)
-    for own in (before, best):
-        yield spread(list(own.values())) if own else "–"
-    for method in methods:
-        own = scores.get(method, {})
-        points = [100 * (own[seed] - before[seed]) for seed in own if seed in before]
-        shares = [
-            100 * (own[seed] - before[seed]) / (best[seed] - before[seed])
-            for seed in own
-            if seed in before and seed in best
-        ]
-        share = f" ({spread(shares, 0)} %)" if shares and not small else ""
-        yield f"{spread(points, 1)}{share}" if points else "–"
-
-
-def picture(results, name):
-    """Dice before and after, a line a shift."""
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    marks = {"source_only": ("o", "none"), "oracle": ("|", "black"), "robust": ("o", "C0")}
-    figure, axes = pyplot.subplots(figsize=(7, 1.2 + 0.3 * len(results)))
-    for line, (_, scores) in enumerate(reversed(results)):
-        means = {m: np.mean(list(scores[m].values())) for m in marks if m in scores}
-        ends = [means[m] for m in ("source_only", "robust") if m in means]
-        axes.plot(ends, [line] * len(ends), color="C0", linewidth=1)
-        for method, mean in means.items():
-            mark, colour = marks[method]
-            axes.scatter(mean, line, 50, colour, mark, edgecolors="C0" if mark == "o" else None)
-    axes.set_yticks(range(len(results)), [shift.name for shift, _ in reversed(results)])
-    axes.set_xlabel("Dice: ○ source only, ● adapted, | oracle; mean of seeds")
-    axes.grid(axis="x", alpha=0.3)
-    figure.tight_layout()
-    with replacing(HERE / name) as unfinished:
-        figure.savefig(unfinished, dpi=120, format="png")
-    pyplot.close(figure)
-
-
 if __name__ == "__main__":
-    main("shifts", wanted(), page, COLUMNS)
+    main("shifts", wanted(), partial(page, __doc__.split("\n\n")[2]), COLUMNS)

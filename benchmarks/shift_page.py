@@ -1,0 +1,185 @@
+"""The page of the shift benchmark: what its table says, in tables and a picture."""
+
+import matplotlib
+import numpy as np
+from scipy.stats import spearmanr
+from shift_cases import SHIFTS
+from tables import HERE, KEY, markdown, read, spread
+
+from keras_meduda.data.io import replacing
+
+COLUMNS = (*KEY, "start")  # random weights, or the name of the pretrained ones
+SMALL_GAP = 3.0  # points of Dice; below, a share of the gap means nothing
+METHODS = (
+    "source_only", "oracle", "robust", "guard", "kl_distillation", "few_5", "few_10", "few_20",
+    "target_statistics", "histogram_matching", "source_free", "category_regularization",
+)  # fmt: skip
+
+
+def page(budget):
+    """The lines of shifts.md; makes its pictures as well.
+
+    Args:
+        budget: what every training was given, in words.
+    """
+    table = read("shifts", COLUMNS).astype({"value": float, "minutes": float})
+    yield from (
+        "# Shifts: what adaptation is worth",
+        "",
+        "Made from `shifts.csv` by `python benchmarks/shifts.py` (2 cores, no GPU); do not edit.",
+        "",
+        budget.strip().replace("\n", " "),
+        "",
+        "Mean Dice of the classes over the target's test cases. Of a method: points gained over "
+        "source only and, in brackets, the share of the gap that they close, (adapted − source "
+        "only) / (oracle − source only), by seed; mean over seeds ± half their range. † marks a "
+        f"gap below {SMALL_GAP:.0f} points, where a share means nothing.",
+    )
+    for (network, start), own in table.groupby(["network", "start"], sort=False):
+        dice = own[own["metric"] == "dice"]
+        dice = dice.groupby(["source", "target", "split", "method", "seed"])["value"].mean()
+        found = [(shift, scores) for shift in SHIFTS if (scores := of_shift(dice, shift))]
+        results = [(shift, scores) for shift, scores in found if not shift.choosing]
+        choosing = [(shift, scores) for shift, scores in found if shift.choosing]
+        yield from ("", f"## {network} from {start} weights", "", *shift_table(results))
+        if results:
+            name = f"shifts{'' if start == 'random' else f'_{start}'}.png"
+            picture(results, name)
+            yield from ("", f"![Dice before and after, a line a shift]({name})")
+        if choosing:
+            yield from ("", "Recipes and thresholds are chosen on these: they are no results.", "")
+            yield from shift_table(choosing)
+        yield from decisions(own, [shift for shift, _ in results])
+        yield from promises(own, [shift for shift, _ in results])
+        spent = own.drop_duplicates(list(COLUMNS)).groupby("method")["minutes"].mean()
+        cells = [(method, f"{spent[method]:.1f}") for method in METHODS if method in spent]
+        yield from ("", *markdown(("method", "minutes a training, on busy cores"), cells))
+
+
+def shift_table(found):
+    """The Markdown table of shifts and methods."""
+    columns = dict.fromkeys((*METHODS[2:], *(m for _, scores in found for m in scores)))
+    methods = [m for m in columns if m not in METHODS[:2] and any(m in s for _, s in found)]
+    columns = ("shift", "seeds", "source only", "oracle", *methods)
+    return markdown(columns, (cells_of(shift, scores, methods) for shift, scores in found))
+
+
+def of_shift(dice, shift):
+    """Dice by method and seed, `{method: {seed: Dice}}`."""
+    scores = {}
+    for (source, target, split, method, seed), value in dice.items():
+        if (source, target, split) == (shift.source, shift.target, shift.split):
+            scores.setdefault(method, {})[seed] = value
+    return scores
+
+
+def cells_of(shift, scores, methods):
+    """One line of a table."""
+    before, best = scores.get("source_only", {}), scores.get("oracle", {})
+    gaps = [100 * (best[seed] - before[seed]) for seed in best if seed in before]
+    small = bool(gaps) and np.mean(gaps) < SMALL_GAP
+    yield shift.name + (" †" if small else "")
+    yield ", ".join(before)
+    for own in (before, best):
+        yield spread(list(own.values())) if own else "–"
+    for method in methods:
+        own = scores.get(method, {})
+        points = [100 * (own[seed] - before[seed]) for seed in own if seed in before]
+        shares = [
+            100 * (own[seed] - before[seed]) / (best[seed] - before[seed])
+            for seed in own
+            if seed in before and seed in best
+        ]
+        share = f" ({spread(shares, 0)} %)" if shares and not small else ""
+        yield f"{spread(points, 1)}{share}" if points else "–"
+
+
+def decisions(table, shifts):
+    """The lines that tell how good the guard's decisions were; none where it made none."""
+    chosen, rows, worst = table[table["method"] == "guard"], [], []
+    for shift in shifts:
+        for seed, own in rows_of(chosen, shift).groupby("seed"):
+            values = own[own["class"].isna()].set_index("metric")["value"]
+            shares = [name.removeprefix("dice_at_") for name in values.index if "dice_at" in name]
+            dice = np.array([values[f"dice_at_{a}"] for a in shares])
+            taken = dice[[float(a) for a in shares].index(values["a"])]
+            ranks = [
+                spearmanr([values[f"{score}_at_{a}"] for a in shares], dice).statistic
+                for score in ("s1", "s2", "s3")
+            ]
+            worst.append((100 * (taken - dice[0]), 100 * (dice.max() - taken)))
+            cells = (f"{v:.3f}" for v in (dice[0], taken, dice.max()))
+            ranks = ("–" if np.isnan(rank) else f"{rank:.1f}" for rank in ranks)
+            rows.append((shift.name, seed, f"{values['a']:g}", *cells, *ranks))
+    if not rows:
+        return
+    gains, regrets = np.array(worst).T
+    yield from (
+        "",
+        "**The guard's decisions.** Dice at a = 0, at the a it chose and at the best of the five, "
+        "which its labels tell; rank correlation of each score with Dice over the five. "
+        f"{(gains < -1).sum()} of {len(rows)} decisions are below source only by more than one "
+        f"point; mean regret {regrets.mean():.1f} points.",
+        "",
+    )
+    columns = ("shift", "seed", "a", "source only", "chosen", "best", "S1", "S2", "S3")
+    yield from markdown(columns, rows)
+
+
+def promises(table, shifts):
+    """The lines that tell how far predicted Dice was off; none where none was predicted."""
+    chosen, rows, errors = table[table["method"] == "guard"], [], []
+    for shift in shifts:
+        own = rows_of(chosen, shift)
+        means = own.groupby(["class", "metric"], sort=False)["value"].mean().unstack()
+        if "predicted_dice" not in means:
+            continue
+        for name, mean in means[means["predicted_dice"].notna()].iterrows():
+            said, true = mean["predicted_dice"], mean["dice"]
+            errors.append((abs(said - true), mean["predicted_covered"]))
+            cells = (f"{v:.3f}" for v in (said, true, mean["predicted_error"]))
+            rows.append((shift.name, name, *cells, f"{100 * mean['predicted_covered']:.0f} %"))
+    if not rows:
+        return
+    off, covered = np.array(errors).T
+    yield from (
+        "",
+        "**Predicted Dice** of what the guard chose, made without target labels; its mean absolute "
+        "error by case, and the share of cases whose true Dice lies in the 90 % interval. The mean "
+        f"of a data set is off by {off.mean():.3f} on average; intervals cover 90 % or more in "
+        f"{(covered >= 0.9).sum()} of {len(rows)} lines.",
+        "",
+    )
+    columns = ("shift", "class", "predicted", "true", "error by case", "covered")
+    yield from markdown(columns, rows)
+
+
+def rows_of(table, shift):
+    """The rows of one shift."""
+    names = table["source"], table["target"], table["split"]
+    return table[
+        (names[0] == shift.source) & (names[1] == shift.target) & (names[2] == shift.split)
+    ]
+
+
+def picture(results, name):
+    """Dice before and after, a line a shift."""
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    marks = {"source_only": ("o", "none"), "oracle": ("|", "black"), "robust": ("o", "C0")}
+    figure, axes = pyplot.subplots(figsize=(7, 1.2 + 0.3 * len(results)))
+    for line, (_, scores) in enumerate(reversed(results)):
+        means = {m: np.mean(list(scores[m].values())) for m in marks if m in scores}
+        ends = [means[m] for m in ("source_only", "robust") if m in means]
+        axes.plot(ends, [line] * len(ends), color="C0", linewidth=1)
+        for method, mean in means.items():
+            mark, colour = marks[method]
+            axes.scatter(mean, line, 50, colour, mark, edgecolors="C0" if mark == "o" else None)
+    axes.set_yticks(range(len(results)), [shift.name for shift, _ in reversed(results)])
+    axes.set_xlabel("Dice: ○ source only, ● adapted, | oracle; mean of seeds")
+    axes.grid(axis="x", alpha=0.3)
+    figure.tight_layout()
+    with replacing(HERE / name) as unfinished:
+        figure.savefig(unfinished, dpi=120, format="png")
+    pyplot.close(figure)
