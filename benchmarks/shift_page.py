@@ -175,7 +175,8 @@ def picture(results, name):
         axes.plot(ends, [line] * len(ends), color="C0", linewidth=1)
         for method, mean in means.items():
             mark, colour = marks[method]
-            axes.scatter(mean, line, 50, colour, mark, edgecolors="C0" if mark == "o" else None)
+            edge = "C0" if mark == "o" else None
+            axes.scatter(mean, line, s=50, c=colour, marker=mark, edgecolors=edge)
     axes.set_yticks(range(len(results)), [shift.name for shift, _ in reversed(results)])
     axes.set_xlabel("Dice: ○ source only, ● adapted, | oracle; mean of seeds")
     axes.grid(axis="x", alpha=0.3)
