@@ -162,6 +162,39 @@ def rows_of(table, shift):
     ]
 
 
+def readme():
+    """The table of results that README.md shows: source only, what the guard chose, the oracle."""
+    table = read("shifts", COLUMNS).astype({"value": float})
+    dice = table[table["metric"] == "dice"]
+    keys = ["network", "start", "source", "target", "split", "method", "seed"]
+    dice = dice.groupby(keys, sort=False)["value"].mean()
+    rows = []
+    for network, start in dict.fromkeys(zip(table["network"], table["start"], strict=True)):
+        for shift in SHIFTS:
+            scores = of_shift(dice[network, start], shift)
+            seeds = [seed for seed in scores.get("guard", {}) if seed in scores["source_only"]]
+            if shift.choosing or not seeds:
+                continue
+            shown = [
+                f"{100 * np.mean([scores[m][s] for s in seeds if s in scores[m]]):.1f}"
+                if scores.get(m) else "–"
+                for m in ("source_only", "guard", "oracle")
+            ]  # fmt: skip
+            rows.append((shift.name, start, *shown, len(seeds)))
+    columns = ("shift", "start", "source only", "as the guard chose", "oracle", "seeds")
+    return list(markdown(columns, rows))
+
+
+def write_readme():
+    """Sets the table between its marks in README.md."""
+    path, mark = HERE.parent / "README.md", "<!-- {}benchmarks/shifts.csv -->\n"
+    before, rest = path.read_text().split(mark.format(""))
+    after = rest.split(mark.format("/"))[1]
+    table = "\n".join(readme()) + "\n"
+    with replacing(path) as unfinished:
+        unfinished.write_text(before + mark.format("") + table + mark.format("/") + after)
+
+
 def picture(results, name):
     """Dice before and after, a line a shift."""
     matplotlib.use("Agg")

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from shift_cases import SHIFTS, WORK
-from shift_page import COLUMNS, METHODS, page
+from shift_page import COLUMNS, METHODS, page, write_readme
 from tables import imagenet_mobilenetv2, main, mean_scores, timed, trained
 
 import keras_meduda as km
@@ -199,3 +199,4 @@ def wanted():
 
 if __name__ == "__main__":
     main("shifts", wanted(), partial(page, __doc__.split("\n\n")[2]), COLUMNS)
+    write_readme()

@@ -41,6 +41,12 @@ def test_what_is_chosen_on_is_no_result():
     assert {shift.name for shift in shifts if shift.choosing} == chosen
 
 
+def test_the_readme_shows_the_rows_that_there_are():
+    page = import_module("shift_page")
+    table = "\n".join(page.readme())
+    assert table in (tables.HERE.parent / "README.md").read_text()
+
+
 @pytest.fixture
 def data(phantoms):
     """The two drawn cameras."""
