@@ -63,10 +63,12 @@ def decide(
     """The largest a whose scores are not below those of source only.
 
     a passes if S1 is not lower than at a = 0 by more than one standard error of the paired
-    difference (bootstrap over patients), S2 not by more than that and 0.05, S3 is not lower, and S4 is in range: no class's median
-    area less than half or more than twice that of source only, unless that brings it nearer to the
-    source's masks, nor found nowhere in a tenth more of the cases. At a = 0 the network is source
-    only as it is; at any other batch-norm statistics are those of the target.
+    difference (bootstrap over patients), S2 not by more than that and 0.05, S3 is not lower, and S4
+    is in range: no class's median area less than half or more than twice that of source only,
+    unless that brings it nearer to the source's masks, nor found nowhere in a tenth more of the
+    cases. At a = 0 the network is source only as it is; at any other batch-norm statistics are
+    those of the target. S2 has no vote where it is below 0.5 at a = 0: its small network learns
+    hardly anything there, whoever teaches it.
 
     Args:
         source_only: the run before adaptation.
