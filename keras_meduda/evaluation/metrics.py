@@ -289,7 +289,11 @@ def _surface_voxels(mask):
         inner[:-1] &= outer[1:]
         inner[0] = inner[-1] = False
     flat = np.flatnonzero(mask ^ interior)  # far faster than nonzero on more than one axis
-    return np.stack(np.unravel_index(flat, mask.shape), axis=-1) + [part.start for part in box]
+    places = np.empty((len(flat), mask.ndim), "int32")  # ragged masks have millions of them
+    for axis in reversed(range(mask.ndim)):
+        places[:, axis] = flat % mask.shape[axis] + box[axis].start
+        flat //= mask.shape[axis]
+    return places
 
 
 def _nearest_distances(points, targets, spacing, shape):
@@ -310,7 +314,8 @@ def _nearest_distances(points, targets, spacing, shape):
         nearest = distance_transform_edt(  # of every voxel; the distances of all take twice as much
             background, sampling=spacing, return_distances=False, return_indices=True
         )
-        offsets = (nearest[:, *points.T] - points.T) * spacing[:, None]
-        return np.sqrt(np.square(offsets, out=offsets).sum(axis=0))
+        parts = np.array_split(points, 1 + len(points) // 2**18)  # one after the other, for memory
+        offsets = ((nearest[:, *some.T] - some.T) * spacing[:, None] for some in parts)
+        return np.concatenate([np.sqrt(np.square(o, out=o).sum(axis=0)) for o in offsets])
     tree = cKDTree(targets * spacing, leafsize=32, balanced_tree=False, compact_nodes=False)
     return tree.query(points * spacing)[0]
