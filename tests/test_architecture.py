@@ -68,6 +68,7 @@ ORDER = [  # a module imports only from what stands to its left
     "experiment.backend",
     "experiment.data",
     "experiment.networks",
+    "experiment.start",
     "experiment.bscans",
     "experiment.grids",
     "experiment.one_domain",
