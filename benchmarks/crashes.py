@@ -97,7 +97,8 @@ WORKERS = {"second of two workers SIGKILLed": 1, "first of two workers SIGKILLed
 def train(scenario, folder, victim):
     """One training of the phantoms, which a scenario ends."""
     import keras_meduda as km
-    from keras_meduda import run_folder, training
+    from keras_meduda.run import folder as run_folder
+    from keras_meduda.run import training
 
     strategy = "multiworker" if "TF_CONFIG" in os.environ else "none"
     training.distribution.strategy(strategy)

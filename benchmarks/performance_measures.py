@@ -162,10 +162,11 @@ import sys, time
 from pathlib import Path
 import keras_meduda as km
 import keras
+from keras_meduda.run import distribution
 from performance_steps import phantom_batches
 
 folder, strategy = Path(sys.argv[1]), sys.argv[2]
-km.training.distribution.strategy(strategy)  # before any other operation
+distribution.strategy(strategy)  # before any other operation
 batches = phantom_batches(folder / "phantoms")
 with km.setup(strategy):
     network = km.models.AERUNet((96, 96, 3), channels=2, filters=(8, 16, 32, 64))

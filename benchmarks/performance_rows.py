@@ -91,8 +91,8 @@ def window(peer):
         import tensorflow as tf
 
         import keras_meduda as km
-        from keras_meduda.engines import logits_function
-        from keras_meduda.sliding import SlidingWindow, sliding_window
+        from keras_meduda.run.engines import logits_function
+        from keras_meduda.run.sliding import SlidingWindow, sliding_window
 
         image = keras.Input((*size, 1))
         logits = keras.layers.Conv3D(2, 1)(image)
@@ -134,7 +134,7 @@ def window_of_network(peer):
     run = Run(None, network, km.Task(("a",)), settings, slide)
     x = np.random.default_rng(0).normal(size=(1, *shape, 1)).astype("float32")
     if peer == OURS:
-        from keras_meduda.sliding import sliding_window
+        from keras_meduda.run.sliding import sliding_window
 
         return lambda: sliding_window(run.logits, x, slide)
     windows = np.prod([len(starts) for starts in slide.starts(shape)])

@@ -12,25 +12,26 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 __version__ = "0.1.0"
 
-_MODULES = {"models", "methods", "losses", "optimizers", "data", "evaluation", "training"}
+_MODULES = {"models", "methods", "losses", "optimizers", "data", "evaluation", "run"}
 _ALIASES = {
     "catalog": "keras_meduda.data.catalog",
     "metrics": "keras_meduda.evaluation.metrics",
+    "training": "keras_meduda.run",  # as `run` was called before
 }
 _NAMES = {
     "Task": "keras_meduda.task",
     "Preprocessing": "keras_meduda.task",
-    "SlidingWindow": "keras_meduda.sliding",
+    "SlidingWindow": "keras_meduda.run.sliding",
     "read_cases": "keras_meduda.data.cases",
-    "Callback": "keras_meduda.training",
-    "setup": "keras_meduda.training",
-    "fit": "keras_meduda.training",
+    "Callback": "keras_meduda.run.training",
+    "setup": "keras_meduda.run.scope",
+    "fit": "keras_meduda.run.training",
     "load": "keras_meduda.run",
     "predict": "keras_meduda.evaluation.predict",
     "evaluate": "keras_meduda.evaluation.predict",
-    "export": "keras_meduda.saved_model",
-    "export_network": "keras_meduda.exchange",
-    "weights": "keras_meduda.released",
+    "export": "keras_meduda.run.saved_model",
+    "export_network": "keras_meduda.run.exchange",
+    "weights": "keras_meduda.run.released",
 }
 __all__ = sorted({*_MODULES, *_ALIASES, *_NAMES})
 

@@ -27,8 +27,6 @@ ORDER = [  # a module imports only from what stands to its left
     "data.itk",
     "data.dicom",
     "data.io",
-    "model_card",
-    "bundle",
     "data.cases",
     "data.splits",
     "data.parts",
@@ -46,26 +44,31 @@ ORDER = [  # a module imports only from what stands to its left
     "data.serving",
     "losses",
     "optimizers",
-    "sliding",
-    "sliding_graph",
     "models",
-    "exchange",
-    "engines",
-    "run",
     "methods.base",
     "methods",
-    "distribution",
-    "extension",
-    "run_folder",
-    "training_checks",
-    "training",
+    "run.sliding",
+    "run.sliding_graph",
+    "run.model_card",
+    "run.bundle",
+    "run.exchange",
+    "run.engines",
+    "run.loading",
+    "run",  # whose names are those of run.loading
+    "run.released",
+    "run.saved_model",
+    "run.distribution",
+    "run.scope",
+    "run.extension",
+    "run.folder",
+    "run.training_checks",
+    "run.training",
     "evaluation",
-    "saved_model",
-    "released",
     "experiment.options",
     "experiment.backend",
     "experiment.data",
     "experiment.networks",
+    "experiment.start",
     "experiment.bscans",
     "experiment.grids",
     "experiment.one_domain",
@@ -91,12 +94,14 @@ PARENTS = ("data", "evaluation", "experiment")  # whose modules have places of t
 TENSORFLOW = (
     "data/",
     "methods/base.py",
-    "distribution.py",
-    "run_folder.py",
-    "run.py",
-    "training.py",
+    "run/distribution.py",
+    "run/folder.py",
+    "run/loading.py",
+    "run/saved_model.py",
+    "run/scope.py",
+    "run/training.py",
     "evaluation/predict.py",
-    "saved_model.py",
+    "evaluation/served.py",
 )
 FILES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
 
@@ -106,9 +111,7 @@ def imports(file):
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield node.module
-            if node.module.startswith("keras_meduda"):
-                yield from (f"{node.module}.{name.name}" for name in node.names)
+            yield from (f"{node.module}.{name.name}" for name in node.names)
 
 
 def position(module):
@@ -145,7 +148,7 @@ def run_python(code):
 
 LIGHT = (
     "keras_meduda", "keras_meduda.task", "keras_meduda.data.cases", "keras_meduda.data.catalog",
-    "keras_meduda.evaluation.metrics", "keras_meduda.teachers.grabcut",
+    "keras_meduda.evaluation.metrics", "keras_meduda.run", "keras_meduda.teachers.grabcut",
     "keras_meduda.teachers.network", "keras_meduda.teachers.sam2", "keras_meduda.teachers.yolo",
 )  # fmt: skip
 
@@ -160,8 +163,8 @@ def test_what_a_framework_is_not_needed_for_loads_none():
 
 def test_training_and_prediction_load_no_medpy():
     done = run_python(
-        "import sys, keras_meduda.training, keras_meduda.evaluation.predict, "
-        "keras_meduda.saved_model; assert 'medpy' not in sys.modules"
+        "import sys, keras_meduda.run.training, keras_meduda.evaluation.predict, "
+        "keras_meduda.run.saved_model; assert 'medpy' not in sys.modules"
     )
     assert done.returncode == 0, done.stderr
 
@@ -191,3 +194,10 @@ def test_every_public_name_is_there():
 
     for name in km.__all__:
         assert getattr(km, name) is not None
+
+
+def test_a_run_s_names_are_those_of_the_library():
+    import keras_meduda as km
+
+    for name in {*km.run.__all__} & {*km.__all__}:
+        assert getattr(km.run, name) is getattr(km.training, name) is getattr(km, name)

@@ -63,7 +63,7 @@ def test_a_first_try_trains_and_reports(installed, tmp_path):
 
 def test_the_released_weights_predict(installed, tmp_path):
     Image.fromarray(np.zeros((50, 40, 3), "uint8")).save(tmp_path / "scan.png")
-    where = "from keras_meduda.released import FOLDER; print(FOLDER)"
+    where = "from keras_meduda.run.released import FOLDER; print(FOLDER)"
     folder = Path(call(installed / "python", "-c", where, cwd=tmp_path).strip())
     assert folder.is_relative_to(installed.parent)
     words = ("--run", folder / "fundus_phantom", "--images", "scan.png", "--out", "masks")

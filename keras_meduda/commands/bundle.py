@@ -21,7 +21,7 @@ class Flags:
 
 def main(flags):
     """Packs the run."""
-    from keras_meduda.bundle import bundle
+    from keras_meduda.run.bundle import bundle
 
     path = bundle(flags.run, flags.out)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")

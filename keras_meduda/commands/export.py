@@ -32,8 +32,9 @@ def main(flags):
 
     settings_of(flags.run)
     load_backend()
-    from keras_meduda.exchange import FORMATS, export_network, parity
-    from keras_meduda.saved_model import export, served_difference
+    from keras_meduda.evaluation.served import served_difference
+    from keras_meduda.run.exchange import FORMATS, export_network, parity
+    from keras_meduda.run.saved_model import export
 
     if flags.warm_up and flags.out.suffix in FORMATS:
         raise ValueError("--warm-up is for a SavedModel; leave it out for a single file.")

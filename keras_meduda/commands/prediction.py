@@ -28,8 +28,8 @@ class PredictionFlags:
 
     def check(self):
         """Refuses folders without a run, and engines that cannot be, before anything is loaded."""
-        from keras_meduda.engines import check_engine
         from keras_meduda.run import settings_of
+        from keras_meduda.run.engines import check_engine
 
         check_engine(self.engine, self.precision)
         for path in self.run:
@@ -37,10 +37,10 @@ class PredictionFlags:
 
     def load(self):
         """The run, or the several as one, and the function from probabilities to masks."""
-        from keras_meduda.engines import suggestion
         from keras_meduda.evaluation import postprocess
         from keras_meduda.evaluation.ensemble import load_together
         from keras_meduda.experiment.backend import load_backend
+        from keras_meduda.run.engines import suggestion
 
         if self.engine == "tensorflow":
             load_backend()

@@ -21,7 +21,7 @@ from keras_meduda.methods import Supervised
 from keras_meduda.models import UNet
 from keras_meduda.progress import track
 from keras_meduda.run import Run
-from keras_meduda.training import setup
+from keras_meduda.run.scope import setup
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 FEWEST = 8  # target cases, below which nothing is decided

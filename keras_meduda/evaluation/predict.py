@@ -22,7 +22,7 @@ from keras_meduda.data.io import (
 )
 from keras_meduda.progress import is_out_of_memory, track
 from keras_meduda.run import check_run
-from keras_meduda.sliding import SlidingWindow
+from keras_meduda.run.sliding import SlidingWindow
 
 BATCH = 8  # pictures that go through the network together; volumes go alone
 

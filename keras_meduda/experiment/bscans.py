@@ -7,7 +7,7 @@ import keras
 from keras_meduda import losses, models
 from keras_meduda.data.augment import Geometry, Photometry, RandomCrop
 from keras_meduda.optimizers import AdamWithL2, SGDWithL2
-from keras_meduda.sliding import SlidingWindow
+from keras_meduda.run.sliding import SlidingWindow
 from keras_meduda.task import Preprocessing
 
 PUBLISHED = {  # what a row of the published table has beside 400 steps of CE and SGD

@@ -13,7 +13,7 @@ from keras_meduda.experiment.guarding import kept
 from keras_meduda.methods import Supervised
 from keras_meduda.methods.finetuning import train_only
 from keras_meduda.progress import track
-from keras_meduda.training import setup
+from keras_meduda.run.scope import setup
 
 NAME = "few"
 PART = "few_target"

@@ -9,7 +9,7 @@ import numpy as np
 from keras_meduda.data.pipeline import prepared_bytes
 from keras_meduda.progress import duration
 from keras_meduda.run import Run
-from keras_meduda.sliding import WINDOW_PIXELS, windows_together
+from keras_meduda.run.sliding import WINDOW_PIXELS, windows_together
 
 SHOWN = 6  # cases that the pictures of a report predict once more
 REPORT = {2: 2_000_000, 3: 10_000_000}  # bytes of a page with its pictures, by rank

@@ -9,7 +9,7 @@ import numpy as np
 from keras_meduda.data.augment import Geometry, Intensity, RandomPatch
 from keras_meduda.data.io import DataError, Problem, image_files, is_volume, read_spacing
 from keras_meduda.data.nifti import read_canonical_shape, slice_axis
-from keras_meduda.sliding import SlidingWindow
+from keras_meduda.run.sliding import SlidingWindow
 from keras_meduda.task import Preprocessing
 
 

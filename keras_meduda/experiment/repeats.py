@@ -47,8 +47,8 @@ def repeat(module, flags) -> None:
         data = module.data(one)
         described = f"{data.described}, fold {fold} of {flags.folds}"
         _run(module, one, replace(data, described=described), f"fold_{fold}")
-    from keras_meduda.distribution import is_chief, strategy
     from keras_meduda.evaluation.report.runs import print_spread, write_spread
+    from keras_meduda.run.distribution import is_chief, strategy
 
     if is_chief(strategy(flags.strategy)):
         several = repeats(flags.out)
@@ -62,7 +62,7 @@ def _begin(flags):
     load_backend()
     if flags.strategy == "multiworker":
         # Collective operations are set up before TensorFlow computes anything.
-        from keras_meduda import distribution
+        from keras_meduda.run import distribution
 
         distribution.strategy("multiworker")
 

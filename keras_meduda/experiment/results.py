@@ -25,7 +25,7 @@ from keras_meduda.experiment.few_labels import NAME as FEW
 from keras_meduda.experiment.few_labels import PART, few_labels
 from keras_meduda.experiment.guarding import NAME, guard
 from keras_meduda.experiment.promise import promise
-from keras_meduda.model_card import write_model_card
+from keras_meduda.run.model_card import write_model_card
 
 
 def evaluate_runs(recipe, data, options, runs, targets, styles, began) -> None:

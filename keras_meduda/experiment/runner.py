@@ -16,7 +16,6 @@ from rich.table import Column, Table
 from keras_meduda.data.io import replacing
 from keras_meduda.data.parts import read_parts, seen, write_parts
 from keras_meduda.data.pipeline import Batches, add_teacher, prepare
-from keras_meduda.distribution import is_chief, lost_worker_explained, strategy, total
 from keras_meduda.evaluation.validation import mean_dice
 from keras_meduda.experiment.data import Data
 from keras_meduda.experiment.forecast import disk_forecast, window_forecast
@@ -28,7 +27,9 @@ from keras_meduda.experiment.styles import Styles
 from keras_meduda.experiment.teaching import taught_by
 from keras_meduda.models.saved import load_network
 from keras_meduda.run import Run, load
-from keras_meduda.training import fit, setup
+from keras_meduda.run.distribution import is_chief, lost_worker_explained, strategy, total
+from keras_meduda.run.scope import setup
+from keras_meduda.run.training import fit
 
 
 def run(recipe: Recipe, data: Data, options: Options, store=None) -> dict[str, Run]:

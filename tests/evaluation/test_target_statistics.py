@@ -17,7 +17,7 @@ from keras_meduda.evaluation.target_statistics import (
 )
 from keras_meduda.models.blocks import batch_norm, conv
 from keras_meduda.run import Run
-from keras_meduda.sliding import SlidingWindow
+from keras_meduda.run.sliding import SlidingWindow
 
 
 def small(dropout=0.5):

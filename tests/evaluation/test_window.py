@@ -11,7 +11,7 @@ import keras_meduda as km
 from keras_meduda import losses
 from keras_meduda.data.augment import RandomCrop
 from keras_meduda.data.serving import preprocess
-from keras_meduda.sliding import sliding_window
+from keras_meduda.run.sliding import sliding_window
 
 WINDOW = km.SlidingWindow((16, 16), (12, 10))
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 import keras_meduda as km
 from keras_meduda.methods.category_regularization import MEAN_TEACHER, CategoryRegularization
-from keras_meduda.run_folder import Best, RunFolder
+from keras_meduda.run.folder import Best, RunFolder
 
 METHODS = {
     "supervised": lambda network: km.methods.Supervised(network, overlapping=True),

@@ -4,7 +4,8 @@ import pytest
 from keras import ops
 
 import keras_meduda as km
-from keras_meduda import losses, run_folder
+from keras_meduda import losses
+from keras_meduda.run import folder as run_folder
 
 TERMS = ["mask_bce", "mask_mse", "feature"]
 

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from keras_meduda.models.torch_weights import expected_shapes, load_torch_weights
-from keras_meduda.sliding import SlidingWindow
+from keras_meduda.run.sliding import SlidingWindow
 
 CONTRACT = runpy.run_path(str(Path(__file__).with_name("test_contract.py")))
 NETWORKS, CHANNELS = CONTRACT["NETWORKS"], CONTRACT["CHANNELS"]
@@ -24,8 +24,8 @@ from pathlib import Path
 
 import jax, keras, numpy as np
 from keras import ops
-from keras_meduda.sliding import SlidingWindow
-from keras_meduda.sliding_graph import sliding_window_graph
+from keras_meduda.run.sliding import SlidingWindow
+from keras_meduda.run.sliding_graph import sliding_window_graph
 
 folder = Path(sys.argv[1])
 for name, (build, shape) in pickle.loads((folder / "networks.pickle").read_bytes()).items():

@@ -4,7 +4,7 @@ import itertools
 
 from keras import ops
 
-from keras_meduda.sliding import outer, plan
+from keras_meduda.run.sliding import outer, plan
 
 
 def sliding_window_graph(network, images, window):

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 import keras_meduda as km
-from keras_meduda import engines
-from keras_meduda.run import Run
+from keras_meduda.run import Run, engines
 
 pytest.importorskip("tf2onnx", reason="the extra `export` is not installed")
 

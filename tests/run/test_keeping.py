@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 import keras_meduda as km
-from keras_meduda import run_folder
+from keras_meduda.run import folder as run_folder
 
 STEPS = 6
 

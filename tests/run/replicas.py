@@ -1,7 +1,7 @@
 """Trains one or more tiny methods under a strategy; run by test_distributed.py in processes of its
 own, since devices and clusters are set once in a process.
 
-python tests/replicas.py STRATEGY BATCHES OUT STEPS METHOD…
+python tests/run/replicas.py STRATEGY BATCHES OUT STEPS METHOD…
 
 With DIE_AT in the environment the process kills itself in that step; PRECISION is another than
 float32.
@@ -14,15 +14,18 @@ import signal
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import keras
 import tensorflow as tf
 
 import keras_meduda as km
 from keras_meduda.methods.category_regularization import CategoryRegularization
+from keras_meduda.progress import StepBar
+from keras_meduda.run import distribution
 
-two_parts = runpy.run_path(str(Path(__file__).with_name("methods") / "conftest.py"))["two_parts"]
+TESTS = Path(__file__).parents[1]
+two_parts = runpy.run_path(str(TESTS / "methods" / "conftest.py"))["two_parts"]
 
 
 class Taught:
@@ -95,12 +98,12 @@ if __name__ == "__main__":
         (cpu,) = tf.config.list_physical_devices("CPU")
         halves = [tf.config.LogicalDeviceConfiguration()] * 2
         tf.config.set_logical_device_configuration(cpu, halves)
-    km.training.distribution.strategy(strategy)  # before any other operation
+    distribution.strategy(strategy)  # before any other operation
     with open(stored, "rb") as file:
         data = Taught(pickle.load(file))
     if "DIE_AT" in os.environ:
-        advance = km.training.StepBar.advance
-        km.training.StepBar.advance = lambda bar, step: (
+        advance = StepBar.advance
+        StepBar.advance = lambda bar, step: (
             os.kill(os.getpid(), signal.SIGKILL)
             if step == int(os.environ["DIE_AT"])
             else advance(bar, step)

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 import keras_meduda as km
-from keras_meduda.bundle import bundle, unpacked
 from keras_meduda.evaluation.report import write_evaluation
-from keras_meduda.model_card import model_card, write_model_card
+from keras_meduda.run.bundle import bundle, unpacked
+from keras_meduda.run.model_card import model_card, write_model_card
 
 
 @pytest.fixture

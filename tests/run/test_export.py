@@ -14,7 +14,7 @@ from PIL import Image
 import keras_meduda as km
 from keras_meduda.data.serving import preprocess, resize
 from keras_meduda.run import Run
-from keras_meduda.saved_model import _mask
+from keras_meduda.run.saved_model import _mask
 
 SHAPES = [(1, 40, 50, 3), (3, 64, 64, 3), (2, 33, 21, 3)]
 

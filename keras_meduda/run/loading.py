@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_meduda import engines
-from keras_meduda.bundle import unpacked
-from keras_meduda.sliding import WINDOW_PIXELS, SlidingWindow, sliding_window
+from keras_meduda.run import engines
+from keras_meduda.run.bundle import unpacked
+from keras_meduda.run.sliding import WINDOW_PIXELS, SlidingWindow, sliding_window
 from keras_meduda.task import Preprocessing, Task
 
 if TYPE_CHECKING:

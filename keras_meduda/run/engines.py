@@ -119,7 +119,7 @@ def digest(network) -> str:
 
 def _write(network, path, shape, task, engine):
     """Writes the network's file and compares what the engine makes of it."""
-    from keras_meduda.exchange import write_graph
+    from keras_meduda.run.exchange import write_graph
 
     def check(unfinished):
         if lacking := _lacking(unfinished, network):

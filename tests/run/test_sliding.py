@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_meduda.sliding import SlidingWindow, sliding_window
-from keras_meduda.sliding_graph import sliding_window_graph
+from keras_meduda.run.sliding import SlidingWindow, sliding_window
+from keras_meduda.run.sliding_graph import sliding_window_graph
 
 WINDOWS = [
     ((20, 31), SlidingWindow((8, 9), (5, 4))),

@@ -8,8 +8,8 @@ import tensorflow as tf
 
 import keras_meduda as km
 from keras_meduda.data.io import read_image
+from keras_meduda.evaluation.served import served_difference
 from keras_meduda.run import Run
-from keras_meduda.saved_model import served_difference
 
 TASK = km.Task(("core", "oedema"), unit="mm")
 SETTINGS = {

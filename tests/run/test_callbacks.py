@@ -9,7 +9,7 @@ import pytest
 
 import keras_meduda as km
 
-PAGE = Path(__file__).parents[1] / "docs" / "logging.md"
+PAGE = Path(__file__).parents[2] / "docs" / "logging.md"
 
 
 @pytest.fixture

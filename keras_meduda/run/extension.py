@@ -8,7 +8,7 @@ _SCHEDULES = ("decay_steps", "boundaries", "warmup_steps", "first_decay_steps")
 
 
 def follows_steps(setting: str) -> bool:
-    """Whether a setting, named as `run_folder` flattens them, follows the number of steps.
+    """Whether a setting, named as `run.folder` flattens them, follows the number of steps.
 
     Example:
         >>> follows_steps("optimizer.learning_rate.config.decay_steps"), follows_steps("seed")

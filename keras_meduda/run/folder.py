@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from keras_meduda.data.files import check_writable
 from keras_meduda.data.io import replacing
-from keras_meduda.extension import extension, follows_steps, in_words
+from keras_meduda.run.extension import extension, follows_steps, in_words
 from keras_meduda.task import Preprocessing, to_json
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

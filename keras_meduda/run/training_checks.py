@@ -7,7 +7,7 @@ import keras
 from keras_meduda.methods.base import Method
 from keras_meduda.models.encoders import has_backbone
 from keras_meduda.models.stages import leaves
-from keras_meduda.sliding import SlidingWindow
+from keras_meduda.run.sliding import SlidingWindow
 
 
 def check_call(method, data, window):

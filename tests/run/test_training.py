@@ -18,8 +18,8 @@ import tensorflow as tf
 from tensorflow.python.summary.summary_iterator import summary_iterator
 
 import keras_meduda as km
-from keras_meduda import run_folder
 from keras_meduda.data.augment import Geometry
+from keras_meduda.run import folder as run_folder
 
 STEPS = 6
 
@@ -138,7 +138,8 @@ import os, signal, sys
 sys.path.insert(0, {tests!r})
 import numpy as np, pickle
 import keras_meduda as km
-from keras_meduda import run_folder, training
+from keras_meduda.run import folder as run_folder
+from keras_meduda.run import training
 from test_training import build, STEPS
 
 with open({batches!r}, "rb") as file:

@@ -4,10 +4,11 @@ import hashlib
 import json
 from pathlib import Path
 
-from keras_meduda.run import Run, load
+from keras_meduda.run.loading import Run, load
 
-INSTALLED = Path(__file__).with_name("released_weights")  # by a wheel
-FOLDER = INSTALLED if INSTALLED.is_dir() else Path(__file__).parents[1] / "weights"
+PACKAGE = Path(__file__).parents[1]
+INSTALLED = PACKAGE / "released_weights"  # by a wheel
+FOLDER = INSTALLED if INSTALLED.is_dir() else PACKAGE.parent / "weights"
 
 
 def weights(name: str, folder=FOLDER) -> Run:

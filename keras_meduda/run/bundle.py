@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 
 from keras_meduda.data.io import replacing
-from keras_meduda.model_card import model_card
+from keras_meduda.run.model_card import model_card
 
 _NEEDED = ("config.json", "network.keras")
 

@@ -16,7 +16,7 @@ import pytest
 import tensorflow as tf
 
 import keras_meduda as km
-from keras_meduda import distribution
+from keras_meduda.run import distribution
 
 FOUR_METHODS = ["supervised", "kl_ema", "foundation", "category"]
 REPLICAS = str(Path(__file__).with_name("replicas.py"))

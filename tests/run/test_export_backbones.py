@@ -8,10 +8,10 @@ from skimage.data import astronaut
 
 import keras_meduda as km
 from keras_meduda.data.serving import resize
-from keras_meduda.exchange import export_network, parity
 from keras_meduda.models.encoders import BACKBONES
 from keras_meduda.models.stages import leaves
 from keras_meduda.run import Run
+from keras_meduda.run.exchange import export_network, parity
 
 RUNTIMES = {".onnx": ("tf2onnx", "onnxruntime"), ".tflite": ("ai_edge_litert",)}
 SLOW = [pytest.param(n, marks=pytest.mark.slow if n != "mobilenetv2" else ()) for n in BACKBONES]

@@ -13,7 +13,7 @@ import pytest
 import keras_meduda as km
 from keras_meduda.data.phantoms import write_fundus
 from keras_meduda.models.saved import load_network
-from keras_meduda.released import FOLDER
+from keras_meduda.run.released import FOLDER
 
 MANIFEST = json.loads((FOLDER / "manifest.json").read_text())
 
