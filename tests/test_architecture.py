@@ -49,6 +49,7 @@ ORDER = [  # a module imports only from what stands to its left
     "methods",
     "run.sliding",
     "run.sliding_graph",
+    "run.decided",
     "run.model_card",
     "run.bundle",
     "run.exchange",

@@ -112,8 +112,9 @@ def main(flags):
 def calibration(run_dir):
     """What a run's confidence is worth."""
     from keras_meduda.evaluation.confidence import Confidence
+    from keras_meduda.run import chosen
 
-    return Confidence.load(run_dir)
+    return Confidence.load(chosen(run_dir))
 
 
 def write_confidence(rows, path, sure):
@@ -229,8 +230,9 @@ def paths_of(job, flags):
 def settings_of(flags):
     """What a mask depends on beside its image."""
     from keras_meduda.data.files import state_of
+    from keras_meduda.run import chosen
 
-    files = [path / name for path in flags.run for name in ("config.json", "network.keras")]
+    files = [chosen(path) / name for path in flags.run for name in ("config.json", "network.keras")]
     names = "flips", "postprocess", "precision", "full_field", "overlays", "adapt_statistics"
     names += "engine", "confidence"
     return [

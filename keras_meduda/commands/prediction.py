@@ -28,12 +28,14 @@ class PredictionFlags:
 
     def check(self):
         """Refuses folders without a run, and engines that cannot be, before anything is loaded."""
-        from keras_meduda.run import settings_of
+        from keras_meduda.run import chosen, settings_of
         from keras_meduda.run.engines import check_engine
 
         check_engine(self.engine, self.precision)
         for path in self.run:
             settings_of(path)
+            if (network := chosen(path)) != path:
+                print(f"{path}: with the network of {network}, as decided there", file=sys.stderr)
 
     def load(self):
         """The run, or the several as one, and the function from probabilities to masks."""

@@ -12,10 +12,11 @@ import pandas as pd
 
 from keras_meduda.evaluation.report.tables import mean_over_classes
 from keras_meduda.evaluation.statistics import bootstrap_ci, holm, paired_test
+from keras_meduda.run.decided import FEW, GUARDED
 
 KEYS = ["domain", "case", "class"]
 METRICS = ("dice", "hd95")
-BESIDE = {"source_only", "oracle", "teacher", "guarded", "few", "source"}  # beside the network
+BESIDE = {"source_only", "oracle", "teacher", GUARDED, FEW, "source"}  # beside the network
 
 
 def repeats(folder) -> dict[str, Path]:
@@ -98,8 +99,9 @@ def chosen(folder, name: str | None = None) -> tuple[str, pd.DataFrame]:
 
     Args:
         folder: of the run, or of its seeds or folds.
-        name: folder below `evaluation/`. Default: the only one that is neither of another network
-            of the experiment, such as the oracle, nor on the source.
+        name: folder below `evaluation/`. Default: that of the network that an adaptation decided
+            for, else the only one that is neither of another network of the experiment, such as the
+            oracle, nor on the source.
 
     Raises:
         ValueError: no evaluation, none of that name, or several to choose from.
@@ -107,7 +109,8 @@ def chosen(folder, name: str | None = None) -> tuple[str, pd.DataFrame]:
     tables = evaluations(folder)
     if name is None:
         own = [n for n in tables if n not in BESIDE and "_on_" not in n]
-        name = own[0] if len(own) == 1 else None
+        decided = [n for n in (FEW, GUARDED) if n in tables]
+        name = decided[0] if decided else own[0] if len(own) == 1 else None
     if name not in tables:
         there = ", ".join(tables) or "none: evaluate it first (meduda evaluate)"
         raise ValueError(f"{folder}: expected the name of one evaluation; there are {there}.")

@@ -13,9 +13,9 @@ from keras_meduda.experiment.guarding import kept
 from keras_meduda.methods import Supervised
 from keras_meduda.methods.finetuning import train_only
 from keras_meduda.progress import track
+from keras_meduda.run.decided import FEW
 from keras_meduda.run.scope import setup
 
-NAME = "few"
 PART = "few_target"
 FOLDS, LEARNING_RATE = 5, 2e-4
 STEPS = (25, 50, 100)  # updates after which a left-out patient is looked at
@@ -60,7 +60,7 @@ def few_labels(recipe, data, options, run, trained):
     else:
         chosen, what = adjusted.run, "set a temperature and a bias for each class"
     reason = f"{count} {what}. {figures}"
-    fitted = kept(chosen, options.out / NAME, trained, {"reason": reason})
+    fitted = kept(chosen, options.out / FEW, trained, {"reason": reason})
     write_parts(fitted.path, {PART: cases}, data.tests, start=trained.path)
     return fitted, reason
 

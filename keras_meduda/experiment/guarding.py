@@ -1,6 +1,7 @@
 """How far an adaptation should go, decided without target labels at the end of an experiment."""
 
 import json
+import shutil
 from dataclasses import replace
 
 from keras_meduda.data.cases import write_cases
@@ -9,8 +10,8 @@ from keras_meduda.data.parts import NAME as KEPT
 from keras_meduda.data.parts import read_parts
 from keras_meduda.data.pipeline import prepare
 from keras_meduda.evaluation.guard import Decision, decide
-
-NAME = "guarded"
+from keras_meduda.experiment.shares import NAME as SHARES
+from keras_meduda.run.decided import GUARDED
 
 
 def guard(data, options, runs, styles) -> Decision | None:
@@ -39,7 +40,8 @@ def guard(data, options, runs, styles) -> Decision | None:
     decision = decide(first, runs["adapted"], source, target, held["group"], steps, options.seed)
     scores = json.loads(decision.scores.to_json(orient="records"))
     written = {"a": decision.a, "reason": decision.reason, "scores": scores}
-    return replace(decision, run=kept(decision.run, options.out / NAME, runs["adapted"], written))
+    run = kept(decision.run, options.out / GUARDED, runs["adapted"], written)
+    return replace(decision, run=run)
 
 
 def kept(run, folder, trained, decision):
@@ -58,6 +60,8 @@ def kept(run, folder, trained, decision):
         unfinished.write_text((trained.path / "config.json").read_text())
     if (cases := read_parts(trained.path)) is not None:
         write_cases(cases, folder / KEPT)
+    if (trained.path / SHARES).exists():
+        shutil.copy(trained.path / SHARES, folder / SHARES)
     with replacing(folder / "decision.json") as unfinished:
         unfinished.write_text(json.dumps(decision, indent=1))
     return replace(run, path=folder)

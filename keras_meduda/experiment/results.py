@@ -20,11 +20,12 @@ from keras_meduda.evaluation.report import (
     write_label_free_report,
     write_report,
 )
+from keras_meduda.evaluation.report.tables import main_of
 from keras_meduda.evaluation.teacher import evaluate_teacher
-from keras_meduda.experiment.few_labels import NAME as FEW
 from keras_meduda.experiment.few_labels import PART, few_labels
-from keras_meduda.experiment.guarding import NAME, guard
+from keras_meduda.experiment.guarding import guard
 from keras_meduda.experiment.promise import promise
+from keras_meduda.run.decided import FEW, GUARDED
 from keras_meduda.run.model_card import write_model_card
 
 
@@ -43,19 +44,19 @@ def evaluate_runs(recipe, data, options, runs, targets, styles, began) -> None:
     runs = {**runs, recipe.deployed: recipe.deploy(runs[recipe.deployed])}
     decision, decided = guard(data, options, runs, styles), ""
     if decision:
-        runs = _before_adapted(runs, NAME, decision.run)
+        runs = _with(runs, GUARDED, decision.run)
         decided = (
             f"How far to go, decided without target labels: {decision.a:g} of the way. "
-            f"{decision.reason} That network: {decision.run.path}."
+            f"{decision.reason} {_taken(options, decision.run)}"
         )
     if PART in data.parts:
         best = decision.run if decision else runs[recipe.deployed]
         fitted, reason = few_labels(recipe, data, options, best, runs[recipe.deployed])
         decided = f"{decided} {reason}".strip()
         if fitted:
-            decided += f" That network: {fitted.path}."
-            runs = _before_adapted(runs, FEW, fitted)
-    promising = [runs[name] for name in (FEW, NAME, recipe.deployed) if name in runs]
+            decided += f" {_taken(options, fitted)}"
+            runs = _with(runs, FEW, fitted)
+    promising = [runs[name] for name in (FEW, GUARDED, recipe.deployed) if name in runs]
     expected = promise(data, options, promising)
     said = {"Decision": decided, "Predicted Dice": expected}
     said = {term: text for term, text in said.items() if text}
@@ -112,8 +113,9 @@ def _with_labels(recipe, data, options, runs, targets, page):
         )
         notes += recipe.notes(runs[deployed], cases, frames[deployed], where)
         if is_volume(cases["image"].iloc[0]):
+            shown = main_of(scored)
             files = write_orthogonal_slices(
-                where / "slices", runs[deployed], cases, frames[deployed], recipe.masks
+                where / "slices", scored[shown], cases, frames[shown], recipe.masks
             )
             _say(f"slices: {files[0].parent}")
     comparison = None
@@ -150,8 +152,8 @@ def _without_labels(recipe, data, options, runs, page):
     missing = "labels in its test part" if len(tested) else "test cases"
     tested = tested if len(tested) else data.parts["target"]
     # The deployed one, and what it began with.
-    described = {name: run for name, run in _without_oracle(runs).items() if name != NAME}
-    described = dict(list(described.items())[-2:])
+    names = [name for name in runs if name not in ("oracle", *_superseded(runs))][-2:]
+    described = {name: runs[name] for name in names}
     frame = label_free(described, tested)
     shares = None
     if "source" in data.parts:
@@ -182,10 +184,21 @@ def _without_labels(recipe, data, options, runs, page):
     _look_first([*first, *suspicious(frame, shares, most)])
 
 
-def _before_adapted(runs, name, run):
-    """Runs with one more ahead of the adapted network, which the page describes."""
-    last = {key: runs[key] for key in ("adapted", "oracle") if key in runs}
-    return {**{key: runs[key] for key in runs if key not in last}, name: run, **last}
+def _with(runs, name, run):
+    """Runs with one more, which the page describes: the last but the oracle."""
+    oracle = {key: runs[key] for key in ("oracle",) if key in runs}
+    return {**_without_oracle(runs), name: run, **oracle}
+
+
+def _superseded(runs):
+    """Networks between source only and the one that was decided for."""
+    between = [name for name in ("adapted", GUARDED, FEW) if name in runs]
+    return between[:-1]
+
+
+def _taken(options, run):
+    """Where the network that was decided for lies, and who takes it."""
+    return f"That network, {run.path}, is what every command takes of {options.out}."
 
 
 def _look_first(lines):

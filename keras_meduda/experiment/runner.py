@@ -204,7 +204,7 @@ class _Stages:
         if stage.start != "fresh":
             run = runs[stage.start]
             given = stage.start in self.recipe.given  # else it has the precision already
-            return load(run.path, self.options.precision if given else None).network
+            return load(run.path, self.options.precision if given else None, trained=True).network
         network = self.recipe.build(self.data.task)
         later = any(stage.start == "first" for stage in self.recipe.stages.values())
         if later and self.first.parent == self.folder(name):

@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 
 from keras_meduda.data.io import replacing
+from keras_meduda.run.decided import chosen
 from keras_meduda.run.model_card import model_card
 
 _NEEDED = ("config.json", "network.keras")
@@ -34,17 +35,17 @@ def bundle(run_dir, path) -> Path:
         ...     km.load(folder).task.classes
         ('cup', 'disc')
     """
-    folder, path = Path(run_dir), Path(path)
+    folder, path, network = Path(run_dir), Path(path), chosen(run_dir)
     if path.suffix.lower() != ".zip":
         raise ValueError(f"bundle: received {path}, expected a name that ends in .zip.")
-    if missing := [name for name in _NEEDED if not (folder / name).is_file()]:
+    if missing := [name for name in _NEEDED if not (network / name).is_file()]:
         raise FileNotFoundError(
             f"{folder}: expected a finished run, with {' and '.join(_NEEDED)}; {missing} missing."
         )
     with replacing(path) as unfinished, zipfile.ZipFile(unfinished, "w") as packed:
         packed.writestr("README.md", model_card(folder))
-        packed.write(folder / "config.json", "config.json", zipfile.ZIP_DEFLATED)
-        packed.write(folder / "network.keras", "network.keras")  # is packed already
+        packed.write(network / "config.json", "config.json", zipfile.ZIP_DEFLATED)
+        packed.write(network / "network.keras", "network.keras")  # is packed already
         for file in sorted(folder.glob("evaluation/*/summary.json")):
             packed.write(file, file.relative_to(folder).as_posix(), zipfile.ZIP_DEFLATED)
     return path

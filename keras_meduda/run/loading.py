@@ -15,6 +15,7 @@ import numpy as np
 
 from keras_meduda.run import engines
 from keras_meduda.run.bundle import unpacked
+from keras_meduda.run.decided import chosen
 from keras_meduda.run.sliding import WINDOW_PIXELS, SlidingWindow, sliding_window
 from keras_meduda.task import Preprocessing, Task
 
@@ -143,7 +144,11 @@ def settings_of(run_dir) -> tuple[Task, Preprocessing, SlidingWindow | None]:
 
 
 def load(
-    run_dir, precision: str | None = None, xla: bool = False, engine: str = "tensorflow"
+    run_dir,
+    precision: str | None = None,
+    xla: bool = False,
+    engine: str = "tensorflow",
+    trained: bool = False,
 ) -> Run:
     """The run in a folder: `run.network`, `run.task`, `run.preprocessing`.
 
@@ -158,6 +163,8 @@ def load(
             float32 the latter two, for which the network is written once into the run folder.
             Once it is there, TensorFlow is loaded only if `run.network` is asked for. Default
             `"tensorflow"`.
+        trained: whether the network is the one that was trained, whatever the adaptation decided.
+            Default `False`: the one that it decided for, see `chosen`.
 
     Raises:
         FileNotFoundError: the folder holds no finished run; the message says what is missing.
@@ -167,13 +174,14 @@ def load(
     engines.check_engine(engine, precision)
     if precision not in (None, *POLICIES):
         raise ValueError(f"load: precision={precision!r}; expected one of {POLICIES}.")
-    with unpacked(run_dir) as folder:
+    path = Path(run_dir) if trained else chosen(run_dir)
+    with unpacked(path) as folder:
         config = _read(folder)
         if engine == "tensorflow":
             network = _load_network(folder, precision)
         else:
-            network = _Later(Path(run_dir), engines.digest_of_file(folder / "network.keras"))
-    return Run(Path(run_dir), network, *_settings(config), xla, engine)
+            network = _Later(path, engines.digest_of_file(folder / "network.keras"))
+    return Run(path, network, *_settings(config), xla, engine)
 
 
 def _read(path):

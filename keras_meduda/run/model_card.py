@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from keras_meduda.data.io import replacing
+from keras_meduda.run.decided import chosen
 
 _METRICS = {"dice": "Dice", "iou": "IoU", "hd95": "HD95", "assd": "ASSD"}
 _LENGTHS = ("hd95", "assd")  # in the task's unit
@@ -85,7 +86,7 @@ def model_card(run_dir) -> str:
         scores=_scores(rows, task["unit"]),
         path=json.dumps(name),
         ending=".nii.gz" if volumes else ".png",
-        files="`config.json` holds task, preprocessing and settings, `network.keras` the network.",
+        files=_files(folder),
     )
 
 
@@ -106,6 +107,14 @@ def write_model_card(run_dir) -> Path:
     with replacing(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
     return path
+
+
+def _files(folder):
+    """What the files of the folder are, and which network it is used with."""
+    said = "`config.json` holds task, preprocessing and settings, `network.keras` the network."
+    if (network := chosen(folder)) != folder:
+        said += f" It is used with the network that its adaptation decided for, `{network.name}`."
+    return said
 
 
 def _and(names):

@@ -177,7 +177,7 @@ def fit(
         elif chief and (run.path / "best.keras").exists():  # else an earlier call has done so
             os.replace(run.path / "best.keras", run.path / "network.keras")
         distribution.total(strategy, 1)  # the network is there before another worker loads it
-    finished = load(run.path)
+    finished = load(run.path, trained=True)
     for callback in callbacks if chief else ():
         callback.on_end(finished)
     return finished

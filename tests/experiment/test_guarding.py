@@ -30,6 +30,7 @@ def test_few_target_cases_keep_source_only_as_a_run_of_its_own(phantoms, run, tm
     kept = km.load(tmp_path / "guarded")
     for a, b in zip(kept.network.get_weights(), run.network.get_weights(), strict=True):
         assert (a == b).all()
+    assert km.load(tmp_path).path == tmp_path / "guarded", "what every command takes"
     written = json.loads((tmp_path / "guarded" / "decision.json").read_text())
     assert (written["a"], written["reason"]) == (0.0, decision.reason)
 

@@ -67,6 +67,8 @@ def test_with_labels_there_are_scores_a_comparison_and_a_report(given, tmp_path,
         }  # fmt: skip
     comparison = json.loads((tmp_path / "comparison.json").read_text())
     assert set(comparison) == {"cup", "disc", "mean"}
+    assert comparison["mean"]["decided"]["run"] == "guarded"
+    assert "On the target the mean Dice stays as source only has it" in head
     page = (tmp_path / "report.html").read_text("utf-8")
     for text in ("A title", "Worst case", "gap closed", "not read in training"):
         assert text in page, text
@@ -92,7 +94,7 @@ def test_without_target_labels_the_page_says_so(given, tmp_path, capsys, there):
     table = pd.read_csv(tmp_path / "label_free.csv")
     assert table["disagreement"].between(0, 1).all() and table["entropy"].ge(0).all()
     folders = {path.name for path in (tmp_path / "evaluation").iterdir()}
-    assert folders == {"source_only_on_source", "adapted_on_source"}
+    assert folders == {"source_only_on_source", "guarded_on_source"}, "what was decided for"
     assert not (tmp_path / "comparison.json").exists()
 
 

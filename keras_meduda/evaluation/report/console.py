@@ -38,6 +38,7 @@ def print_scores(heading: str, frames: dict[str, pd.DataFrame], unit: str) -> No
 def print_comparison(heading: str, comparison: dict, adapted: pd.DataFrame, unit: str) -> None:
     """One table: Dice of every run on the target's test cases, and the gap closed."""
     names = list(comparison["mean"]["dice"])
+    decided = comparison["mean"]["decided"]["run"].replace("_", " ")
     cases = len(adapted[case_columns(adapted)].drop_duplicates())
     groups = adapted["group"].nunique()
     table = Table(
@@ -49,16 +50,16 @@ def print_comparison(heading: str, comparison: dict, adapted: pd.DataFrame, unit
         title=f"{heading}: {counted(cases, 'case')} of {counted(groups, 'group')}",
     )
     for row, result in comparison.items():
-        closed, p = result["gap_closed"], result["adapted_vs_source_only"]["p_value"]
+        closed, p = (result["decided"][key] for key in ("gap_closed", "vs_source_only"))
         table.add_row(
             row,
             *(f"{100 * result['dice'][name]:.1f}" for name in names),
             "–" if closed is None else f"{100 * closed:.0f} %",
-            p_in_words(p),
+            p_in_words(p["p_value"]),
         )
     Console().print(table)
     Console().print(
-        "p: Wilcoxon signed-rank test of adapted against source only, on group means. "
+        f"p: Wilcoxon signed-rank test of {decided} against source only, on group means. "
         f"HD95 (MedPy's definition, {unit}), ASSD and areas per case: report and evaluation/",
         highlight=False,
     )

@@ -17,13 +17,13 @@ from keras_meduda.evaluation.calibration import (
 from keras_meduda.evaluation.label_free import suspicious
 from keras_meduda.evaluation.report import charts, pictures
 from keras_meduda.evaluation.report.facts import HD95
-from keras_meduda.evaluation.report.tables import counted, mean_over_classes, p_in_words
+from keras_meduda.evaluation.report.tables import counted, main_of, mean_over_classes, p_in_words
 from keras_meduda.evaluation.report.verdict import (
     alarms,
     label_free_verdict,
     verdict,
 )
-from keras_meduda.evaluation.report.views import gallery, main_of, view, words
+from keras_meduda.evaluation.report.views import gallery, view, words
 from keras_meduda.evaluation.statistics import summarise
 
 CASE = ["domain", "case"]  # as statistics.case_columns finds them in every evaluation

@@ -84,28 +84,43 @@ def compare(run_dir, frames: dict[str, pd.DataFrame]) -> dict:
     """Compares the runs "source_only", "adapted" and, where there is one, "oracle".
 
     Gap closed = (adapted − source only) / (oracle − source only), of mean Dice; the test is
-    Wilcoxon's signed-rank test on the means of the groups. Written as `comparison.json`.
+    Wilcoxon's signed-rank test on the means of the groups. Written as `comparison.json`, with
+    `decided`: the same of the network that the adaptation decided for, or of the adapted one.
     """
-    result = {}
+    result, main = {}, main_of(frames)
     for name in [*frames["adapted"]["class"].unique(), "mean"]:
         dice = {
             run: mean_over_classes(frame) if name == "mean" else frame[frame["class"] == name]
             for run, frame in frames.items()
         }
         means = {run: float(values["dice"].mean()) for run, values in dice.items()}
-        test = paired_test(
-            dice["adapted"]["dice"].to_numpy(),
-            dice["source_only"]["dice"].to_numpy(),
-            dice["adapted"]["group"].to_numpy(),
-        )
-        closed = None
-        if "oracle" in means:
-            closed = gap_closed(means["source_only"], means["adapted"], means["oracle"])
-            closed = None if np.isnan(closed) else closed
-        result[name] = {"dice": means, "gap_closed": closed, "adapted_vs_source_only": test}
+        of = {}
+        for run in dict.fromkeys(("adapted", main)):
+            test = paired_test(
+                dice[run]["dice"].to_numpy(),
+                dice["source_only"]["dice"].to_numpy(),
+                dice[run]["group"].to_numpy(),
+            )
+            closed = None
+            if "oracle" in means:
+                closed = gap_closed(means["source_only"], means[run], means["oracle"])
+                closed = None if np.isnan(closed) else closed
+            of[run] = {"run": run, "gap_closed": closed, "vs_source_only": test}
+        result[name] = {
+            "dice": means,
+            "gap_closed": of["adapted"]["gap_closed"],
+            "adapted_vs_source_only": of["adapted"]["vs_source_only"],
+            "decided": of[main],
+        }
     with replacing(Path(run_dir) / "comparison.json") as unfinished:
         unfinished.write_text(json.dumps(result, indent=1))
     return result
+
+
+def main_of(runs) -> str:
+    """The method that a page is about: the last but the oracle."""
+    names = [name for name in runs if name != "oracle"] or list(runs)
+    return names[-1]
 
 
 def mean_over_classes(frame: pd.DataFrame) -> pd.DataFrame:

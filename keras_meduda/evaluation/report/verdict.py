@@ -129,8 +129,11 @@ def source_alarms(source: dict | None, shares: dict | None = None) -> list[str]:
 
 def _gain(comparison):
     """What the adaptation changed on the target."""
-    dice, test = (comparison["mean"][key] for key in ("dice", "adapted_vs_source_only"))
-    before, after = dice["source_only"], dice["adapted"]
+    dice, decided = (comparison["mean"][key] for key in ("dice", "decided"))
+    before, after = dice["source_only"], dice[decided["run"]]
+    if after == before:
+        return f"On the target the mean Dice stays as source only has it, {_percent(before)}."
+    test = decided["vs_source_only"]
     p, groups = test["p_value"], counted(test["groups"], "group")
     if p is None:
         sure = f"; {groups}, too few for a test"

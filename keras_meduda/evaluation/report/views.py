@@ -7,14 +7,9 @@ from keras_meduda.data.io import read_image, read_mask
 from keras_meduda.evaluation.calibration import entropy, largest_entropy
 from keras_meduda.evaluation.predict import predict_all
 from keras_meduda.evaluation.report import pictures
+from keras_meduda.evaluation.report.tables import main_of
 
 GALLERY = {2: 6, 3: 3}  # small pictures at most, by rank, and never more than half of the cases
-
-
-def main_of(runs) -> str:
-    """The method that a page is about: the last but the oracle."""
-    names = [name for name in runs if name != "oracle"] or list(runs)
-    return names[-1]
 
 
 def words(name) -> str:

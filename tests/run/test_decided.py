@@ -1,0 +1,56 @@
+"""A run folder below which an adaptation kept the network that it decided for."""
+
+import shutil
+
+import keras
+import numpy as np
+import pytest
+
+import keras_meduda as km
+from keras_meduda.run import chosen
+from keras_meduda.run.bundle import bundle
+from keras_meduda.run.decided import FEW, GUARDED
+
+
+@pytest.fixture
+def folder(run, tmp_path):
+    """A run, and below it others whose weights are told by their last bias."""
+    shutil.copytree(run.path, tmp_path / "run")
+    for number, name in enumerate((GUARDED, FEW), 1):
+        network = keras.models.clone_model(run.network)
+        network.set_weights([*run.network.get_weights()[:-1], np.full(2, number, "float32")])
+        (tmp_path / "run" / name).mkdir()
+        network.save(tmp_path / "run" / name / "network.keras")
+        shutil.copy(run.path / "config.json", tmp_path / "run" / name)
+    return tmp_path / "run"
+
+
+def bias(run):
+    return run.network.get_weights()[-1].tolist()
+
+
+def test_what_was_decided_last_is_taken(folder):
+    assert chosen(folder) == folder / FEW and bias(km.load(folder)) == [2, 2]
+    shutil.rmtree(folder / FEW)
+    assert km.load(folder).path == folder / GUARDED and bias(km.load(folder)) == [1, 1]
+    (folder / GUARDED / "network.keras").unlink()  # as an interrupted decision leaves it
+    assert chosen(folder) == folder
+
+
+def test_the_network_as_it_was_trained_is_there_all_the_same(folder, run):
+    trained = km.load(folder, trained=True)
+    assert trained.path == folder and bias(trained) == bias(run)
+
+
+def test_a_bundle_holds_what_was_decided_for(folder, tmp_path):
+    assert bias(km.load(bundle(folder, tmp_path / "run.zip"))) == [2, 2]
+
+
+def test_a_finished_training_goes_on_from_its_own_network(folder, run, batches):
+    with km.setup():
+        method = km.methods.Supervised(
+            km.models.AERUNet((32, 32, 3), channels=2, filters=(4, 8)), overlapping=True
+        )
+        method.compile(keras.optimizers.Adam(1e-3))
+    again = km.fit(method, batches, steps=4, run_dir=folder)
+    assert again.path == folder and bias(again) == bias(run)
