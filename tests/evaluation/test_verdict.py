@@ -46,6 +46,7 @@ def test_few_groups_and_the_weakest_class_are_named():
         (HIGH, LOW, "lowered the mean Dice from 80.0 % to 55.0 %"),
         (np.full(8, 0.5), 0.5 + 0.1 * (-1.0) ** np.arange(8), "chance alone may do that"),
         (np.full(3, 0.5), np.full(3, 0.6), "3 groups, too few for a test"),
+        (LOW, LOW, "stays as source only has it, 55.0 %"),
     ],
 )
 def test_an_adaptation_is_said_to_gain_only_where_it_did(tmp_path, before, after, said):

@@ -131,9 +131,9 @@ def _gain(comparison):
     """What the adaptation changed on the target."""
     dice, decided = (comparison["mean"][key] for key in ("dice", "decided"))
     before, after = dice["source_only"], dice[decided["run"]]
-    if after == before:
-        return f"On the target the mean Dice stays as source only has it, {_percent(before)}."
     test = decided["vs_source_only"]
+    if test["p_value"] == 1 and "reason" in test:  # case by case the same: source only is kept
+        return f"On the target the mean Dice stays as source only has it, {_percent(before)}."
     p, groups = test["p_value"], counted(test["groups"], "group")
     if p is None:
         sure = f"; {groups}, too few for a test"
