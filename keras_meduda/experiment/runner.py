@@ -5,12 +5,12 @@ import shutil
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Column, Table
 
+from keras_meduda.data.files import existing
 from keras_meduda.data.io import replacing
 from keras_meduda.data.parts import read_parts, seen, write_parts
 from keras_meduda.data.pipeline import Batches, add_teacher, prepare
@@ -97,7 +97,7 @@ def announce(recipe: Recipe, data: Data, options: Options) -> None:
     network = given.network if given else recipe.build(data.task)
     prepared, kept = disk_forecast(recipe, data, network)
     memory = memory_forecast(recipe, network)
-    free = shutil.disk_usage(_existing(options.out)).free
+    free = shutil.disk_usage(existing(options.out)).free
     console = Console()
     console.print(table)
     console.print(
@@ -300,8 +300,3 @@ def _check_given(run, recipe, data):
                 f"expected {network.count_params():,} as these flags make; give those of its "
                 "network, such as --filters or --backbone."
             )
-
-
-def _existing(path):
-    path = Path(path).resolve()
-    return path if path.exists() else _existing(path.parent)

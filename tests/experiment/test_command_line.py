@@ -139,6 +139,7 @@ MISTAKES = [
     (["convert", "--checkpoint", "{tmp}/nothing", "--out", "{tmp}/a.npz"], NOTHING),
     (["convert", "--checkpoint", "{tmp}", "--out", "{tmp}/a.pt"], "ends in .weights.h5 or .npz"),
     (["adapt", *NONE], NOTHING),
+    (["adapt", "--smoke", "--out", "{tmp}/cases.csv/run"], "{tmp}/cases.csv cannot be written"),
     (["adapt", *TABLE, "--source-domain", "a", "--target-domain", "here"], "domain 'here'"),
     (["adapt", "--init", "{tmp}", "--smoke"], NO_RUN),
     (["adapt", "--run", "{tmp}/nothing", "--images", "{tmp}", "--out", "{tmp}/out"], NOTHING),
