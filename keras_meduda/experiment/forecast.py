@@ -15,7 +15,7 @@ from keras_meduda.run.sliding import WINDOW_PIXELS, windows_together
 
 SHOWN = 6  # cases that the pictures of a report predict once more
 REPORT = {2: 2_000_000, 3: 10_000_000}  # bytes of a page with its pictures, by rank
-LIBRARIES = 1_200_000_000  # bytes of TensorFlow, with the graphs of a training, and of this library
+LIBRARIES = 1_300_000_000  # bytes of TensorFlow, with the graphs of a training, and of this library
 COPIES = 6  # of the weights: themselves, gradient, two moments, teacher, a checkpoint in the making
 MANY = 1000  # windows: with fewer it is not worth while to time one
 
