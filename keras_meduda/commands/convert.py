@@ -6,8 +6,8 @@ python scripts/convert_torch_weights.py --checkpoint unetr.pth --network unetr -
     --out unetr.weights.h5
 
 A .weights.h5 is read by `network.load_weights`, an .npz holds the tensors under the original's
-names; both by --init of train_oct.py and train_ratlesnet.py, the first of DeepLabV3+ by --weights
-of train_uda_clr.py. Every tensor has to find its place, or nothing is
+names; both by --init of `meduda train oct` and `meduda train ratlesnet`, the first of DeepLabV3+ by
+--weights of `meduda train uda_clr`. Every tensor has to find its place, or nothing is
 written. Networks are built with the settings of the original releases; for others see
 `km.models.load_torch_weights`.
 """

@@ -16,7 +16,7 @@ from keras_meduda.experiment.options import Count, Existing, NotNegative
 
 @dataclass
 class Train:
-    """Train a detector on a YOLO data set of prepare_boxes.py."""
+    """Train a detector on a YOLO data set that meduda boxes writes."""
 
     data: Existing
     """Its data.yaml."""

@@ -32,7 +32,7 @@ class Flags(PredictionFlags):
     overlays: bool = False
     """Also write pictures with the outlines drawn on the image, of a volume on three slices."""
     full_field: bool = True
-    """Put masks of regions of interest (a table of prepare_rois.py) back into the full picture."""
+    """Put masks of regions of interest (a table of meduda rois) back into the full picture."""
     adapt_statistics: bool = False
     """Take the batch-norm statistics of these images first, of a single run; nothing is trained."""
     confidence: bool = False

@@ -211,7 +211,7 @@ def require_masks(caller, cases) -> None:
     if without or not len(cases):
         raise ValueError(
             f"{caller}: {len(cases)} cases, {without} of them without a mask; expected one or "
-            "more, all with masks."
+            "more, all with masks, such as cases[cases['mask'] != '']."
         )
 
 

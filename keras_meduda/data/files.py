@@ -214,6 +214,17 @@ def check_writable(folder, flag) -> None:
         ) from error
 
 
+def existing(path) -> Path:
+    """The path itself, or the nearest folder above it that is there.
+
+    Example:
+        >>> existing("/nowhere/at/all").as_posix()
+        '/'
+    """
+    path = Path(path).resolve()
+    return path if path.exists() else existing(path.parent)
+
+
 def check_shape(array, shape, like):
     """Refuses a mask that does not fit its image."""
     if array.shape != tuple(shape):

@@ -124,7 +124,7 @@ def read_mask(cell, task) -> np.ndarray:
                 f"mask values {_few(unknown)} that the task does not declare",
                 f"{task.values}, background {task.background}, tolerance {task.tolerance}: "
                 "declare them (--classes name=value,…), or take values near a declared one for it "
-                "(tolerance)",
+                "(--tolerance N)",
             )
         ) from error
 

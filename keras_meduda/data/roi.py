@@ -223,7 +223,7 @@ def _refuse_other_regions(path, table):
         return
     names = ["domain", "case", *PLACE]
     if not set(names) <= set(read_cases(path).columns):
-        found = "a case table that prepare_rois.py has not written"
+        found = "a case table that meduda rois has not written"
         raise DataError(Problem(path, found, "another folder for the regions"))
     both = pd.concat([read_cases(path)[names], table[names]]).drop_duplicates()
     if both.duplicated(["domain", "case"]).any():

@@ -14,7 +14,7 @@ def evaluate_teacher(targets, cases: pd.DataFrame, task) -> pd.DataFrame:
     A case in which the teacher failed counts as an empty mask.
 
     Args:
-        targets: the table of `make_teacher_targets.py`.
+        targets: the table of `meduda teach`.
         cases: a case table whose rows all have masks.
         task: declares the values of the mask files; all classes together are the foreground.
 

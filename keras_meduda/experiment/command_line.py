@@ -115,6 +115,8 @@ def run_script(script: Callable, flags_type: type, description: str) -> None:
     import tyro
 
     tolerate_encodings()
+    if sys.argv[0].startswith("meduda "):  # a wheel has no scripts
+        description = re.sub(r"python scripts/\w+\.py", sys.argv[0], description)
     # An indented line stays one: the commands are to be copied, not filled into a paragraph.
     description = re.sub(r"\n(python|meduda) ", r"\n    \1 ", description)
     flags = tyro.cli(flags_type, description=description)

@@ -1,5 +1,6 @@
-"""What an experiment will take of the disk, and its windows of time, said before it begins."""
+"""What an experiment will take of disk, memory and time, said before it begins."""
 
+import math
 import time
 from pathlib import Path
 
@@ -7,12 +8,15 @@ import keras
 import numpy as np
 
 from keras_meduda.data.pipeline import prepared_bytes
+from keras_meduda.models.stages import leaves
 from keras_meduda.progress import duration
 from keras_meduda.run import Run
 from keras_meduda.run.sliding import WINDOW_PIXELS, windows_together
 
 SHOWN = 6  # cases that the pictures of a report predict once more
 REPORT = {2: 2_000_000, 3: 10_000_000}  # bytes of a page with its pictures, by rank
+LIBRARIES = 1_300_000_000  # bytes of TensorFlow, with the graphs of a training, and of this library
+COPIES = 6  # of the weights: themselves, gradient, two moments, teacher, a checkpoint in the making
 MANY = 1000  # windows: with fewer it is not worth while to time one
 
 
@@ -41,6 +45,30 @@ def disk_forecast(recipe, data, network) -> tuple[int, int]:
     weights = 4 * network.count_params()
     copies = sum(1 + 3 * (4 if "target" in s.uses else 3) for s in recipe.stages.values())
     return prepared, weights * copies + REPORT[len(recipe.preprocessing.size)]
+
+
+def memory_forecast(recipe, network) -> int:
+    """Bytes of memory that a training takes on a processor, the libraries' own among them.
+
+    Of each image in a step the output of every layer is held for the way back; a source and a
+    target pass the network together. Views that only some methods have are not counted, such as the
+    third of `CategoryRegularization`; what a teacher makes is not held.
+
+    Args:
+        recipe: what is trained.
+        network: one as the recipe trains.
+    """
+    images = recipe.batch_size * max(len(stage.uses) for stage in recipe.stages.values())
+    values = COPIES * network.count_params() + images * _values(network, recipe.shape)
+    return LIBRARIES + 4 * values
+
+
+def _values(network, shape):
+    """How many numbers all layers of a network give for one image of that shape."""
+    if None in network.input.shape[1:]:
+        network = keras.models.clone_model(network, input_tensors=keras.Input(shape))
+    outputs = keras.tree.flatten([layer.output for layer in leaves(network)])
+    return sum(math.prod(output.shape[1:]) for output in outputs)
 
 
 def window_forecast(recipe, data, network) -> str | None:

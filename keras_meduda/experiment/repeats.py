@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
+from keras_meduda.data.files import check_writable, existing
 from keras_meduda.experiment.backend import load_backend
 
 
@@ -21,8 +22,10 @@ def repeat(module, flags) -> None:
     Raises:
         ValueError: seeds of an experiment that trains nothing, a folder that holds folds where
             seeds are asked for or the reverse, or what `run` refuses.
+        OSError: a run folder that cannot be made.
     """
     flags.check()
+    check_writable(existing(flags.out), "--out")  # before every file of the data is read
     if not (flags.seeds or flags.folds):
         data = module.data(flags)
         _begin(flags)

@@ -5,20 +5,18 @@ import shutil
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
-import keras
-import numpy as np
 from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Column, Table
 
+from keras_meduda.data.files import existing
 from keras_meduda.data.io import replacing
 from keras_meduda.data.parts import read_parts, seen, write_parts
 from keras_meduda.data.pipeline import Batches, add_teacher, prepare
 from keras_meduda.evaluation.validation import mean_dice
 from keras_meduda.experiment.data import Data
-from keras_meduda.experiment.forecast import disk_forecast, window_forecast
+from keras_meduda.experiment.forecast import disk_forecast, memory_forecast, window_forecast
 from keras_meduda.experiment.options import Options
 from keras_meduda.experiment.recipe import Recipe, Stage
 from keras_meduda.experiment.results import evaluate_runs
@@ -97,18 +95,16 @@ def announce(recipe: Recipe, data: Data, options: Options) -> None:
         table.add_row(*map(str, row.values()))
     given = next(iter(recipe.given.values()), None)
     network = given.network if given else recipe.build(data.task)
-    views = max((2 * len(stage.uses) - 1 for stage in recipe.stages.values()), default=1)
     prepared, kept = disk_forecast(recipe, data, network)
-    values = sum(_size(layer.output) for layer in _layers(network))
-    memory = 4 * (5 * network.count_params() + 3 * views * recipe.batch_size * values) + 1e9
-    free = shutil.disk_usage(_existing(options.out)).free
+    memory = memory_forecast(recipe, network)
+    free = shutil.disk_usage(existing(options.out)).free
     console = Console()
     console.print(table)
     console.print(
         f"{network.name}: {network.count_params():,} parameters; {recipe.steps} steps of "
         f"{recipe.batch_size} a domain\n"
         f"disk: {decimal(prepared)} of prepared data, about {decimal(kept)} of networks, "
-        f"checkpoints and report ({decimal(free)} free); memory: about {decimal(int(memory))}",
+        f"checkpoints and report ({decimal(free)} free); memory: about {decimal(memory)}",
         highlight=False,
     )
     if forecast := window_forecast(recipe, data, network):
@@ -304,19 +300,3 @@ def _check_given(run, recipe, data):
                 f"expected {network.count_params():,} as these flags make; give those of its "
                 "network, such as --filters or --backbone."
             )
-
-
-def _layers(network):
-    """The layers of a network and of the networks in it."""
-    for layer in network.layers:
-        yield from _layers(layer) if isinstance(layer, keras.Model) else [layer]
-
-
-def _size(outputs):
-    outputs = outputs.values() if isinstance(outputs, dict) else [outputs]
-    return sum(int(np.prod(o.shape[1:])) for o in outputs if None not in o.shape[1:])
-
-
-def _existing(path):
-    path = Path(path).resolve()
-    return path if path.exists() else _existing(path.parent)

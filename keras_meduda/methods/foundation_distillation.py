@@ -47,7 +47,7 @@ class FoundationDistillation(Method):
         ema: decay of that average. Default 0.99.
         dice: weight of one more term, 1 − Dice of σ(z) and M, which small tumours need where there
             are few steps: in BCE and MSE background outvotes them. Default 0, as published;
-            `train_meddistill.py` has 1.
+            `meduda distil` has 1.
         overlapping: whether the task's classes overlap, as those of one class do. Default `True`.
 
     Raises:

@@ -50,7 +50,7 @@ class Flags(ShiftFlags):
     """Of the network; the original has mobilenetv2."""
     weights: str | None = None
     """imagenet for the backbone's (a download), a .weights.h5 file of the whole network, as
-    convert_torch_weights.py makes it, or None to train from scratch."""
+    meduda convert makes it, or None to train from scratch."""
     augmentation: Literal["original", "mild"] = "original"
     """The paper's (stretched axes, quarter turns, elastic, speckle, eraser), or small moves."""
 

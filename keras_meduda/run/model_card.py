@@ -32,7 +32,7 @@ Segments {classes} in {images}. Trained with keras_meduda by {method}.
 
 For research on images like those of the training: of the same organ, kind of scanner and
 preparation. It is no medical device and decides about no patient. On other images look at its masks
-and score it on labelled cases first (`scripts/evaluate.py`).
+and score it on labelled cases first (`meduda evaluate`).
 
 ## Scores
 
@@ -196,7 +196,7 @@ def _training(config):
 def _scores(rows, unit):
     """A table of means with intervals."""
     if not rows:
-        return "Not scored yet: `scripts/evaluate.py` adds the scores on labelled cases."
+        return "Not scored yet: `meduda evaluate` adds the scores on labelled cases."
     lines = ["| evaluation | cases | groups | class | metric | mean | 95 % interval |"]
     lines.append("|---|--:|--:|---|---|--:|---|")
     for evaluation, cases, groups, name, metric, numbers in rows:

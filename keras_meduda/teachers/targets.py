@@ -215,7 +215,7 @@ def read_target(targets: pd.DataFrame, case: str) -> Target | None:
     Raises:
         DataError: the case is missing or its data are damaged.
     """
-    again = "run make_teacher_targets.py again, it makes this case anew"
+    again = "run meduda teach again, it makes this case anew"
     if case not in targets.index:
         raise DataError(Problem("targets", f"no case {case!r}", f"one; {again}"))
     file = targets["target"][case]
@@ -291,7 +291,7 @@ def target_of(targets: pd.DataFrame, case) -> Target | None:
             Problem(
                 targets["target"][case.case],
                 f"a target of {case.case!r} made of another image than {case.image}",
-                "targets of these cases: run make_teacher_targets.py on their table",
+                "targets of these cases: run meduda teach on their table",
             )
         )
     return target
@@ -356,7 +356,7 @@ def _read_table(path):
     try:
         return read_table(path, COLUMNS)
     except DataError as error:
-        expected = "a table of targets, as make_teacher_targets.py writes it"
+        expected = "a table of targets, as meduda teach writes it"
         raise DataError(*(Problem(path, p.found, expected) for p in error.problems)) from error
 
 

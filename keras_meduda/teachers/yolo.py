@@ -45,7 +45,9 @@ def train(
     """
     yolo = load_ultralytics().YOLO
     if not Path(data).is_file():
-        raise FileNotFoundError(f"{data}: no such file, expected data.yaml of prepare_boxes.py.")
+        raise FileNotFoundError(
+            f"{data}: no such file, expected data.yaml, as meduda boxes writes it."
+        )
     detector = yolo(str(model) if str(model).endswith(".yaml") else str(weights_file(model)))
     out = Path(out).absolute()
     finished = out / "detector.pt"
@@ -104,7 +106,7 @@ def detect(
         names = ", ".join(list(detector.names.values())[:5])
         raise ValueError(
             f"{weights}: a detector of {len(detector.names)} classes ({names}); expected one that "
-            "finds tumours alone, as detect_boxes.py trains it."
+            "finds tumours alone, as meduda detect trains it."
         )
     for case in track(cases.itertuples(), len(cases), "detecting"):
         bgr = np.ascontiguousarray(as_rgb(read_image(case.image).array)[..., ::-1])

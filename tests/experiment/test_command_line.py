@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import runpy
 import subprocess
 import sys
@@ -26,11 +27,13 @@ def shown_commands(module):
     return [line for line in lines if line.startswith(("python ", "meduda "))]
 
 
-def assert_shows(out, module):
+def assert_shows(out, module, name):
+    """The commands as who has installed a wheel calls them, without a folder of scripts."""
     shown = [line.strip() for line in out.splitlines()]
     assert "usage:" in out and shown_commands(module)
     for command in shown_commands(module):
-        assert command in shown
+        assert re.sub(r"^python scripts/\w+\.py", name, command) in shown
+    assert "python scripts" not in out
 
 
 def test_the_commands_are_listed(meduda):
@@ -43,14 +46,14 @@ def test_the_commands_are_listed(meduda):
 def test_help_of_a_command(meduda, name):
     code, out, error = meduda(name, "--help")
     assert code == 0 and f"usage: meduda {name} " in out, error
-    assert_shows(out, import_module(f"keras_meduda.commands.{name}"))
+    assert_shows(out, import_module(f"keras_meduda.commands.{name}"), f"meduda {name}")
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_help_of_a_recipe(meduda, name):
     code, out, error = meduda("train", name, "--help")
     assert code == 0 and f"usage: meduda train {name} " in out, error
-    assert_shows(out, import_module(f"keras_meduda.recipes.{name}"))
+    assert_shows(out, import_module(f"keras_meduda.recipes.{name}"), f"meduda train {name}")
 
 
 @pytest.mark.parametrize(
@@ -65,7 +68,7 @@ def test_help_of_a_recipe(meduda, name):
 )
 def test_commands_that_are_recipes(meduda, words, recipe):
     _, out, _ = meduda(*words)
-    assert_shows(out, import_module(f"keras_meduda.recipes.{recipe}"))
+    assert_shows(out, import_module(f"keras_meduda.recipes.{recipe}"), f"meduda {words[0]}")
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
@@ -139,6 +142,7 @@ MISTAKES = [
     (["convert", "--checkpoint", "{tmp}/nothing", "--out", "{tmp}/a.npz"], NOTHING),
     (["convert", "--checkpoint", "{tmp}", "--out", "{tmp}/a.pt"], "ends in .weights.h5 or .npz"),
     (["adapt", *NONE], NOTHING),
+    (["adapt", "--smoke", "--out", "{tmp}/cases.csv/run"], "{tmp}/cases.csv cannot be written"),
     (["adapt", *TABLE, "--source-domain", "a", "--target-domain", "here"], "domain 'here'"),
     (["adapt", "--init", "{tmp}", "--smoke"], NO_RUN),
     (["adapt", "--run", "{tmp}/nothing", "--images", "{tmp}", "--out", "{tmp}/out"], NOTHING),

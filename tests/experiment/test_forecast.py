@@ -1,6 +1,9 @@
-"""What windows will take is said before a training begins, where it takes long."""
+"""What a training will take of disk, memory and time is said before it begins."""
 
+import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
 
@@ -10,7 +13,14 @@ import pytest
 
 import keras_meduda as km
 from keras_meduda.experiment.data import Data
-from keras_meduda.experiment.forecast import REPORT, disk_forecast, window_forecast
+from keras_meduda.experiment.forecast import (
+    COPIES,
+    LIBRARIES,
+    REPORT,
+    disk_forecast,
+    memory_forecast,
+    window_forecast,
+)
 from keras_meduda.experiment.recipe import Recipe, Stage, supervised
 
 
@@ -57,3 +67,45 @@ def read(batches):
     """As many cases as were prepared."""
     count = len(batches.source.images)
     return pd.DataFrame({"image": batches.source.images[:count], "case": "", "mask": ""})
+
+
+def memory(network, batch_size=4, uses=("source",), size=(32, 32)):
+    stages = {"trained": Stage(supervised, uses=uses)}
+    recipe = Recipe("Test", km.Preprocessing(size=size), stages, batch_size=batch_size)
+    return memory_forecast(recipe, network)
+
+
+def test_memory_is_that_of_libraries_weights_and_every_image():
+    network = km.models.AERUNet((32, 32, 3), 2, filters=(4, 8))
+    image = memory(network, 5) - memory(network, 4)
+    assert image > 0
+    rest = memory(network, 4) - 4 * image
+    assert rest == LIBRARIES + COPIES * 4 * network.count_params()
+    assert memory(network, 4, ("source", "target")) == memory(network, 8)
+    twice_as_wide = km.models.AERUNet((32, 32, 3), 2, filters=(8, 16))
+    assert memory(twice_as_wide) > memory(network)
+
+
+def test_memory_of_a_network_of_any_size_is_that_of_the_recipe_s():
+    fixed, free = (km.models.UNetS5D16((side, side, 3), 2, "fcn") for side in (32, None))
+    assert memory(free) == memory(fixed)
+    assert memory(free, size=(64, 64)) > memory(free)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "of", ["--size 128 --batch-size 16 --filters 8 16 32 64", "--volumes --filters 8 16 32"]
+)
+def test_the_memory_that_a_training_takes_is_forecast_within_a_third(of, tmp_path):
+    """What a command says first and what it says last; below 3 GB, two steps a stage."""
+    command = f"-m keras_meduda adapt --steps 2 {of} --out".split()
+    called = subprocess.run(
+        [sys.executable, *command, str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+    said = re.search(r"memory: about ([\d.]+) GB", called.stdout)
+    taken = re.search(r"peak memory ([\d.]+) GB", called.stderr)
+    assert float(said[1]) == pytest.approx(float(taken[1]), rel=0.3)

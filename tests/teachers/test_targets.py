@@ -241,13 +241,13 @@ def test_the_variance_is_that_of_the_teachers_own_grid():
 def test_what_is_no_file_of_targets_is_named(tmp_path, content, found):
     if content:
         (tmp_path / "t.csv").write_bytes(content)
-    with pytest.raises(DataError, match=f"found {found}.*make_teacher_targets.py"):
+    with pytest.raises(DataError, match=f"found {found}.*meduda teach"):
         open_targets(tmp_path / "t.csv")
 
 
 def test_a_missing_case_is_named(cases, tmp_path):
     make_targets(tmp_path / "t.csv", cases, teacher(Counting()), BOXES)
-    with pytest.raises(DataError, match="no case 'c9'.*run make_teacher_targets.py again"):
+    with pytest.raises(DataError, match="no case 'c9'.*run meduda teach again"):
         read_target(open_targets(tmp_path / "t.csv"), "c9")
 
 

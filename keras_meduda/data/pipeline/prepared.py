@@ -282,7 +282,7 @@ def add_teacher(prepared: Prepared, cases: pd.DataFrame, targets, folder) -> Pre
     Args:
         prepared: the images, in the order of `cases`.
         cases: the case table they were prepared from.
-        targets: the table of `make_teacher_targets.py`.
+        targets: the table of `meduda teach`.
         folder: where prepared arrays are kept; embeddings stay where the teacher left them.
 
     Returns:
