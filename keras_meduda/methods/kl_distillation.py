@@ -20,7 +20,9 @@ class KLDistillation(Method):
     `mode="marginal"` compares the mean class distributions of source and target.
 
     Batch norm: the student sees source and target in one batch, so that its statistics are those
-    of both domains together; the teacher's are those that its weights came with.
+    of both domains together; the teacher's are those that its weights came with. With `guard` the
+    domains pass apart, each normalised by its own statistics, and so each gradient is of its own
+    domain.
 
     Args:
         network: the student, already trained on the source; it is adapted in place.
@@ -90,9 +92,13 @@ class KLDistillation(Method):
                 "add_styles(target, source, folder), or take mode='strong', which needs none."
             )
         seen = target["strong" if self.mode in ("style", "strong") else "image"]
-        both = self.network(ops.concatenate([source, seen]), training=training)["logits"]
-        count = ops.shape(source)[0]
-        outputs = {"source": both[:count], "target": both[count:]}
+        if self.guarded:
+            pair = [self.network(x, training=training)["logits"] for x in (source, seen)]
+        else:
+            count = ops.shape(source)[0]
+            both = self.network(ops.concatenate([source, seen]), training=training)["logits"]
+            pair = both[:count], both[count:]
+        outputs = dict(zip(("source", "target"), pair, strict=True))
         if self.mode != "marginal":
             shown = target["style"] if self.mode == "style" else target["image"]
             outputs["teacher"] = self.teacher(shown, training=False)["logits"]
