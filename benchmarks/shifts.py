@@ -41,7 +41,6 @@ NETWORKS = {  # by their start: flags of the recipe; volumes start from random w
 }
 # Besides `kl_distillation`, between which the recipe of `meduda adapt` was chosen.
 CANDIDATES = {
-    "strong_guarded": partial(km.methods.KLDistillation, mode="strong", ema=0.99, guard=True),
     "masked_guarded": partial(km.methods.MaskedConsistency, guard=True),
 }
 

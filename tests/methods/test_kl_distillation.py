@@ -42,6 +42,15 @@ def test_styles_give_a_divergence(batches):
     assert float(method.losses(data, method.forward(data, training=False))["kl"]) > 0
 
 
+@pytest.mark.parametrize("guard", [False, True])
+def test_guarded_domains_are_normalised_apart(batches, guard):
+    method, data = make(mode="strong", guard=guard), next(iter(batches.from_step(0)))
+    first = method.forward(data, training=True)["source"]
+    data["target"] = {name: -3 * view for name, view in data["target"].items()}
+    second = method.forward(data, training=True)["source"]
+    assert np.allclose(first, second, atol=1e-6) == guard
+
+
 def test_a_frozen_teacher_stays_and_an_average_follows(batches):
     data = next(iter(batches.from_step(0)))
     for settings, moves in [({}, False), ({"ema": 0.5}, True)]:
