@@ -94,7 +94,11 @@ def test_memory_of_a_network_of_any_size_is_that_of_the_recipe_s():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "of", ["--size 128 --batch-size 16 --filters 8 16 32 64", "--volumes --filters 8 16 32"]
+    "of",
+    [
+        "--weights random --size 128 --batch-size 16 --filters 8 16 32 64",
+        "--volumes --filters 8 16 32",
+    ],
 )
 def test_the_memory_that_a_training_takes_is_forecast_within_a_third(of, tmp_path):
     """What a command says first and what it says last; below 3 GB, two steps a stage."""
