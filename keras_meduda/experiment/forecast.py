@@ -58,7 +58,8 @@ def memory_forecast(recipe, network) -> int:
         recipe: what is trained.
         network: one as the recipe trains.
     """
-    images = recipe.batch_size * max((len(stage.uses) for stage in recipe.stages.values()), default=1)
+    domains = max((len(stage.uses) for stage in recipe.stages.values()), default=1)
+    images = recipe.batch_size * domains
     values = COPIES * network.count_params() + images * _values(network, recipe.shape)
     return LIBRARIES + 4 * values
 
