@@ -99,7 +99,7 @@ def decisions(table, shifts):
     chosen, rows, worst = table[table["method"] == "guard"], [], []
     for shift in shifts:
         for seed, own in rows_of(chosen, shift).groupby("seed"):
-            values = own[own["class"].isna()].set_index("metric")["value"]
+            values = own[own["class"] == ""].set_index("metric")["value"]
             shares = [name.removeprefix("dice_at_") for name in values.index if "dice_at" in name]
             dice = np.array([values[f"dice_at_{a}"] for a in shares])
             taken = dice[[float(a) for a in shares].index(values["a"])]

@@ -58,7 +58,7 @@ def read(name, key=KEY):
     table = HERE / f"{name}.csv"
     if not table.exists():
         return pd.DataFrame(columns=[*key, *VALUES])
-    return pd.read_csv(table, dtype=str)
+    return pd.read_csv(table, dtype=str).fillna({"class": ""})  # of no class, such as a decision
 
 
 def asked(row_sets, words):
