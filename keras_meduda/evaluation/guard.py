@@ -26,6 +26,7 @@ from keras_meduda.run.scope import setup
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 FEWEST = 8  # target cases, below which nothing is decided
 MOST = {2: 32, 3: 8}  # cases of either domain that are looked at, by rank
+STATISTICS = {2: 64, 3: 8}  # target cases from which batch-norm statistics are taken, by rank
 SIDE = {2: 96, 3: 40}  # longest side of what reverse validation sees, by rank
 TAUGHT = 0.5  # reverse Dice of source only, below which S2 has no vote
 CHANCE = 0.05  # by which reverse Dice differs between small networks that were taught alike
@@ -100,7 +101,8 @@ def decide(
     scenes = _Scenes(source.only(held), target.only(seen))
     groups = np.asarray(groups)[held]
     reverse = _Reverse(scenes, reverse_steps, seed)
-    way = Way(source_only, adapted, scenes.target, seed)
+    shown = target.only(evenly(len(target.images), STATISTICS[rank]))
+    way = Way(source_only, adapted, _inputs(shown), seed)
     rows, first = [], None
     for a in track(SHARES, len(SHARES), "guarding"):
         found = _scores(way.at(a), scenes, reverse)
@@ -189,15 +191,20 @@ class _Scenes:
     """The cases that are looked at, as inputs of the network."""
 
     def __init__(self, source, target):
-        inputs = source.preprocessing.normalised
         self.task = source.task
-        self.styled = [inputs(source.image(s[0]).astype("float32")) for s in source.styles]
+        self.styled = _inputs(source, [twins[0] for twins in source.styles])
         self.labels = [
             self.task.one_hot(source.label_map(file))[..., -len(self.task.classes) :] > 0
             for file in source.labels
         ]
         self.expected = [label.mean(axis=tuple(range(label.ndim - 1))) for label in self.labels]
-        self.target = [inputs(target.image(file).astype("float32")) for file in target.images]
+        self.target = _inputs(target)
+
+
+def _inputs(prepared, files=None):
+    """What a network takes of prepared images, or of others such as their twins."""
+    images = (prepared.image(file).astype("float32") for file in files or prepared.images)
+    return list(map(prepared.preprocessing.normalised, images))
 
 
 class Way:
