@@ -23,9 +23,7 @@ from shift_page import COLUMNS, METHODS, page, write_readme
 from tables import imagenet_mobilenetv2, main, mean_scores, timed, trained
 
 import keras_meduda as km
-from keras_meduda.data.io import read_image
 from keras_meduda.data.pipeline import prepare
-from keras_meduda.data.subset import evenly
 from keras_meduda.evaluation.confidence import FEWEST, calibrate, promised
 from keras_meduda.evaluation.guard import Way
 from keras_meduda.evaluation.target_statistics import with_target_statistics
@@ -120,9 +118,7 @@ def guarded(recipe, data, folder, seed):
     decision, minutes = timed(options.out, lambda: guard(data, options, runs, styles))
     values = [("", "a", decision.a, "1")]
     test = data.tests["target, test"]
-    shown = data.parts["target"]["image"].iloc[evenly(len(data.parts["target"]), 64)]
-    inputs = [first.preprocessing.apply(i.array, i.spacing) for i in map(read_image, shown)]
-    way = Way(*runs.values(), inputs, seed)
+    way = Way(*runs.values())
     for row in decision.scores.to_dict("records"):
         frame = km.evaluate(way.at(row["a"]), test, data.task)
         values.append(("", f"dice_at_{row['a']:g}", frame["dice"].mean(), "1"))
