@@ -1,9 +1,11 @@
 """Progress of long work: a bar on a terminal, a few lines elsewhere."""
 
 import contextlib
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -159,6 +161,11 @@ class StepBar:
 
 def peak_memory() -> int:
     """The most memory that this process has held so far, in bytes; 0 where nothing tells it."""
+    # On Linux the peak that getrusage tells may be that of the process which started this one.
+    status = Path("/proc/self/status")
+    if sys.platform == "linux" and status.exists():
+        if peak := re.search(r"VmHWM:\s*(\d+) kB", status.read_text()):
+            return 1024 * int(peak[1])
     try:
         import resource
     except ImportError:  # Windows

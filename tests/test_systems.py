@@ -23,6 +23,7 @@ def test_memory_is_told_without_resource():
         "import sys, types, keras_meduda.experiment.command_line\n"
         "from keras_meduda.progress import peak_memory\n"
         "assert peak_memory() > 1e7\n"
+        "sys.platform = 'win32'\n"
         "sys.modules['resource'] = sys.modules['psutil'] = None\n"
         "assert peak_memory() == 0\n"
         "held = types.SimpleNamespace(memory_info=lambda: types.SimpleNamespace(peak_wset=7))\n"
@@ -30,6 +31,12 @@ def test_memory_is_told_without_resource():
         "assert peak_memory() == 7"
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_memory_is_a_process_own_and_not_that_of_its_parent():
+    held = bytearray(b"1" * 400_000_000)
+    done = python("from keras_meduda.progress import peak_memory; print(peak_memory())")
+    assert int(done.stdout) < len(held)
 
 
 @pytest.mark.parametrize("script", ["predict", "evaluate", "prepare_rois", "train_uda_clr"])
