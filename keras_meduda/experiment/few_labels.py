@@ -54,6 +54,7 @@ def few_labels(recipe, data, options, run, trained):
     )
     count = f"{len(cases)} labelled target cases of {cases['group'].nunique()} patients"
     if max(scaled, tuned.max()) <= was:
+        (options.out / FEW / "network.keras").unlink(missing_ok=True)  # of an earlier table
         return None, f"{count} are not used: they would not help. {figures}"
     if tuned.max() > scaled:
         (chosen,), what = tuner.after(prepared, (best,)), "fine-tune the decoder"
