@@ -200,18 +200,18 @@ def picture(results, name):
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    marks = {"source_only": ("o", "none"), "oracle": ("|", "black"), "robust": ("o", "C0")}
+    marks = {"source_only": ("o", "none"), "oracle": ("|", "black"), "guard": ("o", "C0")}
     figure, axes = pyplot.subplots(figsize=(7, 1.2 + 0.3 * len(results)))
     for line, (_, scores) in enumerate(reversed(results)):
         means = {m: np.mean(list(scores[m].values())) for m in marks if m in scores}
-        ends = [means[m] for m in ("source_only", "robust") if m in means]
+        ends = [means[m] for m in ("source_only", "guard") if m in means]
         axes.plot(ends, [line] * len(ends), color="C0", linewidth=1)
         for method, mean in means.items():
             mark, colour = marks[method]
             edge = "C0" if mark == "o" else None
             axes.scatter(mean, line, s=50, c=colour, marker=mark, edgecolors=edge)
     axes.set_yticks(range(len(results)), [shift.name for shift, _ in reversed(results)])
-    axes.set_xlabel("Dice: ○ source only, ● adapted, | oracle; mean of seeds")
+    axes.set_xlabel("Dice: ○ source only, ● as the guard chose, | oracle; mean of seeds")
     axes.grid(axis="x", alpha=0.3)
     figure.tight_layout()
     with replacing(HERE / name) as unfinished:

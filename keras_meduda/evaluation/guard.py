@@ -189,16 +189,16 @@ class _Scenes:
 
     def __init__(self, source, target):
         self.task = source.task
-        self.styled = _inputs(source, [twins[0] for twins in source.styles])
+        self.styled = inputs_of(source, [twins[0] for twins in source.styles])
         self.labels = [
             self.task.one_hot(source.label_map(file))[..., -len(self.task.classes) :] > 0
             for file in source.labels
         ]
         self.expected = [label.mean(axis=tuple(range(label.ndim - 1))) for label in self.labels]
-        self.target = _inputs(target)
+        self.target = inputs_of(target)
 
 
-def _inputs(prepared, files=None):
+def inputs_of(prepared, files=None):
     """What a network takes of prepared images, or of others such as their twins."""
     images = (prepared.image(file).astype("float32") for file in files or prepared.images)
     return list(map(prepared.preprocessing.normalised, images))

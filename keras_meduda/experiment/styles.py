@@ -10,7 +10,7 @@ from keras_meduda.data.cache import stored
 from keras_meduda.data.pipeline import add_styles, order_ratio
 from keras_meduda.data.subset import evenly
 from keras_meduda.evaluation.confidence import soft_dice
-from keras_meduda.evaluation.guard import MOST, probabilities
+from keras_meduda.evaluation.guard import MOST, inputs_of, probabilities
 
 DOUBT = 0.05  # confidence that twins may lack, see benchmarks/shifts_notes.md
 
@@ -120,9 +120,8 @@ def self_labelled(run, prepared, folder):
         prepared: images.
         folder: where prepared arrays are kept.
     """
-    images = (prepared.image(file).astype("float32") for file in prepared.images)
     files = []
-    for p in probabilities(run, list(map(run.preprocessing.normalised, images))):
+    for p in probabilities(run, inputs_of(prepared)):
         labels = run.task.labels(run.task.masks(p)).tobytes()
         of = ["a network's own", hashlib.sha256(labels).hexdigest()]
         files.append(
@@ -133,10 +132,8 @@ def self_labelled(run, prepared, folder):
 
 def _confidence(run, prepared, files, most):
     """Mean soft Dice confidence of a run on at most so many prepared images."""
-    images = (prepared.image(files[i]).astype("float32") for i in evenly(len(files), most))
-    inputs = list(map(run.preprocessing.normalised, images))
-    found = []
-    for p in probabilities(run, inputs):
+    found, looked_at = [], [files[i] for i in evenly(len(files), most)]
+    for p in probabilities(run, inputs_of(prepared, looked_at)):
         masks = run.task.masks(p)
         found.append(soft_dice(p[..., -masks.shape[-1] :], masks).mean())
     return float(np.mean(found))
