@@ -49,6 +49,11 @@ class Shift:
         fold = f", {self.split}" if self.split.startswith("fold") else ""
         return f"{self.source} → {self.target}{fold}"
 
+    @property
+    def rank(self) -> int:
+        """2 of pictures, 3 of volumes."""
+        return 3 if len(self.flags["size"]) == 3 else 2
+
 
 def between(source, target, task):
     """What takes which part of two tables that are split."""

@@ -38,10 +38,17 @@ NETWORKS = {  # by their start: flags of the recipe; volumes start from random w
     ("aerunet_mobilenetv2", "imagenet"): {"network": "AERUNet", "backbone": "mobilenetv2"},
     ("aerunet", "random"): {"network": "AERUNet"},
 }
-# Besides `kl_distillation`, between which the recipe of `meduda adapt` was chosen.
+# Between which the recipe of `meduda adapt` is chosen, beside `robust`: by rank of the images, a
+# method and the style twins of each target image that it takes.
 CANDIDATES = {
-    "masked_guarded": partial(km.methods.MaskedConsistency, guard=True),
-}
+    2: {"masked_guarded": (partial(km.methods.MaskedConsistency, guard=True), 0)},
+    3: {
+        "style_guarded": (partial(km.methods.KLDistillation, ema=0.99, guard=True), 2),
+        "strong_guarded": (
+            partial(km.methods.KLDistillation, mode="strong", ema=0.99, guard=True), 0
+        ),
+    },
+}  # fmt: skip
 
 
 def recipe_of(shift, data, network) -> Recipe:
@@ -52,7 +59,15 @@ def recipe_of(shift, data, network) -> Recipe:
     ours = adapt.recipe(adapt.Flags(**flags), data)
     shared = {name: value for name, value in flags.items() if name != "network"}
     thesis = aerunet_kd.recipe(aerunet_kd.Flags(**shared), data)
-    styled = replace(ours.stages["adapted"], target_styles=0, source_styles=4)
+    candidates = {
+        name: replace(
+            ours.stages["adapted"],
+            method=_overlaps(make),
+            target_styles=twins,
+            source_styles=4,
+        )
+        for name, (make, twins) in CANDIDATES[shift.rank].items()
+    }
     other = combination.Flags(method="category_regularization", **flags)
     category = combination.recipe(other, data).stages["adapted"]
     category = replace(category, batches={**category.batches, "boundary": True})
@@ -72,7 +87,7 @@ def recipe_of(shift, data, network) -> Recipe:
         "category_regularization": replace(
             category, batches={**category.batches, "boundary": True}
         ),
-        **{name: replace(styled, method=_overlaps(make)) for name, make in CANDIDATES.items()},
+        **candidates,
     }
     return replace(ours, stages=stages)
 
@@ -181,15 +196,13 @@ def scored(shift, network, method, seed):
 
 def wanted():
     """Row sets in the order in which they are made."""
-    methods = (*METHODS, *CANDIDATES)
-    for seed, network, shift, method in itertools.product((0, 1, 2), NETWORKS, SHIFTS, methods):
-        if method in CANDIDATES and not shift.choosing:
+    for seed, network, shift in itertools.product((0, 1, 2), NETWORKS, SHIFTS):
+        if "backbone" in NETWORKS[network] and shift.rank == 3:
             continue
-        if "backbone" in NETWORKS[network] and len(shift.flags["size"]) == 3:
-            continue
-        name, start = network
-        key = (name, shift.source, shift.target, shift.split, method, str(seed), start)
-        yield key, partial(scored, shift, network, method, seed)
+        for method in (*METHODS, *(CANDIDATES[shift.rank] if shift.choosing else ())):
+            name, start = network
+            key = (name, shift.source, shift.target, shift.split, method, str(seed), start)
+            yield key, partial(scored, shift, network, method, seed)
 
 
 if __name__ == "__main__":

@@ -25,12 +25,15 @@ PUBLISHED = {  # what a row of the published table has beside 400 steps of CE an
 }
 
 
-def own(size, smoke=False):
+def own(size, start, smoke=False):
     """Our recipe: a residual U-Net on whole images, CE + Dice, AdamW, flip, scale and contrast."""
     filters = (8, 16, 32) if smoke else (16, 32, 64, 128, 256)
+    grid = {"size": (size, size), "normalise": "zero_one", "channels": 1}
     return {
-        "preprocessing": Preprocessing(size=(size, size), normalise="zero_one", channels=1),
-        "network": partial(models.AERUNet, filters=filters),
+        "preprocessing": Preprocessing(**{**grid, **start.ranged}),
+        "network": partial(
+            models.AERUNet, filters=filters, backbone=start.backbone, weights=start.weights
+        ),
         "optimizer": lambda steps: keras.optimizers.AdamW(
             keras.optimizers.schedules.CosineDecay(1e-3, steps), weight_decay=1e-2
         ),

@@ -44,6 +44,8 @@ Network = Literal[  # of km.models; named here, as loading them takes seconds
     "UNetS5D16",
 ]  # fmt: skip
 
+Backbone = Literal["mobilenetv2", "resnet50", "efficientnetv2b0", "convnexttiny"]
+
 
 def nearest(name: str, known) -> str:
     """What a name may have meant, and all names that there are.
@@ -105,3 +107,19 @@ class BoxFlags:
     """Columns of --boxes: x0,y0,x1,y1, x,y,width,height (COCO) or xc,yc,width,height (YOLO)."""
     box_unit: Literal["px", "share"] = "px"
     """Pixels, or shares of the image's width and height."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartFlags:
+    """What a network of pictures begins with."""
+
+    backbone: Backbone | None = None
+    """Of photographs: an encoder of keras.applications in place of the network's own."""
+    weights: str | None = None
+    """Of the backbone: imagenet (a download), a file in keras.applications' form, or a file of the
+    whole network; None starts from random weights."""
+
+    @property
+    def ranged(self) -> dict[str, str]:
+        """What `Preprocessing` needs for a backbone: all of them take images in −1…1."""
+        return {"normalise": "minus1_1"} if self.backbone else {}

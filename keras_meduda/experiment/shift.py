@@ -6,7 +6,14 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from keras_meduda.experiment.one_domain import DATASETS, of_dataset, of_domain, task_of
-from keras_meduda.experiment.options import Count, Existing, NotNegative, Options, Positive
+from keras_meduda.experiment.options import (
+    Count,
+    Existing,
+    NotNegative,
+    Options,
+    Positive,
+    StartFlags,
+)
 
 TIDY_FUNDUS = ("cup=255", "disc=128,255")
 
@@ -88,18 +95,9 @@ class ShiftFlags(Options):
         return {"source_styles": twins, "batches": {"source_photometry": colours}}
 
 
-BACKBONES = Literal["mobilenetv2", "resnet50", "efficientnetv2b0", "convnexttiny"]
-
-
 @dataclass(frozen=True, kw_only=True)
-class GridFlags:
+class GridFlags(StartFlags):
     """Flags of the network's start and grid, for recipes that take photographs and volumes."""
-
-    backbone: BACKBONES | None = None
-    """Of photographs: an encoder of keras.applications in place of the network's own."""
-    weights: str | None = None
-    """Of the backbone: imagenet (a download), a file in keras.applications' form, or a file of the
-    whole network; None starts from random weights."""
 
     size: tuple[Count, ...] = ()
     """The network's grid: pixels a side, 192 by default, or voxels from left to right, back to
@@ -131,8 +129,7 @@ class GridFlags:
 
         cases = pd.concat([*data.parts.values(), *data.tests.values()])
         if not are_volumes(cases):
-            if self.backbone:
-                picture["normalise"] = "minus1_1"  # the one range of all backbones
+            picture |= self.ranged
             if self.spacing or self.fit != "crop":
                 raise ValueError("--spacing and --fit are for volumes; received pictures.")
             size, patch = self.size or 192, self.patch

@@ -31,11 +31,12 @@ from keras_meduda.experiment.options import (
     Options,
     Positive,
     Share,
+    StartFlags,
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flags(BoxFlags, CaseFlags, Options):
+class Flags(BoxFlags, StartFlags, CaseFlags, Options):
     """Student without masks, from a teacher that boxes prompt."""
 
     cases: Existing | None = None
@@ -131,9 +132,15 @@ def recipe(flags, data):
     return Recipe(
         title=f"MedDistill: student of {flags.teacher}",
         network=partial(
-            km.models.UNetPlusPlus, filters=flags.filters, deep_supervision=flags.deep_supervision
+            km.models.UNetPlusPlus,
+            filters=flags.filters,
+            deep_supervision=flags.deep_supervision,
+            backbone=flags.backbone,
+            weights=flags.weights,
         ),
-        preprocessing=picture_grid(flags.size, normalise="zero_one").preprocessing,
+        preprocessing=picture_grid(
+            flags.size, **{"normalise": "zero_one", **flags.ranged}
+        ).preprocessing,
         stages=stages,
         steps=flags.steps,
         batch_size=flags.batch_size,

@@ -10,6 +10,7 @@ fluid 86.8 % on the published split, 85.3 % with subjects left out.
 python scripts/train_oct.py                                   (phantoms, a few minutes on 2 cores)
 python scripts/train_oct.py --root CHIU                       (our recipe on the published split)
 python scripts/train_oct.py --root CHIU --split subject --fold 0
+python scripts/train_oct.py --root CHIU --backbone mobilenetv2 --weights imagenet
 python scripts/train_oct.py --root CHIU --preset best --init pspnet_unet_s5-d16_hrf.pth
 python scripts/train_oct.py --root CHIU --preset best --init pspnet_….pth --initial-inference
 python scripts/train_oct.py --root CHIU --init runs/discs --train all --encoder-rate 0.1
@@ -19,11 +20,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from keras_meduda.experiment.options import Count, Existing, NotNegative, Options, Share
+from keras_meduda.experiment.options import (
+    Count,
+    Existing,
+    NotNegative,
+    Options,
+    Share,
+    StartFlags,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flags(Options):
+class Flags(StartFlags, Options):
     """OCT fluid segmentation; without data flags it runs on phantoms."""
 
     root: Existing | None = None
@@ -83,6 +91,11 @@ class Flags(Options):
         ):
             if getattr(self, name) is not None and not useful:
                 raise ValueError(f"--{name} needs {needs}.")
+        if self.preset != "own" and (self.backbone or self.weights):
+            raise ValueError(
+                f"--preset {self.preset} has an encoder of its own; --backbone and --weights are "
+                "for our recipe. Its checkpoint is named with --init."
+            )
         if self.classes and self.fluid:
             raise ValueError("--fluid is the older form of --classes; expected one of them.")
         if self.initial_inference and not self.init:
@@ -145,7 +158,7 @@ def recipe(flags, data):
 
     drawn = not (flags.root or flags.cases)
     size = flags.size or (64 if flags.smoke else 96 if drawn else None)
-    preset = own(size or 256, flags.smoke)
+    preset = own(size or 256, flags, flags.smoke)
     if flags.preset != "own":
         preset = published(size or 512, flags.head or "psp", **PUBLISHED[flags.preset])
 

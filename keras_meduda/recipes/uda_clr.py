@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from keras_meduda.experiment.options import Count, Positive
-from keras_meduda.experiment.shift import BACKBONES, ShiftFlags, discs, read
+from keras_meduda.experiment.options import Backbone, Count, Positive
+from keras_meduda.experiment.shift import ShiftFlags, discs, read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class Flags(ShiftFlags):
     """Adapt the network that source only left, as --init does. It depends on the shift: 72 % of the
     gap closed instead of 34 in one, -60 instead of 87 and -80 instead of -44 in two others
     (benchmarks/fundus.md)."""
-    backbone: BACKBONES = "mobilenetv2"
+    backbone: Backbone = "mobilenetv2"
     """Of the network; the original has mobilenetv2."""
     weights: str | None = None
     """imagenet for the backbone's (a download), a .weights.h5 file of the whole network, as

@@ -50,6 +50,14 @@ def test_the_whole_way_from_boxes_and_a_second_start(table, boxes, tmp_path, med
     assert code == 2 and "holds a run with other settings (data.target" in error
 
 
+def test_a_student_with_an_encoder_of_keras(table, boxes, tmp_path, meduda):
+    words = ("--cases", table, "--boxes", boxes, "--backbone", "mobilenetv2", "--oracle")
+    code, _, error = meduda("distil", "--smoke", *words, "--out", tmp_path / "out")
+    assert code == 0, error
+    settings = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert settings["preprocessing"]["normalise"] == "minus1_1"
+
+
 def test_boxes_of_another_form_prompt_the_same(table, boxes, tmp_path, meduda):
     frame, size = read_boxes(boxes), 64
     width, height = frame["x1"] - frame["x0"], frame["y1"] - frame["y0"]

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,6 +17,7 @@ from keras_meduda.data.phantoms import write_oct
 from keras_meduda.experiment.bscans import PUBLISHED, published
 from keras_meduda.experiment.runner import run
 from keras_meduda.losses import cross_entropy, focal_loss, joint_dice_loss
+from keras_meduda.models.stages import leaves
 from keras_meduda.models.torch_weights import expected_shapes
 from keras_meduda.recipes import oct
 
@@ -87,6 +89,21 @@ def test_train_then_fine_tune_then_evaluate_a_checkpoint(tmp_path, capsys):
     assert not (tmp_path / "c" / "network.keras").exists()
 
 
+def test_an_encoder_of_keras_gets_grey_images_in_its_range_and_a_rate_of_its_own(tmp_path):
+    encoder = keras.applications.MobileNetV2(
+        include_top=False, weights=None, input_shape=(224, 224, 3)
+    )
+    encoder.save_weights(tmp_path / "encoder.weights.h5")
+    start = {"backbone": "mobilenetv2", "weights": str(tmp_path / "encoder.weights.h5")}
+    run = train(tmp_path / "run", encoder_rate=0.0, **start)["trained"]
+    assert run.preprocessing.normalise == "minus1_1" and run.preprocessing.channels == 1
+    assert "encoder.weights.h5" in run.network.start
+    own = {layer.name: layer for layer in leaves(run.network)}
+    kernel = encoder.get_layer("block_3_expand").get_weights()[0]
+    moved = own["block_3_expand"].get_weights()[0]
+    np.testing.assert_allclose(moved, kernel, rtol=1e-3)  # weight decay alone has the whole rate
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -95,6 +112,7 @@ def test_train_then_fine_tune_then_evaluate_a_checkpoint(tmp_path, capsys):
         ({"fold": 99, "cases": Path("b")}, "--fold needs --folds or --split subject"),
         ({"fold": 99, "root": Path("a")}, "--fold needs --folds or --split subject"),
         ({"fluid": (2,), "root": Path("a")}, "--fluid needs --cases"),
+        ({"preset": "best", "backbone": "mobilenetv2"}, "best has an encoder of its own"),
         ({"head": "fcn"}, "--head needs a --preset of the published table"),
         ({"train": "decoder", "encoder_rate": 0.1}, "'encoder' has the factor 0.1, but is frozen"),
         ({"initial_inference": True}, "evaluates a checkpoint: name it with --init"),
