@@ -86,7 +86,7 @@ def complete(name, row_sets, command, key=KEY):
             fcntl.flock(lock, fcntl.LOCK_EX)
             there = read(name, key)  # again: another call may have completed others meanwhile
             with replacing(table) as unfinished, open(unfinished, "w", newline="") as file:
-                writer = csv.DictWriter(file, columns)
+                writer = csv.DictWriter(file, columns, lineterminator="\n")
                 writer.writeheader()
                 writer.writerows(there.to_dict("records") + rows)
 

@@ -26,8 +26,10 @@ WIDTH = 0.05  # residuals are counted in units of this and what is lacking to a 
 class Confidence:
     """What a run's soft Dice confidence s promises of its Dice: d(s) = clip(offset + slope · s).
 
-    The interval of a case is d ± q (0.05 + 1 − d) within 0…1, with q the `level` quantile of the
-    calibration cases' |true − d| / (0.05 + 1 − d): poor predictions are known less well.
+    The interval of a case is d ± (q (0.05 + 1 − d) + slope · e) within 0…1, with q the `level`
+    quantile of the calibration cases' |true − d| / (0.05 + 1 − d), poor predictions are known less
+    well, and e how far s lies outside of the confidences that were seen. q is that of the view of
+    the calibration cases in which it is largest: the interval is to hold in each, not on average.
 
     Args:
         classes: names of the classes.
@@ -39,6 +41,8 @@ class Confidence:
         groups: number of patients that it was calibrated on.
         error: mean absolute error over them by class, each left out of its own calibration.
         threshold: that of the task, where its classes overlap. Default 0.5.
+        least: 5th percentile of the confidences that were seen, by class. Default: no limit.
+        most: their 95th percentile. Default: no limit.
     """
 
     classes: tuple[str, ...]
@@ -50,6 +54,8 @@ class Confidence:
     groups: int
     error: tuple[float, ...]
     threshold: float = 0.5
+    least: tuple[float, ...] = (0.0,)
+    most: tuple[float, ...] = (1.0,)
 
     def predict(self, probabilities):
         """Predicted Dice of one case and its interval, without a label.
@@ -69,7 +75,8 @@ class Confidence:
         """The same of soft Dice confidences `(…, classes)`; 0 says that a mask is empty."""
         s = np.asarray(confidence, "float64")
         d = np.clip(np.asarray(self.offset) + np.asarray(self.slope) * s, 0, 1)
-        half = np.asarray(self.spread) * (WIDTH + 1 - d)
+        beyond = np.abs(s - np.clip(s, self.least, self.most))
+        half = np.asarray(self.spread) * (WIDTH + 1 - d) + np.asarray(self.slope) * beyond
         there = s > 0
         return (
             np.where(there, d, self.empty),
@@ -126,7 +133,7 @@ def calibrate(run, cases: pd.DataFrame, level: float = LEVEL, seed: int = 0) -> 
             f"calibrate: cases of {count} patients; expected {FEWEST} or more, kept back from "
             "training."
         )
-    said, true, groups = [], [], []
+    said, true, groups, views = [], [], [], []
     for number, (row, stored, reference) in enumerate(labelled_inputs(run, cases, "calibrating")):
         for strength in VIEWS:
             view = _changed(stored, strength, (seed, number), run.preprocessing.zscored)
@@ -135,7 +142,8 @@ def calibrate(run, cases: pd.DataFrame, level: float = LEVEL, seed: int = 0) -> 
             said.append(soft_dice(p[..., -masks.shape[-1] :], masks))
             true.append(dice(masks, reference))
             groups.append(row.group)
-    found = fitted(run.task.classes, said, true, groups, level)
+            views.append(strength)
+    found = fitted(run.task.classes, said, true, groups, level, views)
     confidence = replace(found, threshold=run.task.threshold)
     if run.path.is_dir():
         confidence.save(run.path)
@@ -181,7 +189,9 @@ def labelled_inputs(run, cases: pd.DataFrame, description: str):
         yield row, run.preprocessing.stored(*arrays).astype("float32"), reference
 
 
-def fitted(classes: Sequence[str], said, true, groups, level: float = LEVEL) -> Confidence:
+def fitted(
+    classes: Sequence[str], said, true, groups, level: float = LEVEL, views=None
+) -> Confidence:
     """A calibration from soft Dice confidences and true Dice, `(cases, classes)` both.
 
     Args:
@@ -190,20 +200,23 @@ def fitted(classes: Sequence[str], said, true, groups, level: float = LEVEL) -> 
         true: Dice.
         groups: patient of each case; residuals of a patient come from a line without him.
         level: share of cases that an interval is to hold. Default 0.9.
+        views: how each case was shown, such as the strength of a change. Default: all alike.
     """
     said, true = np.asarray(said, "float64"), np.asarray(true, "float64")
     codes, names = pd.factorize(np.asarray(groups))
-    columns = [_fit_class(s, d, codes, level) for s, d in zip(said.T, true.T, strict=True)]
-    slope, offset, spread, empty, error = (tuple(c) for c in zip(*columns, strict=True))
-    return Confidence(tuple(classes), slope, offset, spread, empty, level, len(names), error)
+    views = np.zeros(len(codes)) if views is None else np.asarray(views)
+    columns = [_fit_class(s, d, codes, views, level) for s, d in zip(said.T, true.T, strict=True)]
+    slope, offset, spread, empty, error, *seen = (tuple(c) for c in zip(*columns, strict=True))
+    fit = slope, offset, spread, empty, level, len(names), error
+    return Confidence(tuple(classes), *fit, least=seen[0], most=seen[1])
 
 
-def _fit_class(s, d, codes, level):
+def _fit_class(s, d, codes, views, level):
     there = s > 0
     empty = float(d[~there].mean()) if (~there).any() else 0.0
-    s, d, codes = s[there], d[there], codes[there]
+    s, d, codes, views = s[there], d[there], codes[there], views[there]
     if len(s) < 2:
-        return 1.0, 0.0, 1 / WIDTH, empty, 1.0  # nothing is known: 0 to 1, whatever is said
+        return 1.0, 0.0, 1 / WIDTH, empty, 1.0, 0.0, 1.0  # nothing is known: 0 to 1, always
     slope, offset = _line(s, d)
     left_out = np.empty_like(d)
     for code in np.unique(codes):
@@ -211,10 +224,16 @@ def _fit_class(s, d, codes, level):
         line = _line(s[others], d[others]) if others.any() else (slope, offset)
         left_out[~others] = np.clip(line[1] + line[0] * s[~others], 0, 1)
     error = np.abs(d - left_out)
-    scores, patients = np.sort(error / (WIDTH + 1 - left_out)), len(np.unique(codes))
-    # of so few patients the next one's place among them is not certain: hence their number + 1
-    place = math.ceil(min(level * (1 + 1 / patients), 1.0) * len(scores)) - 1
-    return slope, offset, float(scores[place]), empty, float(error.mean())
+    scores = error / (WIDTH + 1 - left_out)
+    spread = max(_quantile(scores[views == v], codes[views == v], level) for v in np.unique(views))
+    least, most = map(float, np.quantile(s, [0.05, 0.95]))
+    return slope, offset, spread, empty, float(error.mean()), least, most
+
+
+def _quantile(scores, codes, level):
+    """Of so few patients the next one's place among them is not certain: hence their number + 1."""
+    level = min(level * (1 + 1 / len(np.unique(codes))), 1.0)
+    return float(np.sort(scores)[math.ceil(level * len(scores)) - 1])
 
 
 def _line(s, d):

@@ -42,6 +42,30 @@ def test_intervals_cover_what_they_say_on_cases_of_the_same_kind():
     assert np.mean(widths) < 0.7  # a sure prediction has the narrower interval
 
 
+def test_intervals_hold_in_the_view_that_is_predicted_worst():
+    rng, covered, on_average = np.random.default_rng(0), [], []
+    for seed in range(20):
+        said, true, groups = cases(90, seed)
+        views = np.arange(90) % 3
+        noise = 0.2 * (views == 2)[:, None] * rng.normal(size=true.shape)
+        true = np.clip(true + noise, 0, 1)
+        each = fitted(("a", "b"), said, true, groups, views=views).of(said)
+        every = fitted(("a", "b"), said, true, groups).of(said)
+        for (_, low, high), found in ((each, covered), (every, on_average)):
+            found.append(((low <= true) & (true <= high))[views == 2])
+    assert np.mean(covered) > 0.88 > np.mean(on_average)
+
+
+def test_intervals_widen_beyond_the_confidences_that_were_seen():
+    said, true, groups = cases(200, 0)
+    confidence = fitted(("a", "b"), 0.5 + 0.2 * said, true, groups)
+    assert confidence.most == pytest.approx((0.69, 0.69), abs=0.02)
+    _, low, _ = confidence.of([confidence.most, np.add(confidence.most, 0.05)])
+    predicted = np.clip(np.add(confidence.offset, np.multiply(confidence.slope, 0.74)), 0, 1)
+    without = predicted - np.multiply(confidence.spread, WIDTH + 1 - predicted)
+    assert (low[1] < without - 0.1).all()
+
+
 def test_a_prediction_is_a_line_that_never_falls():
     said, true, groups = cases(200, 0)
     confidence = fitted(("a", "b"), said, true, groups)
