@@ -37,8 +37,8 @@ class Contrast:
 
 
 CONTRASTS = {
-    "t2": Contrast(white=0.42, grey=0.58, fluid=1.0, oedema=0.78, core=0.70),
-    "flair": Contrast(white=0.48, grey=0.58, fluid=0.18, oedema=0.95, core=0.75),
+    "t2": Contrast(white=0.48, grey=0.56, fluid=1.1, oedema=0.78, core=0.72),
+    "flair": Contrast(white=0.55, grey=0.58, fluid=0.30, oedema=0.92, core=0.62),
 }
 
 
@@ -119,8 +119,8 @@ def _anatomy(rng, size):
     folds = 0.05 * np.tanh(2 * _clouds(rng, size, 14))
     nuclei = ellipsoid((0, rng.uniform(-0.1, 0.1), -0.15), (0.34, 0.22, 0.16))
     grey = np.maximum(1 - inside(brain + folds, 0.05, 0.78), 0.8 * inside(nuclei, 0.3))
-    fluid = 1 - inside(brain + 1.2 * folds, 0.05, 0.95)
-    height, length = rng.uniform((0.13, 0.32), (0.22, 0.46))
+    fluid = 1 - inside(brain + 2 * folds, 0.05, 1.03)
+    height, length = rng.uniform((0.11, 0.28), (0.2, 0.42))
     for side in (-1, 1):
         bend = 0.10 + 0.12 * (y - 0.35) ** 2
         ventricle = ellipsoid((0, 0, rng.normal(0.05, 0.02)), (np.inf, length, height))
@@ -131,7 +131,7 @@ def _anatomy(rng, size):
     # there but for the fluid around the brain.
     direction = rng.normal(size=3)
     centre = half * rng.uniform(0.25, 0.6) * direction / np.linalg.norm(direction)
-    radius = rng.uniform(0.24, 0.42)
+    radius = rng.uniform(0.26, 0.52)
     uneven = 1 + 0.15 * _clouds(rng, size, 6)
     ball = ellipsoid(centre, radius * rng.uniform(0.8, 1.2, 3)) * uneven
     tumour = (ball < 1) & (brain < 0.95)
@@ -152,7 +152,9 @@ def _scan(rng, tissues, contrast):
     signal = np.tensordot(shown.astype("float32"), tissues, axes=1)
     head = tissues.sum(axis=0) > 0
     size = signal.shape
-    signal *= 1 + 0.04 * _clouds(rng, size, 10)
+    lesion, depth = tissues[3:].sum(axis=0), gaussian_filter(head.astype("float32"), 1.0)
+    signal *= 1 + (0.05 + 0.12 * lesion) * _clouds(rng, size, 10)  # a tumour is patchy
+    signal *= 1 - 0.7 * inside(depth, 0.15, 0.62) * (_clouds(rng, size, 12) > 0.8)  # vessels
     signal = gaussian_filter(signal, 0.6) * np.exp(0.12 * _clouds(rng, size, 3))  # coil
     real, imaginary = 0.03 * rng.standard_normal((2, *size), "float32")
     gain = rng.uniform(400, 900)
