@@ -144,12 +144,13 @@ SHIFTS = (
         partial(phantoms, write_fundus, "camera_a", "camera_b", TIDY_FUNDUS, 72, 256),
         PICTURE, choosing=True,
     ),
-    Shift(
-        "cell_phantom_a", "cell_phantom_b", "phantoms",
-        partial(
-            phantoms, write_cells, "microscope_a", "microscope_b", ("nucleus=255",), 120, 128
-        ),
-        PICTURE, choosing=True,
+    *(
+        Shift(
+            f"cell_phantom_{one[-1]}", f"cell_phantom_{other[-1]}", "phantoms",
+            partial(phantoms, write_cells, one, other, ("nucleus=255",), 120, 128),
+            PICTURE, choosing=True,
+        )
+        for one, other in (("microscope_a", "microscope_b"), ("microscope_b", "microscope_a"))
     ),
     *both_ways("vessels", "drive", "chase", "vessel=1", LARGE),
     *brain_contrasts("flair", "t2"),

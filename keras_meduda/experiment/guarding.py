@@ -35,7 +35,7 @@ def guard(data, options, runs, styles) -> Decision | None:
     store, first = styles.folder, runs["source_only"]
     target = prepare(data.parts["target"], data.task, first.preprocessing, store, labels=False)
     source = prepare(held, data.task, first.preprocessing, store, labels=True)
-    source = styles.add(source, target, 1)
+    source = styles.each_way(first, source, target)
     steps = 5 if options.smoke else 100
     decision = decide(first, runs["adapted"], source, target, held["group"], steps, options.seed)
     scores = json.loads(decision.scores.to_json(orient="records"))

@@ -67,6 +67,26 @@ class Styles:
             self.fits = self._represented(run, source, target, by_bands)
         return self.add(source, target, twins, by_bands) if self.fits else source
 
+    def each_way(self, run, source, target):
+        """The source with a twin for each way to make the target's style, to judge networks by.
+
+        Grey levels as the adaptation takes them and, where those are of whole histograms, class by
+        class with the network's own masks of the target: a network that was misled by its twins is
+        better at them, and worse at the others. No label of the target is read.
+
+        Args:
+            run: trained on the source.
+            source: its images and labels.
+            target: images.
+        """
+        twins = self.add(source, target, 1)
+        if self.by_bands or self.labelled:
+            return twins
+        references = self_labelled(run, target, self.folder)
+        others = add_styles(source, references, self.folder, 1, self.seed, by_class=True)
+        both = (a + b for a, b in zip(twins.styles, others.styles, strict=True))
+        return replace(twins, styles=tuple(both))
+
     def _represented(self, run, source, target, by_bands):
         """Whether there are twins that do not mislead; says so."""
         most = MOST[len(run.preprocessing.size)]
