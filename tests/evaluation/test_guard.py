@@ -1,13 +1,16 @@
 """The guard: each score by its law, and what it decides on good and on collapsed networks."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 
 import keras_meduda as km
 from keras_meduda.data.cases import without_masks
+from keras_meduda.data.io import write_picture
 from keras_meduda.data.phantoms import write_fundus
 from keras_meduda.data.pipeline import Batches, add_styles, prepare
 from keras_meduda.evaluation.guard import (
@@ -18,6 +21,7 @@ from keras_meduda.evaluation.guard import (
     paired_error,
     styled_dice,
 )
+from keras_meduda.run import Run
 from keras_meduda.task import Preprocessing, Task
 
 TASK = Task(("cup", "disc"), overlapping=True, values={"cup": (255,), "disc": (128, 255)})
@@ -100,6 +104,65 @@ def test_a_reverse_network_that_learns_nothing_has_no_vote(shift):
     scores = decide(*parts, reverse_steps=1).scores
     assert scores["s2"][0] < 0.5
     assert not scores["verdict"].str.contains("reverse").any()
+
+
+def threshold(level):
+    """A run that finds what is brighter than a level."""
+    image = keras.Input((32, 32, 3), name="image")
+    layer = keras.layers.Conv2D(1, 1, name="logits")
+    network = keras.Model(image, {"logits": layer(image)})
+    bias = np.float32([-8 * (level / 127.5 - 1)])
+    layer.set_weights([np.full((1, 1, 3, 1), 8 / 3, "float32"), bias])
+    return Run(Path("none"), network, Task(("disc",), True, {"disc": (1,)}), SMALL)
+
+
+def discs(folder, middle, around):
+    """Ten discs of one brightness, prepared with their masks."""
+    rng, rows = np.random.default_rng(0), []
+    for i in range(10):
+        centre = rng.uniform(10, 22, 2)[:, None, None]
+        mask = np.hypot(*(np.indices((32, 32)) - centre)) < 8
+        image = np.where(mask, middle, around) + rng.normal(0, 5, mask.shape)
+        files = folder / f"{middle}_{i}.png", folder / f"{middle}_{i}_mask.png"
+        for file, array in zip(files, (np.repeat(image[..., None], 3, -1), mask), strict=True):
+            write_picture(file, array.astype("uint8"))
+        rows.append((f"{middle}_{i}", "", "", "", *map(str, files)))
+    cases = pd.DataFrame(rows, columns=["case", "domain", "split", "group", "image", "mask"])
+    return prepare(cases, threshold(0).task, SMALL, folder / "store", labels=True)
+
+
+def test_every_way_to_make_the_target_s_style_may_refuse(tmp_path):
+    """Better at the twins that it was trained on, worse at others: it was misled."""
+    source, bright, dark = (discs(tmp_path, *s) for s in ((200, 40), (220, 140), (120, 60)))
+    bright, dark = (replace(half, labels=()) for half in (bright, dark))
+    ways = [add_styles(source, half, tmp_path / "store", 1).styles for half in (bright, dark)]
+    both = tuple(a + b for a, b in zip(*ways, strict=True))
+    scores = {}
+    for name, styles in (("one", ways[0]), ("both", both)):
+        held = replace(source, styles=styles)
+        parts = threshold(100), threshold(180), held, bright, range(10)
+        scores[name] = decide(*parts, reverse_steps=1).scores.iloc[-1]
+    assert scores["one"]["s1_difference"] > 0.3 and scores["one"]["s1_fall"] <= 0
+    assert scores["both"]["s1_difference"] < -0.3
+    assert scores["both"]["verdict"].startswith("Dice on the source in the target's style falls")
+
+
+def test_the_best_step_is_not_passed_by(shift):
+    """Better than source only, and worse than a smaller step: too far."""
+    parts = threshold(60), threshold(195), *_discs_between(shift["folder"])
+    scores = decide(*parts, reverse_steps=1).scores
+    best = scores["s1"].argmax()
+    assert 0 < best < 4 and scores["s1"].iloc[-1] >= scores["s1"][0]
+    assert scores["s1_fall"][best] <= 0 < scores["s1_fall"].iloc[-1]
+    assert scores["verdict"].iloc[-1] != "passes"
+
+
+def _discs_between(folder):
+    """Held-out source and target of discs that no threshold but one in the middle finds."""
+    (folder / "between").mkdir()
+    source, target = discs(folder / "between", 200, 120), discs(folder / "between", 201, 121)
+    held = add_styles(source, replace(target, labels=()), folder / "between" / "store", 1)
+    return held, replace(target, labels=()), range(10)
 
 
 def test_few_target_cases_decide_nothing(shift):
