@@ -134,7 +134,7 @@ def write(rows):
             old = [r for r in csv.DictReader(text) if (r["work"], r["cases"]) not in new]
     rows = sorted([*old, *rows], key=lambda r: (WORKS.index(r["work"]), int(r["cases"])))
     with replacing(TABLE) as unfinished, open(unfinished, "w", newline="") as text:
-        writer = csv.DictWriter(text, COLUMNS)
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     values = {}

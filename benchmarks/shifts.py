@@ -38,17 +38,24 @@ NETWORKS = {  # by their start: flags of the recipe; volumes start from random w
     ("aerunet_mobilenetv2", "imagenet"): {"network": "AERUNet", "backbone": "mobilenetv2"},
     ("aerunet", "random"): {"network": "AERUNet"},
 }
-# Between which the recipe of `meduda adapt` is chosen, beside `robust`: by rank of the images, a
-# method and the style twins of each target image that it takes.
+
+
+def _overlaps(make):
+    """A method of a network and its batches, which tell whether classes overlap."""
+    return lambda network, batches: make(network, batches.task.overlapping)
+
+
+# Between which the recipe of `meduda adapt` is chosen, beside `robust`: by rank of the images, what
+# a stage changes that goes on from source only with source images in the target's style.
+KL = partial(km.methods.KLDistillation, ema=0.99, guard=True)
 CANDIDATES = {
-    2: {"masked_guarded": (partial(km.methods.MaskedConsistency, guard=True), 0)},
+    2: {"masked_guarded": {"method": _overlaps(partial(km.methods.MaskedConsistency, guard=True))}},
     3: {
-        "style_guarded": (partial(km.methods.KLDistillation, ema=0.99, guard=True), 2),
-        "strong_guarded": (
-            partial(km.methods.KLDistillation, mode="strong", ema=0.99, guard=True), 0
-        ),
+        "source_styled": {"method": supervised, "uses": ("source",)},
+        "style_guarded": {"method": _overlaps(KL), "target_styles": 2},
+        "strong_guarded": {"method": _overlaps(partial(KL, mode="strong"))},
     },
-}  # fmt: skip
+}
 
 
 def recipe_of(shift, data, network) -> Recipe:
@@ -59,15 +66,8 @@ def recipe_of(shift, data, network) -> Recipe:
     ours = adapt.recipe(adapt.Flags(**flags), data)
     shared = {name: value for name, value in flags.items() if name != "network"}
     thesis = aerunet_kd.recipe(aerunet_kd.Flags(**shared), data)
-    candidates = {
-        name: replace(
-            ours.stages["adapted"],
-            method=_overlaps(make),
-            target_styles=twins,
-            source_styles=4,
-        )
-        for name, (make, twins) in CANDIDATES[shift.rank].items()
-    }
+    styled = replace(ours.stages["adapted"], target_styles=0, source_styles=4)
+    candidates = CANDIDATES[shift.rank].items()
     other = combination.Flags(method="category_regularization", **flags)
     category = combination.recipe(other, data).stages["adapted"]
     category = replace(category, batches={**category.batches, "boundary": True})
@@ -87,14 +87,9 @@ def recipe_of(shift, data, network) -> Recipe:
         "category_regularization": replace(
             category, batches={**category.batches, "boundary": True}
         ),
-        **candidates,
+        **{name: replace(styled, **changes) for name, changes in candidates},
     }
     return replace(ours, stages=stages)
-
-
-def _overlaps(make):
-    """A method of a network and its batches, which tell whether classes overlap."""
-    return lambda network, batches: make(network, batches.task.overlapping)
 
 
 def run_of(recipe, data, folder, method, seed):
