@@ -60,6 +60,11 @@ def main(flags):
 
     if len(flags.run) > 1 and (flags.adapt_statistics or flags.confidence):
         raise ValueError("--adapt-statistics and --confidence are of a single run, not of votes.")
+    if flags.confidence and (flags.adapt_statistics or flags.flips):
+        raise ValueError(
+            "--confidence with --adapt-statistics or --flips: the run was calibrated without them; "
+            "expected --confidence alone."
+        )
     flags.check()
     jobs = jobs_of(flags)
     left = jobs if flags.overwrite else unfinished(jobs, flags.out)

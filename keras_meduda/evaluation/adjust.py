@@ -194,8 +194,8 @@ def check_few(cases: pd.DataFrame, task: Task, test: pd.DataFrame | None = None)
     if (count := cases["group"].nunique()) < FEWEST:
         raise ValueError(f"few: cases of {count} patients; expected {FEWEST} or more, better 5.")
     there = np.zeros(len(task.classes), bool)
-    for cell in cases["mask"]:
-        masks = task.one_hot(read_mask(cell, task))[..., -len(task.classes) :]
+    for row in cases.itertuples():
+        masks = task.one_hot(read_mask(row.mask, task.of(row)))[..., -len(task.classes) :]
         there |= masks.any(axis=tuple(range(masks.ndim - 1)))
     if missing := [name for name, found in zip(task.classes, there, strict=True) if not found]:
         raise ValueError(f"few: no mask has the class {missing}; expected each class in some case.")

@@ -184,7 +184,7 @@ def labelled_inputs(run, cases: pd.DataFrame, description: str):
     for row in track(list(cases.itertuples()), len(cases), description):
         image = read_image(row.image)
         arrays = image.array, image.spacing
-        labels = run.preprocessing.stored_labels(read_mask(row.mask, run.task), *arrays)
+        labels = run.preprocessing.stored_labels(read_mask(row.mask, run.task.of(row)), *arrays)
         reference = run.task.one_hot(labels)[..., -len(run.task.classes) :] > 0
         yield row, run.preprocessing.stored(*arrays).astype("float32"), reference
 

@@ -8,12 +8,14 @@ that file, and not to compute with it.
 import hashlib
 import importlib.util
 import os
+import time
 from pathlib import Path
 
 import numpy as np
 
 ENGINES = ("tensorflow", "onnxruntime", "openvino")
 NEAR = 1e-3  # of the threshold: the probabilities whose side may differ between engines
+ABANDONED = 600  # seconds after which a file that is not finished has no process any more
 CHANGED = "changed"  # in the name of a file whose network is not, or no longer, that of its folder
 
 
@@ -79,14 +81,18 @@ def logits_function(network, name, shape, task, engine, folder):
     """
     name = f"{engine}-{name}.onnx"
     places = [*([Path(folder) / "engines"] if folder else []), _cache_folder()]
-    path = next((place / name for place in places if (place / name).is_file()), None)
-    if path is None:
-        path = _writable(places) / name
-        _write(network(), path, shape, task, engine)
-        if folder and path.parent == places[0]:
-            for old in path.parent.glob(f"{engine}-*.onnx"):  # of a network that has changed
-                if old != path and (CHANGED in old.name) == (CHANGED in name):
-                    old.unlink(missing_ok=True)
+    kept = next((place / name for place in places if (place / name).is_file()), None)
+    if kept:
+        try:
+            return _session(engine, kept)
+        except Exception as error:  # each engine has errors of its own for a damaged file
+            print(f"{kept} cannot be read ({str(error).splitlines()[0][:100]}): written again")
+    path = kept or _writable(places) / name
+    if path.parent == places[0]:
+        _remove_outdated(path, engine)
+    elif folder:
+        print(f"{places[0]} cannot be written: the engine's graph is kept as {path}")
+    _write(network(), path, shape, task, engine)
     return _session(engine, path)
 
 
@@ -144,13 +150,23 @@ def _lacking(path, network):
     """The operations that ONNX does not have, each with its layer, as words; empty if none."""
     import onnx
 
-    names = sorted((layer.name for layer in network._flatten_layers()), key=len)
+    names = sorted((layer.name for layer in network._flatten_layers(include_self=False)), key=len)
     lacking = {}
     for node in onnx.load(path).graph.node:
         if not onnx.defs.has(node.op_type, node.domain):
             layer = next((name for name in reversed(names) if name in node.name), node.name)
             lacking.setdefault(layer, []).append(node.op_type)
     return "; ".join(f"layer {layer!r} ({', '.join(ops)})" for layer, ops in lacking.items())
+
+
+def _remove_outdated(path, engine):
+    """Removes graphs of a network that has changed, and what a killed process has left."""
+    for old in path.parent.glob(f"{engine}-*.onnx"):
+        if old != path and (CHANGED in old.name) == (CHANGED in path.name):
+            old.unlink(missing_ok=True)
+    for unfinished in path.parent.glob(".*.onnx"):
+        if time.time() - unfinished.stat().st_mtime > ABANDONED:
+            unfinished.unlink(missing_ok=True)
 
 
 def _writable(places):

@@ -47,6 +47,13 @@ def test_the_targets_statistics_are_those_of_the_images_that_are_predicted(
     np.testing.assert_array_equal(np.asarray(Image.open(file)), expected)
 
 
+@pytest.mark.parametrize("more", [("--adapt-statistics",), ("--flips", "X")])
+def test_confidence_is_of_the_network_that_was_calibrated(folder, phantoms, tmp_path, meduda, more):
+    words = ("predict", "--run", folder, "--images", phantoms, "--confidence", *more)
+    code, _, error = meduda(*words, "--out", tmp_path / "out")
+    assert code == 2 and "calibrated without them" in error
+
+
 def test_votes_have_no_confidence_of_their_own(folder, phantoms, tmp_path, meduda):
     code, _, error = meduda(
         "predict", "--run", folder, folder, "--images", phantoms, "--confidence"

@@ -1,12 +1,14 @@
 """Logits on another scale: one temperature, a bias a class, and what a few labels are worth."""
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
 
 import keras_meduda as km
 from keras_meduda.data.cases import case_table
-from keras_meduda.data.io import write_picture
+from keras_meduda.data.io import read_mask, write_picture
 from keras_meduda.evaluation.adjust import adjusted, few, temper
 from keras_meduda.evaluation.calibration import expected_calibration_error
 from keras_meduda.run import Run
@@ -117,6 +119,20 @@ def test_labels_that_teach_nothing_are_not_used(tmp_path):
     found = few(readout(task, tmp_path), drawn(tmp_path, task, count=4))
     assert found.run is None and (found.before == 1).all()
     assert "are not used" in found.reason
+
+
+def test_masks_are_read_in_their_own_encoding(tmp_path):
+    task = TASKS["exclusive"]
+    run, cases = readout(task, tmp_path), drawn(tmp_path, task, count=4, noise=60.0)
+    other = km.Task(("a", "b"), values={"a": (200,), "b": (100,)})
+    (tmp_path / "other").mkdir()
+    files = [tmp_path / "other" / Path(mask).name for mask in cases["mask"]]
+    for mask, file in zip(cases["mask"], files, strict=True):
+        write_picture(file, np.uint8([0, 200, 100])[read_mask(mask, task)])
+    encoded = cases.assign(mask=list(map(str, files)), encoding=other.encoding)
+    plain, found = few(run, cases), few(run, encoded)
+    np.testing.assert_array_equal(plain.before, found.before)
+    assert plain.temperature == found.temperature
 
 
 def test_a_table_of_few_labels_that_cannot_be_used_is_refused(tmp_path):

@@ -1,8 +1,10 @@
 """ONNX Runtime and OpenVINO compute what TensorFlow does, from a file that is made once."""
 
+import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import keras
@@ -113,6 +115,28 @@ def test_a_killed_export_leaves_no_file(run, tmp_path, monkeypatch):
     assert not list((tmp_path / "engines").iterdir())
 
 
+def test_a_damaged_graph_is_written_again(run, tmp_path, capsys):
+    pytest.importorskip("onnxruntime")
+    x = np.zeros((1, 32, 32, 3), "float32")
+    first = replace(run, path=tmp_path, engine="onnxruntime").probabilities(x)
+    (kept,) = (tmp_path / "engines").iterdir()
+    kept.write_bytes(kept.read_bytes()[:2000])
+    again = replace(run, path=tmp_path, engine="onnxruntime").probabilities(x)
+    np.testing.assert_array_equal(first, again)
+    assert f"{kept} cannot be read" in capsys.readouterr().out
+
+
+def test_what_a_killed_process_left_is_removed_once_it_is_old(run, tmp_path):
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "engines").mkdir()
+    old, new = (tmp_path / "engines" / f".{name}-network.onnx" for name in ("old", "new"))
+    old.touch()
+    new.touch()
+    os.utime(old, times=(time.time() - 2 * engines.ABANDONED,) * 2)
+    _ = replace(run, path=tmp_path, engine="onnxruntime").logits
+    assert not old.exists() and new.exists(), "another process may be at it"
+
+
 class Strange(keras.layers.Layer):
     """An operation that ONNX does not have."""
 
@@ -125,7 +149,7 @@ def test_an_operation_that_is_lacking_names_its_layer(engine, run, tmp_path):
     pytest.importorskip(engine)
     image = keras.Input((8, 8, 3))
     logits = Strange(name="strange")(keras.layers.Conv2D(2, 1)(image))
-    network = keras.Model(image, {"logits": logits, "features": logits})
+    network = keras.Model(image, {"logits": logits, "features": logits}, name="functional")
     other = Run(tmp_path, network, run.task, km.Preprocessing(size=(8, 8)), engine=engine)
     with pytest.raises(ValueError, match=rf"'{engine}': it lacks .* layer 'strange' \(Erfinv\)"):
         _ = other.logits
