@@ -133,6 +133,8 @@ def write_confidence(rows, path, sure):
         earlier = pd.read_csv(path, dtype={"case": str})
         table = pd.concat([earlier[~earlier["case"].isin(table["case"])], table])
     table = table.sort_values("dice", kind="stable")
+    first = max(3, len(table) // 10)
+    table["look_first"] = [i < first for i in range(len(table))]
     with replacing(path) as unfinished:
         table.to_csv(unfinished, index=False, float_format="%.4f")
     print(f"{path}: predicted Dice, {100 * sure.level:.0f} % intervals. Look at these first:")

@@ -9,14 +9,12 @@ from keras import layers
 from scipy.optimize import minimize, minimize_scalar
 
 from keras_meduda.data.cases import require_masks
-from keras_meduda.data.io import read_mask
+from keras_meduda.data.few import check_few
 from keras_meduda.evaluation.calibration import reliability
 from keras_meduda.evaluation.confidence import dice, labelled_inputs
 from keras_meduda.run import Run, check_run
-from keras_meduda.task import Task
 
 DOUBTFUL, SURE = 4096, 1024  # pixels of a case that are looked at, of each kind
-FEWEST = 3  # patients with labels, of whom each is left out once
 
 
 def adjusted(run: Run, temperature: float = 1.0, bias=0.0) -> Run:
@@ -164,41 +162,6 @@ def few(run: Run, cases: pd.DataFrame, test: pd.DataFrame | None = None) -> Few:
     before, after = np.array(before), np.array(after)
     better = adjusted(run, temperature, bias) if after.mean() > before.mean() else None
     return Few(better, temperature, tuple(bias.tolist()), before, after)
-
-
-def check_few(cases: pd.DataFrame, task: Task, test: pd.DataFrame | None = None) -> None:
-    """Refuses few labels that cannot be used, before anything is trained.
-
-    Args:
-        cases: the few cases.
-        task: what is segmented.
-        test: the cases that a run will be scored on. Default none.
-
-    Raises:
-        ValueError: as `few` has them.
-    """
-    require_masks("few", cases)
-    if test is not None:
-        files = set(test["image"])
-        keys = set(zip(test["domain"], test["group"], strict=True))
-        shared = [
-            row.case
-            for row in cases.itertuples()
-            if row.image in files or (row.domain, row.group) in keys
-        ]
-        if shared:
-            raise ValueError(
-                f"few: cases {shared} are of patients of the test part; a score on patients whose "
-                "labels were used would be too good. Take others."
-            )
-    if (count := cases["group"].nunique()) < FEWEST:
-        raise ValueError(f"few: cases of {count} patients; expected {FEWEST} or more, better 5.")
-    there = np.zeros(len(task.classes), bool)
-    for row in cases.itertuples():
-        masks = task.one_hot(read_mask(row.mask, task.of(row)))[..., -len(task.classes) :]
-        there |= masks.any(axis=tuple(range(masks.ndim - 1)))
-    if missing := [name for name, found in zip(task.classes, there, strict=True) if not found]:
-        raise ValueError(f"few: no mask has the class {missing}; expected each class in some case.")
 
 
 def _predicted(run, cases, description):

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pandas as pd
 
+from keras_meduda.data.few import FEWEST_IMAGES
 from keras_meduda.data.pipeline import Prepared
 from keras_meduda.data.spatial import resize
 from keras_meduda.data.subset import evenly
@@ -24,7 +25,6 @@ from keras_meduda.run import Run
 from keras_meduda.run.scope import setup
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-FEWEST = 8  # target cases, below which nothing is decided
 MOST = {2: 32, 3: 8}  # cases of either domain that are looked at, by rank
 SIDE = {2: 96, 3: 40}  # longest side of what reverse validation sees, by rank
 TAUGHT = 0.5  # reverse Dice of source only, below which S2 has no vote
@@ -91,11 +91,11 @@ def decide(
             different networks.
     """
     _check(source_only, adapted, source, groups)
-    if len(target.images) < FEWEST:
+    if len(target.images) < FEWEST_IMAGES:
         reason = (
-            f"Source only is kept: the target has {len(target.images)} cases, and below {FEWEST} "
-            "nothing can be said of a network adapted to them. The target's batch-norm statistics "
-            "need no training and remain to be tried."
+            f"Source only is kept: the target has {len(target.images)} cases, and below "
+            f"{FEWEST_IMAGES} nothing can be said of a network adapted to them. meduda predict "
+            "--adapt-statistics needs no training and remains to be tried."
         )
         return Decision(0.0, source_only, pd.DataFrame(), reason)
     rank = len(source.preprocessing.size)
@@ -354,10 +354,8 @@ def _verdict(row, first):
 
 def _reason(a, scores, held, seen):
     looked = f"Judged on {held} held-out source cases in the target's style, {seen} target images."
-    last = scores.iloc[-1]
-    if a == 0:
-        return f"Source only is kept: with the adapted network {last['verdict']}. {looked}"
-    row, taught = scores[scores["a"] == a].iloc[0], scores["s2"].iloc[0]
+    last, taught = scores.iloc[-1], scores["s2"].iloc[0]
+    row = scores[scores["a"] == a].iloc[0] if a else last
     reverse = f"by {row['s2_difference']:+.3f}"
     if taught < TAUGHT:
         reverse = f"has no vote ({taught:.2f} for source only)"
@@ -365,6 +363,9 @@ def _reason(a, scores, held, seen):
         f"Dice on the source in the target's style changes by {row['s1_difference']:+.3f}, "
         f"reverse Dice {reverse}, confidence to {row['s3']:.3f}."
     )
+    if a == 0:
+        why = f"with the adapted network {last['verdict']}"
+        return f"Source only is kept: {why}. {figures} {looked}"
     if a == 1:
         return f"The adapted network is taken: no score speaks against it. {figures} {looked}"
     return (

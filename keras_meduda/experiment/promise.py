@@ -18,11 +18,16 @@ def promise(data, options, runs) -> str | None:
         runs: each keeps its calibration in its folder, for `meduda predict --confidence`.
 
     Returns:
-        What is expected, for a reader; `None` where fewer than 8 patients can be calibrated on.
+        What is expected, or why nothing is, for a reader; `None` of an experiment on one domain.
     """
     held = data.scored.get("source, test")
-    if held is None or held["group"].nunique() < FEWEST:
+    if held is None:
         return None
+    if (count := held["group"].nunique()) < FEWEST:
+        return (
+            f"none, as {count} patients of the source are held out with masks; {FEWEST} are needed "
+            "to say how far a prediction can be off."
+        )
     run, confidence = [(run, calibrate(run, held)) for run in runs][0]
     error = sum(confidence.error) / len(confidence.error)
     measured = f"On held-out source cases such predictions were off by {error:.3f} on average."

@@ -1,5 +1,8 @@
 """The one end of every experiment: scores of each network, one table, one report."""
 
+import time
+from dataclasses import replace
+
 from rich.console import Console
 
 from keras_meduda.data.io import is_volume
@@ -42,12 +45,20 @@ def evaluate_runs(recipe, data, options, runs, targets, styles, began) -> None:
         began: `time.perf_counter()` when the experiment began.
     """
     runs = {**runs, recipe.deployed: recipe.deploy(runs[recipe.deployed])}
+    started = time.perf_counter()
     decision, decided = guard(data, options, runs, styles), ""
+    recipe = replace(recipe, facts={**recipe.facts, **styles.facts})
     if decision:
+        _say(f"the decision took {time.perf_counter() - started:.0f} s")
         runs = _with(runs, GUARDED, decision.run)
         decided = (
             f"How far to go, decided without target labels: {decision.a:g} of the way. "
             f"{decision.reason} {_taken(options, decision.run)}"
+        )
+    elif {"source_only", "adapted"} <= set(runs) and "target" in data.parts:
+        decided = (
+            "None: no labelled case that did not train is at hand to judge by. Look at the "
+            "pictures before the adapted network is used."
         )
     if PART in data.parts:
         best = decision.run if decision else runs[recipe.deployed]

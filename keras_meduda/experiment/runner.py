@@ -4,7 +4,6 @@ import json
 import shutil
 import sys
 import time
-from dataclasses import replace
 
 from rich.console import Console
 from rich.filesize import decimal
@@ -63,7 +62,6 @@ def run(recipe: Recipe, data: Data, options: Options, store=None) -> dict[str, R
     announce(recipe, data, options)
     runs = stages.train_all()
     if is_chief(stages.replicas):  # one worker evaluates and writes
-        recipe = replace(recipe, facts={**recipe.facts, **stages.styles.facts})
         evaluate_runs(recipe, data, options, runs, stages.targets, stages.styles, began)
     return runs
 

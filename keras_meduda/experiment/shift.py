@@ -179,6 +179,7 @@ def read(flags: ShiftFlags, draw):
 
     from keras_meduda.data.cases import without_masks
     from keras_meduda.data.checks import checked
+    from keras_meduda.data.few import FEWEST_IMAGES
     from keras_meduda.data.io import DataError, is_volume
     from keras_meduda.experiment.data import Data
 
@@ -191,6 +192,13 @@ def read(flags: ShiftFlags, draw):
             "--oracle trains on the target's labels, but "
             f"{(oracle['mask'] == '').sum()} of its {len(oracle)} training cases have "
             "none. Leave the flag out."
+        )
+    if (count := (target["split"] == "train").sum()) < FEWEST_IMAGES:
+        print(
+            f"the target has {count} training images. Below {FEWEST_IMAGES} nothing can be said of "
+            "a network adapted to them, so source only will be kept; meduda predict "
+            "--adapt-statistics needs no training.",
+            file=sys.stderr,
         )
     route = " → ".join(", ".join(cases["domain"].unique()) for cases in (source, target))
     data = Data(
@@ -231,15 +239,15 @@ def _few(table, target, task):
     if not table:
         return target.iloc[:0]
     from keras_meduda.data.cases import read_cases
-    from keras_meduda.experiment.backend import load_backend
-
-    load_backend()
-    from keras_meduda.evaluation.adjust import check_few
+    from keras_meduda.data.few import check_few
 
     cases = read_cases(table).assign(domain=target["domain"].iloc[0], split="train")
     if "encoding" in target:
         cases["encoding"] = target["encoding"].iloc[0]
-    check_few(cases, task, target[target["split"] == "test"])
+    try:
+        check_few(cases, task, target[target["split"] == "test"])
+    except ValueError as error:
+        raise ValueError(f"--few {table}: {str(error).removeprefix('few: ')}") from error
     return cases
 
 
@@ -260,10 +268,11 @@ def _held_out(source, seed):
             file=sys.stderr,
         )
     else:
-        print(
-            "warning: the source has too few patients to hold any out from training, so how far an "
-            "adaptation goes cannot be decided.",
-            file=sys.stderr,
+        raise ValueError(
+            f"The {trains.sum()} source cases are of {source['group'][trains].nunique()} patients, "
+            "too few to hold any out from training, and without one how far an adaptation goes "
+            "cannot be decided; expected source cases of split 'test', or a column group with "
+            "several patients."
         )
     return source.assign(split=split)
 

@@ -12,6 +12,7 @@ from keras_meduda.data.subset import evenly
 from keras_meduda.evaluation.confidence import soft_dice
 from keras_meduda.evaluation.guard import MOST, inputs_of, probabilities
 
+UNLIKE = 2.0  # times the share of the image that a class takes in the other domain
 DOUBT = 0.05  # confidence that twins may lack, see benchmarks/shifts_notes.md
 
 
@@ -50,11 +51,12 @@ class Styles:
         """The source with twins in the target's style that do not mislead, else without any.
 
         A histogram carries the proportions of the classes with it: where the target has three times
-        as many nuclei, background turns into nuclei. Then the network doubts the twins more than
-        the target itself: their mean soft Dice confidence is lower by more than 0.05. Twins of
-        which it is surer only fall short of the target. Twins that mislead are made again, each
-        class in its own proportion by the network's masks of the target; if those mislead as well,
-        the source stays as it is. No label of the target is read.
+        as many nuclei, background turns into nuclei, and the reverse. So where a class takes more
+        than twice the share of the image that it has in the other domain, by the network's masks of
+        the target, or where the network doubts the twins more than the target itself, their mean
+        soft Dice confidence lower by more than 0.05, twins are made again with each class in its
+        own proportion. If the network doubts those, the source stays as it is. Twins of which it is
+        surer only fall short of the target. No label of the target is read.
 
         Args:
             run: trained on the source.
@@ -102,12 +104,18 @@ class Styles:
             f"{there:.2f} of the target's own: "
         )
         fits = there - sure <= DOUBT
-        if not fits and not (self.by_bands if by_bands is None else by_bands):
-            self.labelled = self_labelled(run, target, self.folder)
-            sure = confidence()
-            fits = there - sure <= DOUBT
-            self.labelled = self.labelled if fits else None
-            said += f"such twins mislead. With each class in its own proportion {sure:.2f}: "
+        if not (self.by_bands if by_bands is None else by_bands):
+            labelled = self_labelled(run, target, self.folder)
+            unlike = _unlike(source, labelled)
+            if not fits or unlike > UNLIKE:
+                self.labelled = labelled
+                sure = confidence()
+                fits = there - sure <= DOUBT
+                self.labelled = labelled if fits else None
+                said += (
+                    f"such twins mislead; a class takes up to {unlike:.1f} times its share of the "
+                    f"image in the other domain. With each class in its own proportion {sure:.2f}: "
+                )
         said += "such twins train." if fits else "such twins mislead and are left out."
         self.facts["Styles"] = said
         print(f"Styles: {said}")
@@ -157,6 +165,19 @@ def _confidence(run, prepared, files, most):
         masks = run.task.masks(p)
         found.append(soft_dice(p[..., -masks.shape[-1] :], masks).mean())
     return float(np.mean(found))
+
+
+def _unlike(source, target):
+    """How many times the share of the image that a class has in the other domain, at the worst."""
+    first, other = (np.maximum(_mean_shares(half), 1e-6) for half in (source, target))
+    return float(np.exp(np.abs(np.log(first / other)).max()))
+
+
+def _mean_shares(prepared):
+    """Mean share of the image that each class takes, `(classes,)`, by the labels that are there."""
+    axes, task = tuple(range(len(prepared.preprocessing.size))), prepared.task
+    hot = (task.one_hot(prepared.label_map(file)) for file in prepared.labels)
+    return np.mean([h[..., -len(task.classes) :].mean(axis=axes) for h in hot], axis=0)
 
 
 def _is_grey(prepared):

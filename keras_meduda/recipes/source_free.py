@@ -1,6 +1,8 @@
 """Source-free adaptation: a finished run and unlabelled images of another scanner, nothing else.
 
-Preprocessing, window and the classes' shares of the image come from the run folder. Papers: the
+Preprocessing, window and the classes' shares of the image come from the run folder. Where the cases
+that tested the run are still in their places, they judge how far the adaptation goes; no image of
+the source trains. Papers: the
 class-ratio prior of Bateson et al. (Medical Image Analysis 2022), a mean teacher (Tarvainen and
 Valpola, 2017).
 
@@ -57,7 +59,26 @@ def data(flags):
     masks = (cases["split"] == "test") & (cases["mask"] != "")
     checked(cases, task, masks, nan_background=preprocessing.nan_background)
     described = f"{flags.images}, with the network of {flags.run}"
-    return Data(task, {"target": target}, {"target, test": tested}, described)
+    tests = {"target, test": tested, **_held_out(flags.run)}
+    return Data(task, {"target": target}, tests, described)
+
+
+def _held_out(run):
+    """The labelled cases that the run was tested on, to judge by, where their files are there."""
+    import os
+
+    from keras_meduda.data.io import image_files, mask_files
+    from keras_meduda.data.parts import read_parts
+
+    cases = read_parts(run)
+    if cases is None:
+        return {}
+    cases = cases[cases["part"].isin(("source, test", "test")) & (cases["mask"] != "")]
+    there = [
+        all(map(os.path.exists, [*image_files(row.image), *(f for _, f in mask_files(row.mask))]))
+        for row in cases.itertuples()
+    ]
+    return {"source, test": cases[there]} if any(there) else {}
 
 
 def recipe(flags, data):

@@ -96,5 +96,5 @@ def test_a_table_that_cannot_be_used_is_refused_before_the_training(phantoms, tm
     domains = {"source_domain": "camera_a", "target_domain": "camera_b"}
     write_cases(cases[cases["domain"] == "camera_b"], tmp_path / "few.csv")
     flags = aerunet_kd.Flags(cases=phantoms, few=tmp_path / "few.csv", out=tmp_path, **domains)
-    with pytest.raises(ValueError, match="few: cases .* are of patients of the test part"):
+    with pytest.raises(ValueError, match="--few .*: cases .* are of patients of the test part"):
         aerunet_kd.data(flags)

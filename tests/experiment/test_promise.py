@@ -33,5 +33,8 @@ def test_too_few_patients_promise_nothing(phantoms, run, tmp_path):
     cases = km.read_cases(phantoms)
     held = cases[cases["domain"] == "camera_a"]
     data = Data(run.task, {}, {"target, test": held, "source, test": held}, "phantoms")
-    assert promise(data, Options(out=tmp_path), [run]) is None
+    said = promise(data, Options(out=tmp_path), [run])
+    assert said.startswith(f"none, as {held['group'].nunique()} patients of the source")
+    alone = replace(data, tests={"target, test": held})
+    assert promise(alone, Options(out=tmp_path), [run]) is None
     assert not (tmp_path / "evaluation").exists()

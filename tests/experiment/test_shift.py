@@ -129,6 +129,17 @@ def test_a_table_without_rows_has_no_domain(tmp_path):
         read(tmp_path, tmp_path / "cases.csv", **DOMAINS)
 
 
+def test_a_source_of_one_patient_cannot_judge_an_adaptation(changed, tmp_path):
+    one = changed(lambda cases: cases.assign(split="", group=cases["domain"]))
+    with pytest.raises(ValueError, match="of 1 patients, too few to hold any out"):
+        read(tmp_path, one, **DOMAINS)
+
+
+def test_few_target_images_are_told_before_the_training(changed, tmp_path, capsys):
+    read(tmp_path, changed(lambda cases: cases), **DOMAINS)
+    assert "the target has 4 training images. Below 8" in capsys.readouterr().err
+
+
 def test_patients_that_train_and_are_tested_are_warned_of(changed, tmp_path, capsys):
     read(tmp_path, changed(lambda cases: cases), **DOMAINS)
     assert "warning" not in capsys.readouterr().err

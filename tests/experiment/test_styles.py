@@ -105,22 +105,25 @@ def readout(folder):
 
 
 @pytest.mark.parametrize(
-    ("count", "said"),
+    ("there", "count", "said"),
     [
-        (3, "own: such twins train."),
-        (14, "such twins mislead. With each class in its own proportion"),
+        (3, 3, "own: such twins train."),
+        (3, 14, "such twins mislead; a class takes up to 4."),
+        (14, 3, "such twins mislead; a class takes up to "),
     ],
-    ids=["equal proportions", "many more in the target"],
+    ids=["equal proportions", "many more in the target", "many fewer in the target"],
 )
-def test_twins_follow_the_proportions_of_the_classes_where_those_differ(count, said, tmp_path):
-    source = microscope(tmp_path / "source", 0, 3, 40, 200)
+def test_twins_follow_the_proportions_of_the_classes_where_those_differ(
+    there, count, said, tmp_path
+):
+    source = microscope(tmp_path / "source", 0, there, 40, 200)
     target = microscope(tmp_path / "target", 10, count, 60, 220)
     styles, run = Styles(tmp_path / "store", seed=0), readout(tmp_path)
     target = replace(target, labels=())
     twins = styles.of_source(run, source, target, 2).styles
     assert said in styles.facts["Styles"], styles.facts
     assert styles.facts["Styles"].endswith("such twins train.")
-    by_class = count > 3
+    by_class = count != there
     references = self_labelled(run, target, tmp_path / "store") if by_class else target
     store = tmp_path / "store"
     assert twins == add_styles(source, references, store, 2, 0, by_class=by_class).styles
