@@ -49,6 +49,7 @@ def page(budget):
         if choosing:
             yield from ("", "Recipes and thresholds are chosen on these: they are no results.", "")
             yield from shift_table(choosing)
+        yield from aims(results, choosing, promised(own, [shift for shift, _ in results]))
         yield from decisions(own, [shift for shift, _ in results])
         yield from promises(own, [shift for shift, _ in results])
         spent = own.drop_duplicates(list(COLUMNS)).groupby("method")["minutes"].mean()
@@ -126,22 +127,56 @@ def decisions(table, shifts):
     yield from markdown(columns, rows)
 
 
-def promises(table, shifts):
-    """The lines that tell how far predicted Dice was off; none where none was predicted."""
-    chosen, rows, errors = table[table["method"] == "guard"], [], []
+def aims(results, choosing, predicted):
+    """The lines that say which of the aims are met; none where the guard made no decision."""
+    gains, closed, null = [], [], []
+    for shift, scores in (*results, *choosing):
+        before, best = scores.get("source_only", {}), scores.get("oracle", {})
+        for seed, dice in scores.get("guard", {}).items():
+            gain = 100 * (dice - before[seed])
+            if "half" in shift.source:
+                null.append(gain)
+            elif not shift.choosing:
+                gains.append(gain)
+                gap = 100 * (best[seed] - before[seed]) if seed in best else 0.0
+                closed += [100 * gain / gap] if gap >= SMALL_GAP else []
+    if not gains:
+        return
+    worst, most = min(gains), max(null, key=abs, default=0.0)
+    share = np.mean(closed) if closed else float("nan")
+    off, covered = np.array([(abs(p[2] - p[3]), p[5] >= 0.9) for p in predicted]).mean(axis=0)
+    rows = (
+        ("worst decision beside source only, points", f"{worst:+.1f}", "-1", worst >= -1),
+        ("greatest change where nothing shifts, points", f"{most:+.1f}", "±1", abs(most) <= 1),
+        (f"gap closed where it is {SMALL_GAP:.0f} points, %", f"{share:.0f}", "60", share >= 60),
+        ("predicted Dice of a data set, mean error", f"{off:.3f}", "0.05", off <= 0.05),
+        ("lines whose intervals cover 90 %, %", f"{100 * covered:.0f}", "80", covered >= 0.8),
+    )
+    cells = ((*row[:3], "yes" if row[3] else "no") for row in rows)
+    yield from ("", *markdown(("aim", "measured", "wanted", "met"), cells))
+
+
+def promised(table, shifts):
+    """Shift, class, predicted and true Dice, mean error by case and coverage of each line."""
+    chosen, found = table[table["method"] == "guard"], []
     for shift in shifts:
         own = rows_of(chosen, shift)
         means = own.groupby(["class", "metric"], sort=False)["value"].mean().unstack()
         if "predicted_dice" not in means:
             continue
+        columns = ["predicted_dice", "dice", "predicted_error", "predicted_covered"]
         for name, mean in means[means["predicted_dice"].notna()].iterrows():
-            said, true = mean["predicted_dice"], mean["dice"]
-            errors.append((abs(said - true), mean["predicted_covered"]))
-            cells = (f"{v:.3f}" for v in (said, true, mean["predicted_error"]))
-            rows.append((shift.name, name, *cells, f"{100 * mean['predicted_covered']:.0f} %"))
+            found.append((shift.name, name, *mean[columns]))
+    return found
+
+
+def promises(table, shifts):
+    """The lines that tell how far predicted Dice was off; none where none was predicted."""
+    rows = promised(table, shifts)
     if not rows:
         return
-    off, covered = np.array(errors).T
+    off, covered = np.array([(abs(row[2] - row[3]), row[5]) for row in rows]).T
+    rows = [(*r[:2], *(f"{v:.3f}" for v in r[2:5]), f"{100 * r[5]:.0f} %") for r in rows]
     yield from (
         "",
         "**Predicted Dice** of what the guard chose, made without target labels; its mean absolute "
