@@ -52,6 +52,7 @@ def page(budget):
         yield from aims(results, choosing, promised(own, [shift for shift, _ in results]))
         yield from decisions(own, [shift for shift, _ in results])
         yield from promises(own, [shift for shift, _ in results])
+        yield from few_labels(results)
         spent = own.drop_duplicates(list(COLUMNS)).groupby("method")["minutes"].mean()
         cells = [(method, f"{spent[method]:.1f}") for method in METHODS if method in spent]
         yield from ("", *markdown(("method", "minutes a training, on busy cores"), cells))
@@ -187,6 +188,25 @@ def promises(table, shifts):
     )
     columns = ("shift", "class", "predicted", "true", "error by case", "covered")
     yield from markdown(columns, rows)
+
+
+def few_labels(results):
+    """The lines that tell what a few labelled target cases are worth; none where none were used."""
+    counts = ("guard", "few_5", "few_10", "few_20", "oracle")
+    rows = [
+        (shift.name, *(f"{np.mean(list(s[m].values())):.3f}" if m in s else "–" for m in counts))
+        for shift, s in results
+        if any(m in s for m in counts[1:4])
+    ]
+    if rows:
+        yield from (
+            "",
+            "**A few labels.** Dice by the number of labelled target cases, each of another "
+            "patient, drawn at random by the seed; with none it is the guard's choice, with all "
+            "the oracle.",
+            "",
+            *markdown(("shift", "0", "5", "10", "20", "all"), rows),
+        )
 
 
 def rows_of(table, shift):
