@@ -23,6 +23,7 @@ from shift_page import COLUMNS, METHODS, page, write_readme
 from tables import imagenet_mobilenetv2, main, mean_scores, timed, trained
 
 import keras_meduda as km
+from keras_meduda.data.augment import GIN, LabelCurves, RandomTable
 from keras_meduda.data.pipeline import prepare
 from keras_meduda.evaluation.confidence import FEWEST, calibrate, promised
 from keras_meduda.evaluation.guard import Way
@@ -48,12 +49,18 @@ def _overlaps(make):
 # Between which the recipe of `meduda adapt` is chosen, beside `robust`: by rank of the images, what
 # a stage changes that goes on from source only with source images in the target's style.
 KL = partial(km.methods.KLDistillation, ema=0.99, guard=True)
+ALONE = {"method": supervised, "uses": ("source",)}
+CONTRASTS = {"random_table": RandomTable(), "gin": GIN(), "label_curves": LabelCurves()}
 CANDIDATES = {
     2: {"masked_guarded": {"method": _overlaps(partial(km.methods.MaskedConsistency, guard=True))}},
     3: {
-        "source_styled": {"method": supervised, "uses": ("source",)},
+        "source_styled": ALONE,
         "style_guarded": {"method": _overlaps(KL), "target_styles": 2},
         "strong_guarded": {"method": _overlaps(partial(KL, mode="strong"))},
+        **{
+            name: {**ALONE, "source_styles": 0, "batches": {"source_photometry": effect}}
+            for name, effect in CONTRASTS.items()
+        },
     },
 }
 
