@@ -16,35 +16,24 @@ repair damaged files.
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from keras_meduda.experiment.one_domain import CaseFlags, one_class
-from keras_meduda.experiment.options import BoxFlags, Existing
+from keras_meduda.experiment.options import Existing
+from keras_meduda.experiment.prompting import TeacherFlags
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flags(BoxFlags, CaseFlags):
+class Flags(TeacherFlags, CaseFlags):
     """Soft masks of a teacher."""
 
     classes: tuple[str, ...] | None = None
     """The class of --calibrate and its mask values; default: any=1,255. No other mask is read."""
-    teacher: Literal["grabcut", "sam", "sam2", "network", "grabcut+sam"] = "grabcut"
-    """Who teaches; the mean of two."""
-    draws: int = 0
-    """Copies of every box, moved by up to a tenth: their mean teaches, where they differ counts
-    less, and a case whose masks agree below 0.7 is left out; 8 is a good number, 0 asks once."""
     calibrate: Existing | None = None
     """Labelled cases among --cases, neither trained on nor tested: they set the temperature."""
     values: tuple[int, ...] | None = None
     """Older form of --classes: the mask values alone."""
-    boxes: Existing | None = None
-    """Box table: case, x0, y0, x1, y1 in pixels."""
     weights: str | None = None
     """Checkpoint of sam2 (default sam2.1_l.pt), or run folder of network."""
-    encoder: Existing | None = None
-    """Image encoder of sam, an ONNX file in the signature of Meta's export."""
-    decoder: Existing | None = None
-    """Prompt and mask decoder of sam, likewise."""
     device: str | None = None
     """Of sam2, such as cpu or 0; by default a GPU where there is one."""
     out: Path = Path("targets.csv")
@@ -59,6 +48,7 @@ def main(flags):
     from keras_meduda.teachers.boxes import boxes_by_case
     from keras_meduda.teachers.targets import calibrate, make_targets, open_targets
 
+    flags.check_teacher(flags.weights, "--weights")
     if flags.teacher == "network" and flags.weights:
         settings_of(flags.weights)
     if flags.out.exists():
@@ -118,6 +108,4 @@ def prompted(name, flags):
         return sam2(flags.weights or "sam2.1_l.pt", flags.device)
     from keras_meduda.teachers.sam import sam
 
-    if flags.encoder is None or flags.decoder is None:
-        raise ValueError("--teacher sam: expected --encoder FILE.onnx and --decoder FILE.onnx.")
     return sam(flags.encoder, flags.decoder)

@@ -27,6 +27,7 @@ from keras_meduda.experiment.data import Data
 from keras_meduda.experiment.one_domain import one_class
 from keras_meduda.progress import track
 from keras_meduda.teachers.boxes import boxes_from_masks, check_names, write_boxes, write_yolo
+from keras_meduda.teachers.targets import calibrate
 
 
 def read(flags) -> Data:
@@ -49,10 +50,11 @@ def read(flags) -> Data:
     if flags.boxes:
         read_boxes(flags.boxes, flags.box_form, flags.box_unit, cases)
     own_teacher = flags.teacher == "network" and flags.teacher_weights is None
-    if (flags.supervised or own_teacher) and not len(labelled):
+    wanted = flags.supervised or flags.calibrate or own_teacher
+    if wanted and not (labelled["mask"] != "").any():
         raise ValueError(
-            f"{path}: no case of split 'labelled', from which --supervised and the network teacher "
-            f"learn; there are {set(cases['split'])}."
+            f"{path}: no case of split 'labelled' with a mask, which --supervised, --calibrate and "
+            f"the network teacher need; there are {set(cases['split'])}."
         )
     if not len(train):
         raise ValueError(f"{path}: no case of split 'train'; there are {set(cases['split'])}.")
@@ -98,10 +100,13 @@ def teach(flags, data, options, runs, chief) -> Path:
     if not options.resume:
         path.unlink(missing_ok=True)
     options = {"teacher": flags.teacher, "boxes": boxes, "weights": weights}
-    options |= {"encoder": flags.encoder, "decoder": flags.decoder}
+    options |= {"encoder": flags.encoder, "decoder": flags.decoder, "draws": flags.draws}
     if flags.boxes:
         options |= {"box_form": flags.box_form, "box_unit": flags.box_unit}
     call("teach", cases=folder / "cases.csv", out=path, **options)
+    if flags.calibrate:
+        few = data.parts["few"]
+        print(f"temperature {calibrate(path, few[few['mask'] != ''], data.task):g}")
     return path
 
 
@@ -219,16 +224,16 @@ def _check(flags):
             "--detector finds what --boxes has and --teacher network does without; expected one of "
             "the three."
         )
-    if ("sam" in flags.teacher.split("+")) != bool(flags.encoder and flags.decoder):
+    flags.check_teacher(weights, "--teacher-weights")
+    learnt = (flags.detector or "").endswith(".yaml") or flags.teacher == "network" and not weights
+    if flags.calibrate and (learnt or flags.supervised):
         raise ValueError(
-            f"--teacher {flags.teacher} with --encoder {flags.encoder} and --decoder "
-            f"{flags.decoder}: sam needs both ONNX files, the others have none."
+            "--calibrate needs labelled cases from which nothing learns; here a detector, the "
+            "network teacher or --supervised does."
         )
     trained = flags.detector and not flags.detector.endswith(".yaml")
     if trained and not Path(flags.detector).is_file():
         raise FileNotFoundError(f"{flags.detector}: no such weights, expected .pt, or a .yaml.")
-    if weights and flags.teacher == "grabcut":
-        raise ValueError("--teacher grabcut has no weights; expected no --teacher-weights.")
     if weights and flags.teacher == "network" and not (weights / "network.keras").exists():
         raise FileNotFoundError(f"{weights}: expected a run folder with network.keras.")
     downloadable = re.fullmatch(r"sam2(\.1)?_[tsbl]\.pt", flags.teacher_weights or "")

@@ -24,7 +24,6 @@ from typing import Annotated, Literal
 from keras_meduda.experiment.one_domain import CaseFlags
 from keras_meduda.experiment.options import (
     Bound,
-    BoxFlags,
     Count,
     Existing,
     NotNegative,
@@ -33,10 +32,11 @@ from keras_meduda.experiment.options import (
     Share,
     StartFlags,
 )
+from keras_meduda.experiment.prompting import TeacherFlags
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flags(BoxFlags, StartFlags, CaseFlags, Options):
+class Flags(TeacherFlags, StartFlags, CaseFlags, Options):
     """Student without masks, from a teacher that boxes prompt."""
 
     cases: Existing | None = None
@@ -45,22 +45,17 @@ class Flags(BoxFlags, StartFlags, CaseFlags, Options):
     """The class and its mask values; default: tumour=1,255."""
     values: tuple[int, ...] | None = None
     """Older form of --classes: the mask values alone."""
-    boxes: Existing | None = None
-    """Box table of train and test cases."""
     detector: str | None = None
     """YOLO weights (.pt) that find the boxes, or a model (.yaml) to train on the labelled cases."""
     detector_epochs: Count = 100
     """Of that training."""
     jitter: NotNegative = 4
     """Pixels by which edges of boxes from masks are moved at random."""
-    teacher: Literal["grabcut", "sam", "grabcut+sam", "sam2", "network"] = "grabcut"
-    """Who makes the soft masks; grabcut+sam averages the two."""
-    encoder: Existing | None = None
-    """ONNX file of sam's image encoder (the extra sam)."""
-    decoder: Existing | None = None
-    """ONNX file of its mask decoder."""
     teacher_weights: str | None = None
     """SAM2's checkpoint, or the run folder of network; none: trained on labelled cases."""
+    calibrate: bool = False
+    """Fit the temperature of the teacher's masks on the labelled cases, from which nothing else may
+    learn then."""
     ulwr: Literal["original", "entropy", "kendall", "dwa"] = "original"
     """How mask and feature level are weighed (see FoundationDistillation)."""
     fixed_weights: tuple[Share, Share, Share] | None = None

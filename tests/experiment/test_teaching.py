@@ -38,6 +38,17 @@ def with_splits(table, folder, change):
         ("--detector a.yaml --teacher network", "--teacher network does without"),
         ("--detector a.yaml --boxes {table}", "finds what --boxes has"),
         ("--teacher-weights runs/a", "--teacher grabcut has no weights"),
+        (
+            "--teacher sam --encoder {table} --decoder {table} --teacher-weights a",
+            "--teacher sam has no weights; expected no --teacher-weights",
+        ),
+        ("--encoder {table}", "--teacher grabcut with --encoder {table} and --decoder None: sam"),
+        ("--teacher sam --encoder {table}", "sam needs both ONNX files"),
+        ("--teacher network --draws 8", "--teacher network does without; expected no --draws"),
+        ("--draws -2", "--draws -2: expected 0 or more"),
+        ("--calibrate --supervised", "--calibrate needs labelled cases from which nothing learns"),
+        ("--calibrate --detector a.yaml", "cases from which nothing learns; here a detector"),
+        ("--calibrate --cases {unlabelled}", "no case of split 'labelled' with a mask, which"),
         ("--cases {few}", "no masks of train cases to take boxes from; expected --boxes or --det"),
         (
             "--cases {few} --teacher network --oracle",
@@ -56,7 +67,7 @@ def test_a_mistake_is_named_before_anything_is_written(table, tmp_path, meduda, 
     write_cases(cases, few := tmp_path / "b" / "few.csv")
     words = flags.format(table=table, unlabelled=unlabelled, half=half, few=few).split()
     code, _, error = meduda("distil", *words, "--out", tmp_path / "out")
-    assert code == 2 and message in " ".join(error.split())
+    assert code == 2 and message.format(table=table) in " ".join(error.split())
     assert not (tmp_path / "out" / "teaching").exists()
     assert not (tmp_path / "out" / "config.json").exists()
 

@@ -15,6 +15,7 @@ from keras_meduda.data.phantoms import write_brain_slices
 from keras_meduda.data.roi import read_boxes
 from keras_meduda.task import Task
 from keras_meduda.teachers.boxes import boxes_from_masks, write_boxes
+from keras_meduda.teachers.targets import open_targets, read_target
 
 pytestmark = pytest.mark.slow
 
@@ -112,3 +113,16 @@ def test_of_several_workers_one_prepares(tmp_path):
     assert [worker.returncode for worker in workers] == [0, 0], "\n".join(texts)
     assert ["taught by network" in text for text in texts] == [True, False]
     assert ["report: " in text for text in texts] == [True, False]
+
+
+def test_a_student_learns_from_targets_that_know_what_they_do_not_know(table, tmp_path, meduda):
+    """Moved boxes leave doubt in the targets, and labelled cases their temperature."""
+    words = ("distil", "--smoke", "--cases", table, "--draws", 3, "--calibrate")
+    code, said, error = meduda(*words, "--out", tmp_path / "out")
+    assert code == 0, error
+    targets = open_targets(tmp_path / "out" / "teaching" / "targets.csv")
+    (temperature,) = set(targets["temperature"])
+    assert temperature != 1 and f"temperature {temperature:g}" in said
+    taught = targets.index[targets["status"] == "done"]
+    assert all(read_target(targets, case).doubt.any() for case in taught)
+    assert list((tmp_path / "out" / "prepared").glob("*.weight"))

@@ -1,0 +1,47 @@
+"""Flags of a teacher of soft masks, which `meduda teach` and `meduda distil` share."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from keras_meduda.experiment.options import BoxFlags, Existing, NotNegative
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherFlags(BoxFlags):
+    """Who teaches, and how it is asked."""
+
+    boxes: Existing | None = None
+    """Box table of the cases (--box-form and --box-unit say what its numbers are)."""
+    teacher: Literal["grabcut", "sam", "grabcut+sam", "sam2", "network"] = "grabcut"
+    """Who makes the soft masks; grabcut+sam averages the two."""
+    encoder: Existing | None = None
+    """Image encoder of sam, an ONNX file in the signature of Meta's export (the extra sam)."""
+    decoder: Existing | None = None
+    """Prompt and mask decoder of sam, likewise."""
+    draws: NotNegative = 0
+    """Copies of every box, moved by up to a tenth: their mean teaches, where they differ counts
+    less, and a case whose masks agree below 0.7 is left out; 8 is a good number, 0 asks once."""
+
+    def check_teacher(self, weights: Path | str | None, flag: str) -> None:
+        """Refuses what the teacher would lack, and what it would not read.
+
+        Args:
+            weights: its checkpoint or run folder.
+            flag: that named them.
+
+        Raises:
+            ValueError: sam without both files, or files, weights or draws that nothing reads.
+        """
+        files, sam = [self.encoder, self.decoder], "sam" in self.teacher.split("+")
+        if not all(files) if sam else any(files):
+            raise ValueError(
+                f"--teacher {self.teacher} with --encoder {self.encoder} and --decoder "
+                f"{self.decoder}: sam needs both ONNX files, the others have none."
+            )
+        if weights and self.teacher not in ("sam2", "network"):
+            raise ValueError(f"--teacher {self.teacher} has no weights; expected no {flag}.")
+        if self.draws and self.teacher == "network":
+            raise ValueError(
+                "--draws moves boxes, which --teacher network does without; expected no --draws."
+            )
