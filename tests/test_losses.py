@@ -119,6 +119,20 @@ def test_background_is_no_class_of_its_own():
 
 
 @FORMS
+def test_what_weighs_nothing_does_not_count_in_dice(overlapping):
+    y, z = mask(overlapping), logits()
+    weight = np.ones((*y.shape[:-1], 1), "float32")
+    plain = float(dice_loss(y, z, overlapping))
+    assert float(dice_loss(y, z, overlapping, weight=weight)) == pytest.approx(plain, rel=1e-6)
+    weight[:, :2] = 0
+    kept = float(dice_loss(y[:, 2:], z[:, 2:], overlapping))
+    assert float(dice_loss(y, z, overlapping, weight=weight)) == pytest.approx(kept, rel=1e-5)
+    halves = float(dice_loss(y, z, overlapping, weight=0.5 * weight))
+    assert halves == pytest.approx(0.5 * kept, rel=1e-5), "an image counts as its surest pixel"
+    assert float(dice_loss(y, z, overlapping, weight=0 * weight)) == 0
+
+
+@FORMS
 @pytest.mark.parametrize("loss", [cross_entropy, dice_loss, segmentation])
 def test_the_loss_of_a_batch_is_the_mean_of_its_images(loss, overlapping):
     y, z = mask(overlapping), logits()

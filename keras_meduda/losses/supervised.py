@@ -31,8 +31,11 @@ def cross_entropy(mask, logits, overlapping):
     return -ops.mean(ops.sum(mask * ops.log_softmax(logits, axis=-1), axis=-1))
 
 
-def dice_loss(mask, logits, overlapping, smooth=1.0):
+def dice_loss(mask, logits, overlapping, smooth=1.0, weight=None):
     """1 − Dice: 1 − mean_{n,c} (2 Σ p y + s) / (Σ p + Σ y + s), per image and class.
+
+    With weights w of pixels the mean over n and c of v (1 − (2 Σ u p y + s) / (Σ u p + Σ u y + s)),
+    where v is the image's largest weight and u = w / v: what all pixels share weighs the image.
 
     Per image, so that the mean over a batch split among workers is the mean over the batch; the
     background channel of exclusive classes is left out, and so are their ignored pixels, whose
@@ -43,6 +46,8 @@ def dice_loss(mask, logits, overlapping, smooth=1.0):
         logits: same shape.
         overlapping: whether classes overlap.
         smooth: s, which makes an absent class that is not predicted score 1. Default 1.
+        weight: w, 0 or more, `(batch, *spatial, 1)`, such as 1 − 4 V of a teacher in doubt. Default
+            `None`: 1.
 
     Example:
         >>> mask = ops.ones((1, 8, 8, 1))
@@ -54,9 +59,16 @@ def dice_loss(mask, logits, overlapping, smooth=1.0):
     if not overlapping:
         p, mask = p[..., 1:], mask[..., 1:]
     space = tuple(range(1, len(p.shape) - 1))
-    overlap = ops.sum(p * mask, axis=space)
-    total = ops.sum(p, axis=space) + ops.sum(mask, axis=space)
-    return 1.0 - ops.mean((2.0 * overlap + smooth) / (total + smooth))
+    overlap, total = p * mask, (p, mask)
+    if weight is not None:
+        most = ops.max(weight, axis=space, keepdims=True)
+        share = weight / ops.maximum(most, 1e-6)
+        overlap, total = share * overlap, (share * p, share * mask)
+    total = sum(ops.sum(part, axis=space) for part in total)
+    dice = (2.0 * ops.sum(overlap, axis=space) + smooth) / (total + smooth)
+    if weight is None:
+        return 1.0 - ops.mean(dice)
+    return ops.mean(ops.squeeze(most, axis=space) * (1.0 - dice))
 
 
 def joint_dice_loss(mask, logits, overlapping, epsilon=1e-3):

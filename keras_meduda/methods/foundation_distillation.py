@@ -33,6 +33,8 @@ class FoundationDistillation(Method):
     source in the batch, the few images with a mask, adds the supervised loss; then the student sees
     both halves in one batch, so that its batch-norm statistics are those of both.
 
+    Where the batch has the weights of pixels, `teacher_weight`, they count in every mask term.
+
     Heads of a deeply supervised network (`aux_…`) are brought to the image's grid; the mask terms
     and the supervised loss are averages over all heads.
 
@@ -139,9 +141,11 @@ class FoundationDistillation(Method):
         mask = self._refined(target)
         heads = [student["logits"], *(student[k] for k in student if k.startswith("aux_"))]
         heads = [self.resize([head, image]) for head in heads]
-        weight = ops.cast(target.get("teacher_weight", 1.0), "float32")
+        weight = {}  # of pixels, where the teacher is in doubt or its boxes are
+        if "teacher_weight" in target:
+            weight["weight"] = ops.cast(target["teacher_weight"], "float32")
         distances = [
-            losses.mask_distances(mask, head[:count], self.overlapping, weight) for head in heads
+            losses.mask_distances(mask, head[:count], self.overlapping, **weight) for head in heads
         ]
         distances = [sum(of_heads) / len(heads) for of_heads in zip(*distances, strict=True)]
         if "feature" in self.terms:
@@ -154,7 +158,9 @@ class FoundationDistillation(Method):
             self._remember(ops.mean(distances, axis=0))
         outputs = {"distances": distances, "source": [head[count:] for head in heads]}
         if self.dice:
-            of_heads = [losses.dice_loss(mask, head[:count], self.overlapping) for head in heads]
+            of_heads = [
+                losses.dice_loss(mask, head[:count], self.overlapping, **weight) for head in heads
+            ]
             outputs["dice"] = sum(of_heads) / len(heads)
         return outputs
 

@@ -51,6 +51,18 @@ def test_a_dice_term_joins_on_request(batch):
     assert float(terms["mask_dice"]) == pytest.approx(float(expected), abs=1e-6)
 
 
+def test_pixels_that_weigh_nothing_teach_nothing(batch):
+    """Neither by the distances nor by the Dice term does the loss know what lies there."""
+    method = make(teacher_channels=None, dice=1.0, ulwr=(1, 1, 1))
+    weight = np.ones((2, 16, 16, 1), "float32")
+    weight[:, 8:] = 0
+    target = {**batch["target"], "teacher_weight": weight}
+    other = {**target, "teacher": np.where(weight > 0, target["teacher"], 1 - target["teacher"])}
+    terms = [evaluate(method, {"target": half}) for half in (target, other)]
+    assert terms[0]["mask_dice"] > 0.1
+    assert terms[0] == pytest.approx(terms[1], rel=1e-5)
+
+
 def test_the_loss_weighs_every_image_by_its_own_variance(batch):
     method = make()
     found = evaluate(method, batch)
