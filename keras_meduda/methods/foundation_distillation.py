@@ -45,7 +45,8 @@ class FoundationDistillation(Method):
         ulwr: the weights, as above. Default `"original"`.
         feature_loss: `"normalised"` (default), or `"mse"` of the vectors as they are.
         refine: α of co-learning: M becomes (1 − α t) M + α t σ(z̄), z̄ the logits of the student's
-            moving average and t the share of the training that is done. Default 0, none of it.
+            moving average and t the share of the training that is done; only in images whose two
+            masks agree, Dice of M > ½ and σ(z̄) > ½ above ½. Default 0, none of it.
         ema: decay of that average. Default 0.99.
         dice: weight of one more term, 1 − Dice of σ(z) and M, which small tumours need where there
             are few steps: in BCE and MSE background outvotes them. Default 0, as published;
@@ -221,8 +222,19 @@ class FoundationDistillation(Method):
             return mask
         own = self.average(target["image"], training=False)["logits"]
         own = losses.probabilities(own, self.overlapping)
-        share = self.refine * self.progress
+        share = self.refine * self.progress * self._agree(mask, own)
         return (1.0 - share) * mask + share * own
+
+    def _agree(self, mask, own):
+        """1 where the teacher's mask and the student's own have a Dice above ½, else 0, per image.
+
+        Two empty masks agree.
+        """
+        first = 0 if self.overlapping else 1  # the background is no class to agree on
+        a, b = (ops.cast(m[..., first:] > 0.5, "float32") for m in (mask, own))
+        axes = tuple(range(1, len(a.shape)))
+        both, either = (ops.sum(m, axis=axes, keepdims=True) for m in (a * b, a + b))
+        return ops.stop_gradient(ops.cast((2.0 * both > 0.5 * either) | (either == 0), "float32"))
 
     def _remember(self, distances):
         """Sums the terms up; at the end of a period its means become the last ones."""

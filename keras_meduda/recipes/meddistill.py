@@ -61,7 +61,8 @@ class Flags(TeacherFlags, StartFlags, CaseFlags, Options):
     fixed_weights: tuple[Share, Share, Share] | None = None
     """Fixed weights of BCE, MSE and feature term, instead of --ulwr."""
     refine: Annotated[float, Bound(0)] = 0.0
-    """Co-learning: how far the student's moving average replaces the teacher's mask at the end."""
+    """Co-learning: how far the student's moving average replaces the teacher's mask at the end, in
+    images in which the two agree above 0.5."""
     dice: Share = 1.0
     """Weight of a Dice term beside the published ones, which alone are slow to see what is small
     (benchmarks/brain2d.md); 0 is the published loss."""

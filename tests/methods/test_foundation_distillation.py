@@ -1,7 +1,6 @@
 import keras
 import numpy as np
 import pytest
-from keras import ops
 
 import keras_meduda as km
 from keras_meduda import losses
@@ -140,12 +139,36 @@ def test_dynamic_weights_compare_two_periods(batch):
     assert (np.array(method.running) > 0).all()
 
 
+def own_masks(method, batch):
+    """What the student makes of the images, in 0…1."""
+    return np.array(losses.probabilities(method.network(batch["target"]["image"])["logits"], True))
+
+
+def test_the_student_has_a_say_only_in_images_where_it_agrees_with_its_teacher(batch):
+    """Of two images the teacher says of one what the student does, of the other the opposite."""
+    method = make(refine=1.0, teacher_channels=None)
+    own = own_masks(method, batch)
+    says = np.where(own > 0.5, 0.9, 0.1).astype("float32")
+    says[1] = 1 - says[1]
+    method.step.assign(100)
+    found = np.array(method._refined({**batch["target"], "teacher": says}))
+    np.testing.assert_allclose(found[0], own[0], atol=1e-6)
+    np.testing.assert_allclose(found[1], says[1], atol=1e-6)
+
+
+def test_two_empty_masks_agree(batch):
+    method = make(refine=1.0, teacher_channels=None)
+    empty = np.full((2, 16, 16, 1), 0.2, "float32")
+    assert np.array(method._agree(empty, empty)).tolist() == np.ones((2, 1, 1, 1)).tolist()
+
+
 def test_co_learning_replaces_the_mask_as_the_training_goes_on(batch):
     method = make(refine=1.0, ema=0.0, teacher_channels=None)
-    own = losses.probabilities(method.network(batch["target"]["image"])["logits"], True)
-    for step, expected in [(0, batch["target"]["teacher"]), (100, np.array(own))]:
+    own = own_masks(method, batch)
+    teacher = np.where(own > 0.5, 0.9, 0.1)
+    for step, expected in [(0, teacher), (100, own)]:
         method.step.assign(step)
-        found = np.array(method._refined(batch["target"]))
+        found = np.array(method._refined({**batch["target"], "teacher": teacher}))
         np.testing.assert_allclose(found, expected, atol=1e-6)
     method.train_step(batch)
     for a, w in zip(method.average.weights, method.network.weights, strict=True):
@@ -259,8 +282,9 @@ def test_dynamic_weights_need_the_number_of_steps(batch):
 def test_refining_and_averaging_go_as_far_as_they_are_told(batch):
     method, target = make(refine=0.5, ema=0.9), batch["target"]
     method.step.assign(100)
-    own = method.network(target["image"])["logits"]
-    expected = 0.5 * target["teacher"] + 0.5 * np.array(ops.sigmoid(own))
+    own = own_masks(method, batch)
+    target = {**target, "teacher": np.where(own > 0.5, 0.9, 0.1).astype("float32")}
+    expected = 0.5 * target["teacher"] + 0.5 * own
     np.testing.assert_allclose(method._refined(target), expected, atol=1e-5)
     before = method.average.get_weights()
     method.train_step(batch)
