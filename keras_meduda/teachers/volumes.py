@@ -6,6 +6,7 @@ import numpy as np
 
 from keras_meduda.teachers.targets import Failure, Target, Teacher
 
+UNKNOWN = 0.25  # doubt of a pixel that nothing is known of: it weighs 1 − 4 · ¼ = 0
 NARROWEST = 0.5  # share of its box that a prompt is at least wide, at the ends of a structure
 
 
@@ -14,7 +15,8 @@ def by_slices(teacher: Teacher, axis: int = 2) -> Teacher:
 
     The rectangle of a slice is the box around the cut through the box's inscribed ellipsoid,
     √(1 − t²) of the box's own, at least half of it; t is −1…1 along the box. A slice in which the
-    teacher fails is empty; a volume fails where all its slices do. There is no embedding.
+    teacher fails is empty and unknown within its boxes: doubt ¼, so that nothing is learnt there. A
+    volume fails where all its slices do. There is no embedding.
 
     Args:
         teacher: one that boxes prompt, such as `sam(...)` or `jittered(grabcut())`.
@@ -39,7 +41,7 @@ def by_slices(teacher: Teacher, axis: int = 2) -> Teacher:
 
     def teach(image, boxes) -> Target:
         low, high = np.split(np.asarray(boxes, "float64"), 2, axis=1)
-        slices, reasons = {}, []
+        slices, unknown, reasons = {}, np.zeros(image.shape[:3], bool), []
         for z in range(int(low[:, axis].min()), int(np.ceil(high[:, axis].max()))):
             centre, half = (low + high) / 2, (high - low) / 2
             t = (z + 0.5 - centre[:, axis]) / half[:, axis]
@@ -52,6 +54,10 @@ def by_slices(teacher: Teacher, axis: int = 2) -> Teacher:
                     slices[z] = teacher.teach(image.take(z, axis), prompts.astype("float32"))
                 except Failure as failure:
                     reasons.append(f"slice {z}: {failure}")
+                    for first, last in zip(low[there], np.ceil(high[there]), strict=True):
+                        inside = [slice(int(a), int(b)) for a, b in zip(first, last, strict=True)]
+                        inside[axis] = z
+                        unknown[tuple(inside)] = True
         if not slices:
             raise Failure(f"no slice was taught; {reasons[0]}")
 
@@ -62,12 +68,15 @@ def by_slices(teacher: Teacher, axis: int = 2) -> Teacher:
                 np.moveaxis(volume, axis, 0)[z] = 0 if found is None else found
             return volume
 
+        doubt = None
+        if reasons or any(target.doubt is not None for target in slices.values()):
+            doubt = np.where(unknown, UNKNOWN, stacked("doubt"))
         return Target(
             stacked("probability"),
             float(np.mean([target.variance for target in slices.values()])),
             np.array([target.quality.mean() for target in slices.values()], "float32"),
-            doubt=stacked("doubt") if any(t.doubt is not None for t in slices.values()) else None,
+            doubt=doubt,
         )
 
-    version = f"{teacher.version}, slices of axis {axis}"
+    version = f"{teacher.version}, slices of axis {axis}, unknown where it fails"
     return replace(teacher, version=version, teach=teach, segment=None, rank=3)

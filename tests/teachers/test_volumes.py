@@ -68,6 +68,22 @@ def test_a_volume_fails_where_all_slices_do():
         )
 
 
+@pytest.mark.parametrize("axis", [0, 2])
+def test_within_the_box_of_a_slice_that_fails_nothing_is_known(axis):
+    """There is no background to learn from it; around the box there is."""
+    mask = ellipsoid()
+    image, (box,) = bright(mask), boxes_of(mask)
+    middle = (box[axis] + box[axis + 3]) // 2
+    np.moveaxis(image, axis, 0)[middle] = 0  # the teacher sees nothing in this slice
+    target = by_slices(of_boxes("t", "1", of_centre), axis).teach(image, box[None])
+    weight = np.moveaxis(1 - 4 * target.doubt, axis, 0)
+    expected = np.ones_like(mask, float)
+    expected[tuple(slice(a, b) for a, b in zip(box[:3], box[3:], strict=True))] = 0
+    expected = np.moveaxis(expected, axis, 0)
+    np.testing.assert_array_equal(weight[middle], expected[middle])
+    assert (np.delete(weight, middle, axis=0) == 1).all() and 0 in weight[middle]
+
+
 @pytest.fixture
 def cases(tmp_path):
     rows = []
