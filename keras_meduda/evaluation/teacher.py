@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from keras_meduda.data.io import read_mask
+from keras_meduda.data.io import read_mask, read_spacing
 from keras_meduda.evaluation.metrics import case_metrics
 from keras_meduda.teachers.targets import open_targets, target_of
 
@@ -35,7 +35,7 @@ def evaluate_teacher(targets, cases: pd.DataFrame, task) -> pd.DataFrame:
                 "domain": case.domain,
                 "group": case.group,
                 "class": "+".join(task.classes),
-                **case_metrics(found, reference, (1.0, 1.0)),
+                **case_metrics(found, reference, read_spacing(case.image)),
                 "prediction_empty": not found.any(),
                 "reference_empty": not reference.any(),
                 "failed": target is None,

@@ -8,6 +8,7 @@ import pytest
 from keras_meduda.data.boxes import read_boxes
 from keras_meduda.data.cases import case_table
 from keras_meduda.data.io import DataError
+from keras_meduda.evaluation.teacher import evaluate_teacher
 from keras_meduda.task import Task
 from keras_meduda.teachers.boxes import (
     CORNERS_3D,
@@ -107,6 +108,21 @@ def test_boxes_of_volumes_lead_to_targets(cases, tmp_path):
     assert (make_targets(tmp_path / "t.csv", cases, teacher, by_case)["status"] == "done").all()
     target = read_target(open_targets(tmp_path / "t.csv"), "c0")
     assert ((target.probability > 0.5) == ellipsoid()).mean() > 0.99 and 0 <= target.entropy < 0.1
+
+
+def test_a_teacher_of_volumes_is_scored_in_millimetres(cases, tmp_path):
+    """Twice the spacing, twice the distance."""
+    teacher = by_slices(of_boxes("t", "1", lambda image, boxes: of_centre(image, boxes - 1)))
+    boxes, frames = boxes_by_case(boxes_from_masks(cases, TASK), cases), []
+    for spacing in (1, 2):
+        for file in [*cases["image"], *cases["mask"]]:
+            array = np.asarray(nib.load(file).dataobj)
+            nib.save(nib.Nifti1Image(array, np.diag([spacing] * 3 + [1])), file)
+        make_targets(tmp_path / "t.csv", cases, teacher, boxes)
+        frames.append(evaluate_teacher(tmp_path / "t.csv", cases, TASK))
+    near, far = frames
+    assert (near["dice"] > 0.7).all() and (near["hd95"] > 0).all()
+    np.testing.assert_allclose(far["hd95"], 2 * near["hd95"], rtol=1e-5)
 
 
 def test_boxes_and_teachers_of_another_rank_are_named(cases, tmp_path):
