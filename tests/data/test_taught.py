@@ -192,6 +192,18 @@ def test_pixels_weigh_by_doubt_and_cases_by_score(cases, tmp_path):
     assert take(target, 1)[0]["teacher_weight"].shape == (1, 16, 12, 1)
 
 
+def test_cases_in_doubt_and_sure_ones_train_together(cases, tmp_path):
+    def sometimes(image, boxes):
+        found = looks(image, boxes)
+        return replace(found, doubt=found.probability / 4) if image[0, 0, 0] > 60 else found
+
+    make_targets(tmp_path / "t.csv", cases, Teacher("some", "1", sometimes, prompted=False))
+    prepared = prepare(cases, TASK, SMALL, tmp_path / "prepared", labels=False)
+    target = add_teacher(prepared, cases, tmp_path / "t.csv", tmp_path / "prepared")
+    weights = [np.fromfile(file, "float16") for file in target.teacher.weights]
+    assert [weight.min() < 1 for weight in weights] == [False, True, True]
+
+
 def test_where_all_is_sure_there_are_no_weights(cases, tmp_path):
     target = teach(cases, tmp_path)
     assert target.teacher.weights == () and "teacher_weight" not in take(target, 1)[0]

@@ -306,12 +306,10 @@ def add_teacher(prepared: Prepared, cases: pd.DataFrame, targets, folder) -> Pre
         made_of = [Path(name).stem, table["temperature"][row.case]]
         place = _place_of(row.image, preprocessing)
         masks.append(_placed(folder, "teacher", made_of, target.probability, place, preprocessing))
-        if scored or target.doubt is not None:
-            score, doubt = table["weight"][row.case], target.doubt
-            doubt = np.zeros(target.probability.shape) if doubt is None else doubt
-            weight = score * (1 - 4 * doubt.astype("float32"))
-            of = [*made_of, score]
-            weights.append(_placed(folder, "weight", of, weight, place, preprocessing))
+        of, size = [*made_of, table["weight"][row.case]], target.probability.shape
+        weigh = functools.partial(_weights, folder, of, place, preprocessing, size)
+        doubted = scored or target.doubt is not None  # else made only if another case is in doubt
+        weights.append(weigh(target.doubt) if doubted else weigh)
         variances.append(target.variance)
         entropies.append(target.entropy)
         if (embedding := target.embedding) is None:
@@ -326,6 +324,8 @@ def add_teacher(prepared: Prepared, cases: pd.DataFrame, targets, folder) -> Pre
     if not kept:
         raise DataError(Problem(targets, "no case that succeeded", "cases with a soft mask"))
     lists = [tuple(values) for values in (masks, variances, entropies)]
+    weighed = any(isinstance(file, str) for file in weights)
+    weights = [file if isinstance(file, str) else file() for file in weights] if weighed else ()
     taught = Taught(*lists, weights=tuple(weights))
     if len(features) == len(kept):
         taught = replace(taught, features=tuple(features), feature_shape=shape)
@@ -348,6 +348,13 @@ def _placed(folder, kind, of, array, place, preprocessing):
         _write(file, window.astype("float16"))
 
     return stored(folder, kind, [of, grid], write)
+
+
+def _weights(folder, of, place, preprocessing, size, doubt=None):
+    """The weights of a case's pixels, its score · (1 − 4 · doubt), in the network's grid."""
+    doubt = np.zeros(size) if doubt is None else doubt
+    weight = of[-1] * (1 - 4 * doubt.astype("float32"))
+    return _placed(folder, "weight", of, weight, place, preprocessing)
 
 
 def _place_of(cell, preprocessing):
