@@ -181,7 +181,7 @@ def _decoder(file, session, size):
 
 
 def _check_pair(encoder, decoder):
-    """The decoder must read what the encoder gives."""
+    """The decoder must read what the encoder gives, and a mask of four times its sides."""
     made, read = encoder.session.get_outputs()[0].shape, decoder.inputs["embedding"].shape
     both = [
         (a, b) for a, b in zip(made, read, strict=True) if isinstance(a, int) and isinstance(b, int)
@@ -189,6 +189,17 @@ def _check_pair(encoder, decoder):
     if any(a != b for a, b in both):
         found = f"an embedding {read} that it reads"
         raise DataError(Problem(decoder.file, found, f"{made}, which {encoder.file} gives"))
+    mask = decoder.inputs["mask"].shape[2:]
+    if not any(isinstance(n, int) for n in mask):
+        return
+    grid = [a if isinstance(a, int) else b for a, b in zip(made[2:], read[2:], strict=True)]
+    if not all(isinstance(n, int) for n in grid):  # which the files leave open
+        grid = encoder(np.zeros((1, 3, encoder.size, encoder.size))).shape[2:]
+    wanted = [4 * n for n in grid]
+    if any(isinstance(n, int) and n != m for n, m in zip(mask, wanted, strict=True)):
+        found = f"a mask_input of {mask}"
+        expected = f"{wanted}, four times the embedding that {encoder.file} gives"
+        raise DataError(Problem(decoder.file, found, expected))
 
 
 def _signature(session):

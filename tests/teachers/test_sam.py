@@ -36,14 +36,14 @@ def write_encoder(path, name="input", side=SIDE):
     return save(path, [pool], {name: ["n", 3, side, side]}, {"output": [1, 3, GRID, GRID]})
 
 
-def write_decoder(path, batch=1, names=NAMES, left_out=(), width=3):
+def write_decoder(path, batch=1, names=NAMES, left_out=(), width=3, mask_side=MASK):
     """Logits are the distance to the nearest edge of the box, in pixels of the encoder's input."""
     embedding, coords, labels, mask, has_mask, size = names
     shapes = {
         embedding: [1, width, GRID, GRID],
         coords: [batch, "points", 2],
         labels: [batch, "points"],
-        mask: [1, 1, MASK, MASK],
+        mask: [1, 1, mask_side, mask_side],
         has_mask: [1],
         size: [2],
     }
@@ -132,6 +132,7 @@ def test_everything_that_does_not_fit_is_named_at_once(tmp_path, pair):
     without = write_decoder(tmp_path / "without.onnx", left_out=("has_mask_input",))
     (text := tmp_path / "text.onnx").write_text("no ONNX")
     wide = write_decoder(tmp_path / "wide.onnx", width=5)
+    large = write_decoder(tmp_path / "large.onnx", mask_side=256)
     for files, messages in (
         (
             (decoder, encoder),
@@ -145,6 +146,10 @@ def test_everything_that_does_not_fit_is_named_at_once(tmp_path, pair):
         (
             (encoder, wide),
             [r"wide.onnx: found an embedding \[1, 5, 4, 4\] that it reads, expected"],
+        ),
+        (
+            (encoder, large),
+            [r"large.onnx: found a mask_input of \[256, 256\], expected \[16, 16\], four times"],
         ),
     ):
         with pytest.raises(DataError) as caught:
