@@ -66,6 +66,7 @@ ORDER = [  # a module imports only from what stands to its left
     "run.training",
     "evaluation",
     "experiment.options",
+    "experiment.prompting",
     "experiment.backend",
     "experiment.data",
     "experiment.networks",

@@ -13,13 +13,15 @@ targets into the folder `prepared` beside it; start it again to go on after an i
 repair damaged files.
 """
 
+import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from keras_meduda.experiment.one_domain import CaseFlags, one_class
 from keras_meduda.experiment.options import Existing
-from keras_meduda.experiment.prompting import TeacherFlags
+from keras_meduda.experiment.prompting import TeacherFlags, together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +44,8 @@ class Flags(TeacherFlags, CaseFlags):
 
 def main(flags):
     """Runs the teacher and says how it went."""
-    from keras_meduda.data.boxes import read_boxes
     from keras_meduda.data.catalog import cases_at
     from keras_meduda.run import settings_of
-    from keras_meduda.teachers.boxes import boxes_by_case
     from keras_meduda.teachers.targets import calibrate, make_targets, open_targets
 
     flags.check_teacher(flags.weights, "--weights")
@@ -53,15 +53,16 @@ def main(flags):
         settings_of(flags.weights)
     if flags.out.exists():
         open_targets(flags.out)  # or something else would be replaced
-    (cases, task), boxes = flags.read(), None
+    cases, task = flags.read()
     if cases.empty:
         raise ValueError(f"{flags.place}: received 0 cases, expected at least one.")
-    if flags.boxes:
-        boxes = read_boxes(flags.boxes, flags.box_form, flags.box_unit, cases)
-        boxes = boxes_by_case(boxes, cases, flags.boxes)
-    elif flags.teacher != "network":
+    if not flags.boxes and flags.teacher != "network":
         raise ValueError(f"--teacher {flags.teacher} is prompted by boxes: expected --boxes FILE.")
-    teacher, start = build(flags), time.perf_counter()
+    boxes, teacher = together(partial(flags.prompts, cases), partial(build, flags))
+    for case in cases.itertuples() if teacher.prompted else ():
+        if not len(boxes[case.case]):
+            print(f"warning: {case.image}: no box, so that it teaches nothing", file=sys.stderr)
+    start = time.perf_counter()
     done = make_targets(flags.out, cases, teacher, boxes)
     seconds = time.perf_counter() - start
     failed = done[done["status"] == "failed"]

@@ -1,5 +1,6 @@
 """Flags of a teacher of soft masks, which `meduda teach` and `meduda distil` share."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -23,6 +24,20 @@ class TeacherFlags(BoxFlags):
     """Copies of every box, moved by up to a tenth: their mean teaches, where they differ counts
     less, and a case whose masks agree below 0.7 is left out; 8 is a good number, 0 asks once."""
 
+    def prompts(self, cases) -> dict | None:
+        """The boxes of each case, as `boxes_by_case` gives them; `None` without --boxes.
+
+        Raises:
+            DataError: all that is wrong with the boxes and the images that they are for.
+        """
+        from keras_meduda.data.boxes import read_boxes
+        from keras_meduda.teachers.boxes import boxes_by_case
+
+        if self.boxes is None:
+            return None
+        boxes = read_boxes(self.boxes, self.box_form, self.box_unit, cases)
+        return boxes_by_case(boxes, cases, self.boxes)
+
     def check_teacher(self, weights: Path | str | None, flag: str) -> None:
         """Refuses what the teacher would lack, and what it would not read.
 
@@ -45,3 +60,31 @@ class TeacherFlags(BoxFlags):
             raise ValueError(
                 "--draws moves boxes, which --teacher network does without; expected no --draws."
             )
+
+
+def together(*steps: Callable) -> list:
+    """What steps give that do not depend on each other; all that is wrong with them at once.
+
+    Args:
+        *steps: functions without arguments.
+
+    Raises:
+        ValueError: the messages of all that failed; of one alone its own error.
+
+    Example:
+        >>> together(lambda: int("a"), lambda: 1, lambda: int("b"))
+        Traceback (most recent call last):
+        ValueError: invalid literal for int() with base 10: 'a'
+        invalid literal for int() with base 10: 'b'
+    """
+    done, errors = [], []
+    for step in steps:
+        try:
+            done.append(step())
+        except (ValueError, OSError, ImportError) as error:
+            errors.append(error)
+    if len(errors) > 1:
+        raise ValueError("\n".join(map(str, errors)))
+    if errors:
+        raise errors[0]
+    return done

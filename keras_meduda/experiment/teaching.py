@@ -5,6 +5,7 @@ import hashlib
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +22,13 @@ from keras_meduda.data.cases import (
 from keras_meduda.data.catalog import cases_at
 from keras_meduda.data.checks import checked
 from keras_meduda.data.phantoms import drawn, write_brain_slices
-from keras_meduda.data.roi import read_boxes
 from keras_meduda.data.splits import in_folds
 from keras_meduda.experiment.data import Data
 from keras_meduda.experiment.one_domain import one_class
+from keras_meduda.experiment.prompting import together
 from keras_meduda.progress import track
 from keras_meduda.teachers.boxes import boxes_from_masks, check_names, write_boxes, write_yolo
+from keras_meduda.teachers.sam import sam
 from keras_meduda.teachers.targets import calibrate
 
 
@@ -47,8 +49,10 @@ def read(flags) -> Data:
     task = one_class(flags, task, cases)
     cases = _folded(cases, flags) if flags.folds else _split(cases, flags.seed)
     train, labelled, test = (cases[cases["split"] == s] for s in ("train", "labelled", "test"))
-    if flags.boxes:
-        read_boxes(flags.boxes, flags.box_form, flags.box_unit, cases)
+    steps = [partial(flags.prompts, cases)]
+    if flags.encoder:  # a file of another model is told before a detector trains
+        steps.append(partial(sam, flags.encoder, flags.decoder))
+    together(*steps)
     own_teacher = flags.teacher == "network" and flags.teacher_weights is None
     wanted = flags.supervised or flags.calibrate or own_teacher
     if wanted and not (labelled["mask"] != "").any():

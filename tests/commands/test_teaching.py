@@ -14,6 +14,29 @@ def table(tmp_path):
     return write_brain_slices(tmp_path / "brain", cases=20, size=64)
 
 
+def test_boxes_and_teacher_are_wrong_together(table, tmp_path, meduda):
+    """Before an image is encoded everything is told, also to who distils."""
+    bad, text = tmp_path / "bad.csv", tmp_path / "text.onnx"
+    bad.write_text(f"case,x0,y0,x1,y1\n{pd.read_csv(table)['case'][0]},1,1,900,9\n")
+    text.write_text("no ONNX")
+    words = ("--cases", table, "--boxes", bad, "--teacher", "sam")
+    for command in ("teach", "distil"):
+        files = ("--encoder", text, "--decoder", text, "--out", tmp_path / command)
+        code, _, error = meduda(command, *words, *files)
+        assert code == 2 and "bad.csv: found the box 1 1 900 9" in error, error
+        assert "text.onnx: found no ONNX that can be loaded" in error
+        assert not (tmp_path / command).exists()
+
+
+def test_every_image_without_a_box_is_named_before_the_teacher_begins(table, tmp_path, meduda):
+    cases = pd.read_csv(table)
+    (boxes := tmp_path / "one.csv").write_text(f"case,x0,y0,x1,y1\n{cases['case'][0]},9,9,30,30\n")
+    _, _, error = meduda("teach", "--cases", table, "--boxes", boxes, "--out", tmp_path / "t.csv")
+    for image in cases["image"][1:]:
+        assert f"{image}: no box" in error
+    assert f"{cases['image'][0]}: no box" not in error
+
+
 def test_boxes_lead_to_targets_that_a_second_start_keeps(table, tmp_path, meduda):
     _, out, _ = meduda("boxes", "--cases", table, "--jitter", 2, "--out", tmp_path / "boxes")
     assert "17 boxes" in out and "3 of 20 cases without" in out
