@@ -1,5 +1,6 @@
 """Box tables as detectors and other programs write them: corners in pixels of what they hold."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,10 @@ def read_boxes(path, form="corners", unit="px", cases=None) -> pd.DataFrame:
         )
     names = list(FORMS[form])
     of_folder = Path(path).is_dir() and (form, unit) == ("centre", "share")
-    table = _yolo(path) if of_folder else read_table(path, required=["case", *names])
+    if Path(path).is_dir() and not of_folder:
+        expected = "a table; a folder of YOLO's text files is --box-form centre --box-unit share"
+        raise DataError(Problem(path, "a folder", expected))
+    table = _yolo(path) if of_folder else _table(path, names)
     if {"z0", "z1"} <= set(table) and (form, unit) == ("corners", "px"):
         names = ["x0", "y0", "z0", "x1", "y1", "z1"]  # of volumes
     table["score"] = table.get("score", "1")
@@ -86,6 +90,28 @@ def read_boxes(path, form="corners", unit="px", cases=None) -> pd.DataFrame:
         size = np.array([(*shapes.get(case, (1, 1))[:2],) for case in boxes["case"]])[:, ::-1]
         boxes[CORNERS] = corners.to_numpy() * np.tile(size, 2)
     return boxes
+
+
+def _table(path, names):
+    """A table with these columns; of one in another form the error says which."""
+    try:
+        return read_table(path, required=["case", *names])
+    except DataError as error:
+        form = next((form for form in FORMS if _is_in(form, path)), None)
+        if form is None:
+            raise
+        hint = f"; these are of --box-form {form}"
+        problems = [replace(p, expected=p.expected + hint) for p in error.problems]
+        raise DataError(*problems) from error
+
+
+def _is_in(form, path):
+    """Whether a table has the columns of a form."""
+    try:
+        read_table(path, required=["case", *FORMS[form]])
+    except DataError:
+        return False
+    return True
 
 
 def _yolo(folder):

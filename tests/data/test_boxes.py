@@ -75,6 +75,19 @@ def test_what_is_impossible_is_refused(tmp_path, cases, form, unit, rows, expect
     assert str(caught.value.problems[0].file).endswith("boxes.csv")
 
 
+@pytest.mark.parametrize("form", ["xywh", "centre"])
+def test_a_table_in_another_form_is_told_its_flag(tmp_path, form):
+    with pytest.raises(DataError, match=f"columns case, x0, .* these are of --box-form {form}"):
+        read_boxes(table(tmp_path, FORMS[form, "px"]))
+    with pytest.raises(DataError, match="with the columns case, x0, y0, x1, y1$"):
+        read_boxes(table(tmp_path, "case,left,top\neye,1,2\n"))
+
+
+def test_a_folder_of_text_files_without_flags_is_told_them(tmp_path):
+    with pytest.raises(DataError, match="found a folder, .* --box-form centre --box-unit share"):
+        read_boxes(tmp_path)
+
+
 def test_a_box_of_one_pixel_may_lie_among_others(tmp_path):
     text = "case,x0,y0,x1,y1\na,0,0,1,1\nb,24,12,72,36\n"
     assert len(read_boxes(table(tmp_path, text))) == 2
