@@ -7,8 +7,9 @@ DATA is a case table, a folder with images/ and masks/, or a folder of images. C
 --supervised, the student; `test` ones are scored. Boxes come from --boxes, from --detector, or from
 the masks with --jitter, which is an upper figure. Every stage goes on where it stopped.
 
-Time and score on 2 cores (benchmarks/brain2d.md, three seeds): about 10 minutes; Dice of tumours in
-slices 48 % with a Dice term, 46 % with the 200 masks, 85 % of GrabCut with such boxes.
+Time and score on 2 cores (benchmarks/brain2d.md, three seeds, 300 steps): about 10 minutes; Dice of
+tumours in slices 48 % with a Dice term, 46 % with the 200 masks, 85 % of GrabCut with such boxes.
+Images of yours train for 1,500 steps, which take five times as long.
 
 python scripts/train_meddistill.py                             (phantoms, GrabCut as teacher)
 python scripts/train_meddistill.py --cases DATA --boxes boxes.csv --oracle
@@ -74,8 +75,8 @@ class Flags(TeacherFlags, StartFlags, CaseFlags, Options):
     """Also score as the original does (logits cut at ½)."""
     out: Path = Path("runs/meddistill")
     """Run folder."""
-    steps: Count = 300
-    """Updates of each network."""
+    steps: Count | None = None
+    """Updates of each network; default: 1500, 300 on phantoms."""
     batch_size: Count = 8
     """Images in a batch."""
     size: Count = 96
@@ -138,7 +139,7 @@ def recipe(flags, data):
             flags.size, **{"normalise": "zero_one", **flags.ranged}
         ).preprocessing,
         stages=stages,
-        steps=flags.steps,
+        steps=flags.steps or (1500 if flags.place else 300),
         batch_size=flags.batch_size,
         batches={"photometry": None},
         teacher=partial(teach, flags),

@@ -13,11 +13,22 @@ import pytest
 from keras_meduda.data.cases import read_cases, without_masks, write_cases
 from keras_meduda.data.phantoms import write_brain_slices
 from keras_meduda.data.roi import read_boxes
+from keras_meduda.recipes import meddistill
 from keras_meduda.task import Task
 from keras_meduda.teachers.boxes import boxes_from_masks, write_boxes
 from keras_meduda.teachers.targets import open_targets, read_target
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("words", "steps"),
+    [({"cases": True}, 1500), ({}, 300), ({"cases": True, "steps": 7}, 7), ({"smoke": True}, 12)],
+)
+def test_a_student_of_real_images_is_no_smoke_test(table, tmp_path, words, steps):
+    words = {**words, "cases": table} if "cases" in words else words
+    flags = meddistill.Flags(out=tmp_path, **words)
+    assert meddistill.recipe(flags, None).steps == steps
 
 
 @pytest.fixture
