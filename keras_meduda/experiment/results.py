@@ -98,13 +98,15 @@ def evaluate_runs(recipe, data, options, runs, targets, styles, began) -> None:
 
 def _with_labels(recipe, data, options, runs, targets, page):
     main, *others = data.scored
+    if data.prompted is None or "teacher" in runs:  # a network, which is scored as such
+        targets = None
     alone = len(runs) == 1 and targets is None
     parts, calibration, first, notes = {}, {}, [], []
     deployed, tables = recipe.deployed, {}
     for heading, cases in data.scored.items():
         scored = runs if heading == main else _without_oracle(runs)
         frames = {}
-        if targets is not None and data.prompted is not None and "teacher" not in runs:
+        if targets is not None:
             frames["teacher"] = evaluate_teacher(targets, cases, data.task)
         for name, run in scored.items():
             first += seen(cases, run.path, name.replace("_", " "))
@@ -154,6 +156,7 @@ def _with_labels(recipe, data, options, runs, targets, page):
         masks=recipe.masks,
         first=tuple(first),
         tables=tables | _kept(options),
+        targets=targets,
         **page,
     )
 

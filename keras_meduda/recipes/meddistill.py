@@ -149,18 +149,46 @@ def recipe(flags, data):
 
 
 def notes(flags, run, cases, frame, folder):
-    """What the teacher sees, the student's time, and the original's scores on request."""
+    """What the teacher sees, both ones' time and size, and the original's scores on request."""
     import time
+
+    import numpy as np
 
     from keras_meduda.evaluation.legacy import evaluate_meddistill
     from keras_meduda.evaluation.predict import predict_all
+    from keras_meduda.teachers.targets import open_targets, read_target
 
     if flags.teacher != "network":
         yield "The teacher sees a box around what it is to find, the student does not."
     start = time.perf_counter()
     list(predict_all(run, list(cases["image"])))
     seconds = (time.perf_counter() - start) / len(cases)
-    yield f"Student: {1000 * seconds:.0f} ms an image, reading and resizing included."
+    yield (
+        f"Student: {1000 * seconds:.0f} ms an image, reading and resizing included; "
+        f"{run.network.count_params():,} parameters, {_size([run.path / 'network.keras'])}."
+    )
+    table = open_targets(flags.out / "teaching" / "targets.csv")
+    taught = [read_target(table, case) for case in cases["case"]]
+    times = [target.seconds for target in taught if target and target.seconds]
+    took = f"{1000 * np.mean(times):.0f} ms an image" if times else "of an unknown time"
+    yield f"Teacher {flags.teacher}: {took}, reading included; {_size(_weights(flags))}."
     if flags.legacy:
         means = evaluate_meddistill(run, cases, run.task).mean(numeric_only=True)
         yield "As the original scores: " + " ".join(f"{k} {v:.4f}" for k, v in means.items())
+
+
+def _weights(flags):
+    """The files that hold what the teacher has learnt."""
+    if flags.teacher == "network":
+        return [Path(flags.teacher_weights or flags.out / "teacher") / "network.keras"]
+    weights = flags.teacher_weights or ("sam2.1_l.pt" if flags.teacher == "sam2" else None)
+    return [Path(file) for file in (flags.encoder, flags.decoder, weights) if file]
+
+
+def _size(files):
+    """What files take, in words."""
+    if not files:
+        return "it has no weights"
+    if not all(file.is_file() for file in files):
+        return "its weights are not here"
+    return f"{sum(file.stat().st_size for file in files) / 1e6:.1f} MB"

@@ -3,11 +3,12 @@
 The table has the columns `case`, `status` (`done` or `failed`), `reason`, `image` (digest of the
 image's files), `target`, a path relative to the table, `weight` and `temperature`. A target is an
 `.npz` archive by another name: `probability` float16 in the image's own grid, `doubt` likewise,
-`variance`, `quality`, `boxes`, `reason`, and `embedding`, the shape of the float16 numbers in the
-file `.features` of the same name.
+`variance`, `quality`, `boxes`, `seconds`, `reason`, and `embedding`, the shape of the float16
+numbers in the file `.features` of the same name.
 """
 
 import shutil
+import time
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -48,6 +49,7 @@ class Target:
         boxes: the prompts, `(boxes, 4)`. Default none.
         doubt: V, `(H, W)` variance of what several opinions say of each pixel, at most ¼. A pixel
             then weighs 1 − 4 V in training. Default none.
+        seconds: that the teacher took, reading included; `make_targets` measures it. Default none.
     """
 
     probability: np.ndarray
@@ -56,6 +58,7 @@ class Target:
     embedding: np.ndarray | None = None
     boxes: np.ndarray | tuple = ()
     doubt: np.ndarray | None = None
+    seconds: float | None = None
 
     @property
     def entropy(self) -> float:
@@ -169,7 +172,10 @@ def make_targets(path, cases: pd.DataFrame, teacher: Teacher, boxes=None) -> pd.
         of = [images[i], teacher.name, teacher.version, prompts.tolist()]
 
         def write(file):
+            start = time.perf_counter()
             result = _result(teacher, case, prompts)
+            if isinstance(result, Target):
+                result = replace(result, seconds=time.perf_counter() - start)
             if not announced and isinstance(result, Target):
                 announced.append(_announce(result, len(everything) - i, path))
             _write(file, result, prompts, of, store)
@@ -321,6 +327,7 @@ def _write(file, result, prompts, of, store):
     if isinstance(result, Target):
         values["probability"] = np.asarray(result.probability, "float16")
         values["variance"] = np.float64(result.variance)
+        values["seconds"] = np.float64(result.seconds)
         values["quality"] = np.asarray(result.quality, "float32")
         if result.doubt is not None:
             values["doubt"] = np.asarray(result.doubt, "float16")
@@ -349,7 +356,8 @@ def _read(file) -> Target | Failure:
         values["embedding"] = np.memmap(path, "float16", "r", shape=shape)
         if zlib.crc32(values["embedding"]) != crc32:
             raise ValueError(f"{path} does not fit its checksum")
-    return Target(**{**values, "variance": float(values["variance"])})
+    numbers = {name: float(values[name]) for name in ("variance", "seconds") if name in values}
+    return Target(**values | numbers)
 
 
 def _read_table(path):

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -51,6 +52,11 @@ def test_the_whole_way_from_boxes_and_a_second_start(table, boxes, tmp_path, med
     code, said, error = meduda(*words)
     assert code == 0, error
     assert "As the original scores: dice" in said and "no feature term" in said
+    assert re.search(r"Student: \d+ ms an image, .* [\d,]+ parameters, [\d.]+ MB\.", said)
+    assert re.search(r"Teacher grabcut: \d+ ms an image, .*; it has no weights\.", said)
+    page = (out / "report.html").read_text()
+    shown = re.findall(r"<option [^>]*>(teacher|student|reference)<", page)
+    assert shown[:3] == ["teacher", "student", "reference"]
     history = pd.read_csv(out / "history.csv")
     assert {"mask_bce", "weight_mask_bce", "variance"} <= set(history)
     assert {"teacher", "student"} <= {path.name for path in (out / "evaluation").iterdir()}

@@ -46,6 +46,7 @@ def write_report(
     first: tuple[str, ...] = (),
     decided: dict[str, str] | None = None,
     tables: dict[str, str] | None = None,
+    targets: Path | None = None,
 ) -> Path:
     """Writes the report of an evaluation on labelled cases.
 
@@ -70,6 +71,8 @@ def write_report(
         first: sentences that are to be read before the figures are believed.
         decided: term → text that stands beside them, such as how far an adaptation goes.
         tables: name → address of a CSV file, from the page's folder on.
+        targets: the teacher's table of targets, where it is no network and has one class; its masks
+            are shown as well.
 
     Returns:
         The path.
@@ -86,7 +89,7 @@ def write_report(
         }
     )
     views = [
-        view(f"{label}: Dice {100 * ranked[case]:.1f} %", case, runs, cases, task, masks)
+        view(f"{label}: Dice {100 * ranked[case]:.1f} %", case, runs, cases, task, masks, targets)
         for label, case in chosen.items()
     ]
     return _render(

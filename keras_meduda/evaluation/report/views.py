@@ -8,6 +8,7 @@ from keras_meduda.evaluation.calibration import entropy, largest_entropy
 from keras_meduda.evaluation.predict import predict_all
 from keras_meduda.evaluation.report import pictures
 from keras_meduda.evaluation.report.tables import main_of
+from keras_meduda.teachers.targets import open_targets, target_of
 
 GALLERY = {2: 6, 3: 3}  # small pictures at most, by rank, and never more than half of the cases
 
@@ -17,7 +18,7 @@ def words(name) -> str:
     return str(name).replace("_", " ")
 
 
-def view(heading, case, runs, cases, task, masks=None) -> dict:
+def view(heading, case, runs, cases, task, masks=None, targets=None) -> dict:
     """A case as a stack of pictures that the page lays over each other.
 
     Args:
@@ -27,11 +28,15 @@ def view(heading, case, runs, cases, task, masks=None) -> dict:
         cases: a case table that holds it.
         task: declares the values of the mask files.
         masks: function from probabilities to masks. Default `task.masks`.
+        targets: a teacher's table of targets for a task of one class, whose mask comes first.
+            Default none.
     """
     row, said = _row_of(case, cases)
     image, main = read_image(row.image), main_of(runs)
     outputs = {name: next(predict_all(run, [row.image])) for name, run in runs.items()}
     found = {name: (masks or task.masks)(p) for name, p in outputs.items()}
+    if targets is not None:
+        found = {"teacher": _taught(row, targets, image.array.shape[:-1]), **found}
     reference = _reference(row, task)
     shown = [*found.values()] + ([] if reference is None else [reference])
     strip = pictures.Strip.of(np.any([m.any(axis=-1) for m in shown], axis=0), image.spacing)
@@ -50,8 +55,8 @@ def view(heading, case, runs, cases, task, masks=None) -> dict:
         "slices": strip.labels if strip.axis is not None else [],
         "middle": strip.middle,
         "layers": [{"name": name, "src": src} for name, src in layers],
-        "left": int(next(iter(runs)) != main),  # 0 is the image itself, 1 the first method
-        "right": 1 + list(runs).index(main),
+        "left": int(next(iter(found)) != main),  # 0 is the image itself, 1 the first method
+        "right": 1 + list(found).index(main),
         "reference": None if reference is None else pictures.outlined(reference, strip),
         "most": most,
         "classes": [
@@ -94,6 +99,12 @@ def _row_of(case, cases):
     namesakes = cases[cases["case"] == name]  # one a domain
     row = next(namesakes[namesakes["domain"] == domain].itertuples())
     return row, name if len(namesakes) == 1 else f"{name}, {domain}"
+
+
+def _taught(row, targets, shape):
+    """The teacher's mask of a case, empty where it failed."""
+    target = target_of(open_targets(targets), row)
+    return np.zeros((*shape, 1), bool) if target is None else target.probability[..., None] > 0.5
 
 
 def _reference(row, task):
