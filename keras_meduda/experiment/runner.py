@@ -194,7 +194,9 @@ class _Stages:
     def network(self, name, stage, runs):
         """The network of a stage with its first weights."""
         if stage.start == "first":
-            return load_network(self.first)
+            network = load_network(self.first)
+            network.start = runs[next(iter(self.recipe.stages))].network.start
+            return network
         if stage.start != "fresh":
             run = runs[stage.start]
             given = stage.start in self.recipe.given  # else it has the precision already

@@ -1,5 +1,6 @@
 """The one way an experiment runs: what starts from what, and what is refused before it starts."""
 
+import hashlib
 import json
 from dataclasses import replace
 from functools import partial
@@ -11,10 +12,11 @@ import pytest
 import keras_meduda as km
 from keras_meduda.data.cases import without_masks
 from keras_meduda.data.parts import read_parts
+from keras_meduda.evaluation.report.facts import about_run
 from keras_meduda.experiment.data import Data
 from keras_meduda.experiment.options import Options
 from keras_meduda.experiment.recipe import Recipe, Stage, supervised
-from keras_meduda.experiment.runner import announce, run
+from keras_meduda.experiment.runner import announce, run, train
 
 network = partial(km.models.AERUNet, filters=(4, 8))
 
@@ -74,6 +76,18 @@ def test_where_each_stage_starts(data, tmp_path):
         cases = read_parts(folder)  # what trained the run that it started from trained it as well
         assert set(cases["part"][cases["split"] == "train"]) == trained
         assert set(cases["part"][cases["split"] == "test"]) == set(data.tests)
+
+
+def test_each_stage_says_which_weights_it_began_with(data, tmp_path):
+    """The file's name and checksum, also of a stage that begins as the first one did."""
+    file, out = tmp_path / "given.weights.h5", tmp_path / "run"
+    network((32, 32, 3), 2).save_weights(file)
+    given = recipe(source_only=Stage(supervised), adapted=Stage(supervised, start="first"))
+    runs = train(replace(given, network=partial(network, weights=file)), data, Options(out=out))
+    expected = f"{file.name}, SHA-256 {hashlib.sha256(file.read_bytes()).hexdigest()}"
+    for folder in (out / "source_only", out):
+        assert json.loads((folder / "config.json").read_text())["weights"] == expected
+    assert about_run(runs["adapted"])["First weights"] == expected
 
 
 def test_the_first_weights_are_kept_and_not_made_again(data, tmp_path):

@@ -255,6 +255,7 @@ def test_a_run_from_before_a_setting_existed_goes_on_with_its_default(whole, bat
     folder = shutil.copytree(whole.path, tmp_path / "old")
     config = json.loads((folder / "config.json").read_text())
     del config["settings"]["guard"]
+    config["weights"] = "as an earlier build named them"
     (folder / "config.json").write_text(json.dumps(config))
     km.fit(build(), batches, steps=STEPS, run_dir=folder, checkpoint_every=2)
     assert json.loads((folder / "config.json").read_text())["settings"]["guard"] is False
