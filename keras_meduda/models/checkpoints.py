@@ -26,7 +26,8 @@ def begin(network, weights, backbone=None, transfer=encoders.transfer):
 
     Returns:
         The network; `network.start` says which weights it begins with: their name and the SHA-256
-        of their file, `None` where they are random.
+        of their file, or of ImageNet's arrays, whose file Keras keeps; `None` where they are
+        random.
 
     Raises:
         FileNotFoundError: no such file.
@@ -43,8 +44,13 @@ def begin(network, weights, backbone=None, transfer=encoders.transfer):
                 "received weights='imagenet', expected backbone= as well, one of "
                 f"{', '.join(encoders.BACKBONES)}"
             )
-        transfer(network, encoders.application(backbone, "imagenet"))
-        network.start = f"imagenet, {backbone} of Keras {keras.__version__}"
+        original = encoders.application(backbone, "imagenet")
+        transfer(network, original)
+        digest = hashlib.sha256(b"".join(w.tobytes() for w in original.get_weights())).hexdigest()
+        network.start = (
+            f"imagenet, {backbone} of Keras {keras.__version__}, SHA-256 of its arrays "
+            f"{digest[:12]}…"
+        )
         return network
     try:
         load_checkpoint(network, weights)
@@ -59,13 +65,14 @@ def begin(network, weights, backbone=None, transfer=encoders.transfer):
                 raise
             raise ValueError(f"{of_encoder}\n{of_network}") from None
         transfer(network, original)
-    file = _file(weights)
-    network.start = f"{file.name}, SHA-256 {hashlib.sha256(file.read_bytes()).hexdigest()}"
+        network.start = original.start
     return network
 
 
 def load_checkpoint(network, path) -> None:
     """Sets all weights of a network from a file, or none of them.
+
+    `network.start` then says which they are: the name of the file and its SHA-256.
 
     Args:
         network: a `keras.Model`.
@@ -87,6 +94,12 @@ def load_checkpoint(network, path) -> None:
     path = _file(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint.")
+    _load(network, path)
+    network.start = f"{path.name}, SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()}"
+
+
+def _load(network, path):
+    """Sets the weights of a network from a file that is there."""
     if path.suffix not in (".keras", ".h5"):
         state = torch_weights.read(path)
         try:

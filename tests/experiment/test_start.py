@@ -1,5 +1,6 @@
 """Which weights an adaptation begins with where its flags leave that open."""
 
+import hashlib
 import json
 
 import h5py
@@ -46,6 +47,8 @@ def test_photographs_start_from_imagenet_where_keras_has_the_weights(encoder, tm
     own = {layer.name: layer for layer in leaves(network)}
     kernel = encoder.get_layer("block_3_expand").get_weights()[0]
     np.testing.assert_array_equal(own["block_3_expand"].get_weights()[0], kernel)
+    arrays = hashlib.sha256(b"".join(w.tobytes() for w in encoder.get_weights())).hexdigest()
+    assert network.start.endswith(f"SHA-256 of its arrays {arrays[:12]}…")
 
 
 def test_without_a_network_it_says_what_can_be_done_and_starts_at_random(tmp_path, capsys):

@@ -1,5 +1,6 @@
 """Where a network starts, what of it trains, and how fast."""
 
+import hashlib
 import zipfile
 
 import keras
@@ -50,6 +51,8 @@ def test_a_checkpoint_of_the_same_architecture_is_taken_over(tmp_path, kind):
         old.save(tmp_path / "network.keras")
     load_checkpoint(new, tmp_path if kind == "run folder" else tmp_path / kind)
     assert same(weights(old), weights(new))
+    file = next(tmp_path.iterdir())
+    assert new.start == f"{file.name}, SHA-256 {hashlib.sha256(file.read_bytes()).hexdigest()}"
 
 
 def test_a_pytorch_checkpoint(tmp_path):

@@ -1,5 +1,6 @@
 """`recipes/oct.py`: the published settings, one path of each kind, and a user's mistakes."""
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -79,6 +80,9 @@ def test_train_then_fine_tune_then_evaluate_a_checkpoint(tmp_path, capsys):
     assert scored(folder) == set(cases.loc[cases["split"] == "test", "case"])
     start = {"init": tmp_path / "a", "cases": table}
     train(tmp_path / "b", train="decoder", **start)
+    digest = hashlib.sha256((tmp_path / "a" / "network.keras").read_bytes()).hexdigest()
+    began = json.loads((tmp_path / "b" / "config.json").read_text())["weights"]
+    assert began == f"network.keras, SHA-256 {digest}"
     said = capsys.readouterr().out
     assert "parameters train (decoder); batch norm frozen outside of it" in said
     a, b = (km.load(tmp_path / name).network for name in "ab")

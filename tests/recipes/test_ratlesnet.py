@@ -40,6 +40,7 @@ def test_a_partial_transfer_starts_from_the_weights_and_keeps_the_encoder(brains
     init = tmp_path / "rats.weights.h5"
     chosen = flags(brains, tmp_path / "run", transfer="partial", init=init, train_size=3)
     trained = train(chosen)
+    assert trained.network.start.startswith("rats.weights.h5, SHA-256 ")
     assert "669,378 of 837,026 parameters train" in capsys.readouterr().out
     before, after = weights_of(start), weights_of(trained.network)
     frozen = ("conv1", "block1", "block2", "block3", "bottleneck1")
