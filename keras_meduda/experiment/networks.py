@@ -1,5 +1,6 @@
 """A network by its name on the command line."""
 
+import inspect
 from functools import partial
 
 from keras_meduda import models
@@ -13,10 +14,10 @@ def builder_of(name: str, rank: int, small: bool, **arguments):
         name: such as `"AERUNet"`.
         rank: number of spatial axes of the images.
         small: whether a small network of the kind is wanted, for a first try.
-        arguments: of the builder.
+        arguments: of the builder, by the name of their flag; `None` is not given.
 
     Raises:
-        ValueError: no network of that name, or none that takes such images; which there are.
+        ValueError: no network of that name, or none that takes such images or arguments; which do.
 
     Example:
         >>> builder_of("RatLesNetV2", rank=2, small=False)  # doctest: +ELLIPSIS
@@ -27,11 +28,15 @@ def builder_of(name: str, rank: int, small: bool, **arguments):
     builders = {n: builder for n, builder in builders.items() if hasattr(builder, "needs")}
     if name not in builders:
         raise ValueError(f"--network {name}: no such network; {nearest(name, sorted(builders))}")
-    if rank not in builders[name].needs.ranks:
-        fits = sorted(n for n, builder in builders.items() if rank in builder.needs.ranks)
+    fits = sorted(n for n, builder in builders.items() if rank in builder.needs.ranks)
+    if name not in fits:
         kind = "pictures" if rank == 2 else "volumes"
         raise ValueError(f"{name} takes no {kind}; {', '.join(fits)} do.")
     builder = builders[name]
     arguments = {k: v for k, v in arguments.items() if v is not None}
+    for argument in arguments:
+        takers = [n for n in fits if argument in inspect.signature(builders[n]).parameters]
+        if name not in takers:
+            raise ValueError(f"{name} takes no --{argument}; {', '.join(takers)} do.")
     wide = partial(builder, **arguments)
     return partial(wide, **builder.needs.small) if small else wide

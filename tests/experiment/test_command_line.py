@@ -109,6 +109,11 @@ def test_help_loads_no_framework():
              "--smoke", "--out", "{tmp}"],
             "DeepLabV3Plus takes no volumes; AERUNet",
         ),
+        (
+            ["train", "--method", "supervised", "--network", "DynUNet", "--backbone", "resnet50",
+             "--smoke", "--out", "{tmp}"],
+            "DynUNet takes no --backbone; AERUNet, DeepLabV3Plus, UNet, UNetPlusPlus do.",
+        ),
         (["train", "--method", "beel", "--network", "UNet"], "invalid choice"),
         (["train", "oct", "--stepps", "3"], "Unrecognized"),
     ],

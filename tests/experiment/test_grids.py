@@ -124,3 +124,20 @@ def test_a_network_is_found_by_its_name():
         builder_of("AERUnet", 2, False)
     with pytest.raises(ValueError, match="DeepLabV3Plus takes no volumes; AERUNet, .* do"):
         builder_of("DeepLabV3Plus", 3, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "takers"),
+    [
+        ("DynUNet", {"backbone": "mobilenetv2"}, "AERUNet, DeepLabV3Plus, UNet, UNetPlusPlus"),
+        ("UNetS5D16", {"weights": "imagenet"}, "AERUNet, DeepLabV3Plus, UNet, UNetPlusPlus"),
+        ("DeepLabV3Plus", {"filters": (4, 8)}, "AERUNet, DynUNet, UNet, UNetPlusPlus"),
+    ],
+)
+def test_a_flag_that_a_network_does_not_take_is_named(name, argument, takers):
+    assert builder_of(name, 2, False, **dict.fromkeys(argument)) is not None
+    expected = f"{name} takes no --{next(iter(argument))}; {takers} do."
+    with pytest.raises(ValueError, match=expected):
+        builder_of(name, 2, False, **argument)
+    with pytest.raises(ValueError, match="RatLesNetV2 takes no --backbone; AERUNet, UNet"):
+        builder_of("RatLesNetV2", 3, True, backbone="mobilenetv2")
