@@ -32,8 +32,9 @@ def train_only(network, part, freeze_batch_norm=False, moving_statistics=False) 
         network: a `keras.Model`; its `trainable` flags are set.
         part: `"head"` (what `"features"` does not need: the classifier that reads them and, where
             there is one, the auxiliary head), `"decoder"` (that and all that the first upsampling
-            does not need), `"encoder"` (the rest), `"all"`, or a regular expression that is found
-            in the names of the layers.
+            does not need; all but the backbone where there is one, DeepLabV3+'s pyramid too),
+            `"encoder"` (the rest), `"all"`, or a regular expression that is found in the names of
+            the layers.
         freeze_batch_norm: whether batch norm keeps its statistics, scale and offset in the layers
             that train as well, or the part, as above, where it does: `"encoder"` keeps those of a
             pretrained one from small batches. Default `False`.

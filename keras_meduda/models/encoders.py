@@ -28,7 +28,7 @@ import numpy as np
 from keras import layers, ops
 
 from keras_meduda.models.blocks import batch_norm, gelu
-from keras_meduda.models.stages import leaves
+from keras_meduda.models.stages import backbone_layers, leaves
 
 
 def _outputs(*names):
@@ -182,7 +182,8 @@ def transfer(network, original):
 
 def has_backbone(network) -> bool:
     """Whether a network has an encoder of keras.applications, which takes images in −1…1."""
-    return any(isinstance(layer, PadToMultiple) for layer in leaves(network))
+    padded = any(isinstance(layer, PadToMultiple) for layer in leaves(network))
+    return padded or any(layer.name.startswith("backbone.") for layer in backbone_layers(network))
 
 
 def _adapted(layer):

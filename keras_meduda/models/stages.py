@@ -27,7 +27,12 @@ def head_layers(network) -> set:
 
 
 def encoder_layers(network) -> set:
-    """All layers that the first upsampling needs; all up to the features where there is none."""
+    """The backbone, else all that the first upsampling needs, or the features where there is none.
+
+    What a decoder of pyramids such as DeepLabV3+'s reads the backbone with is no part of it.
+    """
+    if backbone := backbone_layers(network):
+        return backbone
     last = _last_model(network)
     needs = {
         layer: _needed_by(last, keras.tree.flatten(layer.input)[0])
@@ -37,6 +42,20 @@ def encoder_layers(network) -> set:
     first = [need for need in needs.values() if not need & set(needs)]
     own = set().union(*first) if first else _needed_by(last, last.output["features"])
     return own | (set(leaves(network)) - set(leaves(last)))
+
+
+def backbone_layers(network) -> set:
+    """The layers of an encoder of keras.applications; none where a network has its own encoder.
+
+    They are the model `"backbone"`, or what is called `backbone.…` in the model `"encoder"`.
+    """
+    for model in (layer for layer in network.layers if isinstance(layer, keras.Model)):
+        if model.name == "backbone":
+            return set(leaves(model))
+        if model.name == "encoder":
+            named = {layer for layer in leaves(model) if layer.name.startswith("backbone.")}
+            return named or backbone_layers(model)
+    return set()
 
 
 def set_precision(network, precision):

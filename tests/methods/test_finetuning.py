@@ -155,10 +155,10 @@ NETWORKS = {
             "backbone.decoder.3.upsample.interp_upsample.1.conv",
             "decode_head.conv_seg",
         ),
-        ("deeplab", "decoder.conv1", "decoder.last_conv.3"),
+        ("deeplab", "aspp.global_avg_pool.1", "decoder.last_conv.3"),
     ],
 )
-def test_the_decoder_begins_with_the_first_upsampling(name, first, last):
+def test_the_decoder_begins_with_the_first_upsampling_or_after_the_backbone(name, first, last):
     net = NETWORKS[name]()
     train_only(net, "decoder")
     paths = [w.path.split("/")[-2] for w in net.trainable_weights]
