@@ -123,3 +123,16 @@ class StartFlags:
     def ranged(self) -> dict[str, str]:
         """What `Preprocessing` needs for a backbone: all of them take images in −1…1."""
         return {"normalise": "minus1_1"} if self.backbone else {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkFlags(StartFlags):
+    """Which network, and what it begins with."""
+
+    network: Network
+    """One of km.models."""
+
+    @property
+    def ranged(self) -> dict[str, str]:
+        """As with a backbone for DeepLabV3Plus, which has one whatever the flags say."""
+        return {"normalise": "minus1_1"} if self.network == "DeepLabV3Plus" else super().ranged

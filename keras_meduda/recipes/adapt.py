@@ -15,12 +15,12 @@ meduda adapt --run runs/zeiss --images canon/ --out runs/canon     (source-free:
 
 from dataclasses import dataclass, replace
 
-from keras_meduda.experiment.options import Network
+from keras_meduda.experiment.options import Network, NetworkFlags
 from keras_meduda.recipes import aerunet_kd
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flags(aerunet_kd.Flags):
+class Flags(NetworkFlags, aerunet_kd.Flags):
     """Adaptation to another scanner."""
 
     network: Network = "AERUNet"

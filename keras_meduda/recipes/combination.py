@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from keras_meduda.experiment.options import Count, Network
+from keras_meduda.experiment.options import Count, NetworkFlags
 from keras_meduda.experiment.shift import GridFlags, ShiftFlags, brains, discs, read
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flags(GridFlags, ShiftFlags):
+class Flags(NetworkFlags, GridFlags, ShiftFlags):
     """Any method on any network."""
 
     method: Literal[
@@ -29,8 +29,6 @@ class Flags(GridFlags, ShiftFlags):
         "posal", "mean_teacher", "foundation_distillation",
     ]  # fmt: skip
     """How the network is adapted; supervised: not at all."""
-    network: Network
-    """One of km.models."""
     filters: tuple[Count, ...] | None = None
     """Width of each level, for networks that take it; default: the network's own."""
     augment_source: bool = True

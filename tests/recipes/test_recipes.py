@@ -64,6 +64,23 @@ def assert_same_weights(run, other):
         np.testing.assert_array_equal(np.array(a), np.array(b))
 
 
+@pytest.mark.parametrize("name", ["adapt", "combination"])
+@pytest.mark.parametrize(
+    ("start", "normalise"),
+    [
+        ({"network": "DeepLabV3Plus"}, "minus1_1"),
+        ({"network": "UNet", "backbone": "mobilenetv2"}, "minus1_1"),
+        ({"network": "UNet"}, "zero_one"),
+    ],
+)
+def test_images_have_the_range_of_the_encoder(name, start, normalise, tmp_path):
+    """DeepLabV3+ has an encoder of keras.applications whatever its flags say."""
+    module, method = recipe_named(name), {"method": "supervised"} if name == "combination" else {}
+    flags = module.Flags(smoke=True, out=tmp_path, **start, **method)
+    recipe = module.recipe(flags, module.data(flags))
+    assert recipe.preprocessing.normalise == normalise
+
+
 def test_no_recipe_is_left_out():
     assert set(SETTINGS) == set(STAGES) == set(FILES)
 
