@@ -8,7 +8,6 @@ from keras_meduda import models
 from keras_meduda.models import encoders
 
 BACKBONE = "mobilenetv2"
-FILE = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"  # as Keras names it
 
 
 def from_imagenet(flags, volumes):
@@ -21,6 +20,9 @@ def from_imagenet(flags, volumes):
     Args:
         flags: with `network`, `backbone`, `weights`, `init`, `out`, `resume` and `smoke`.
         volumes: whether the images are volumes, for which there is no such start.
+
+    Raises:
+        ValueError: the weights are in Keras' folder, but damaged.
     """
     if flags.weights == "random":
         return replace(flags, weights=None)
@@ -35,10 +37,11 @@ def from_imagenet(flags, volumes):
     try:
         encoders.application(BACKBONE, "imagenet")
     except ConnectionError:
+        file = encoders.kept_file(BACKBONE)
         print(
             f"{flags.network} starts from random weights: ImageNet's of {BACKBONE}, a better start "
             "for photographs, could not be downloaded. To start from them, put the file "
-            f"{FILE} into ~/.keras/models, or name it: --backbone {BACKBONE} --weights FILE."
+            f"{file.name} into {file.parent}, or name it: --backbone {BACKBONE} --weights FILE."
         )
         return flags
     print(f"{flags.network} starts from ImageNet's {BACKBONE} (--weights random: it does not).")

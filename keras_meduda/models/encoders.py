@@ -20,7 +20,9 @@ What differs from keras.applications, and why:
   batch norm keeps its sums in float32, and so do the ranges' offsets.
 """
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import keras
@@ -42,10 +44,11 @@ def _convnext_stages(layer):
 
 
 class Backbone(NamedTuple):
-    """An encoder's name in keras.applications, its last features at strides 2 to 32, its range."""
+    """An encoder's name in keras.applications, its file there, its last features, its range."""
 
     application: str
-    ends: Callable
+    file: str  # of ImageNet's weights, in Keras' folder of models
+    ends: Callable  # gives those at strides 2 to 32
     mean: tuple = ()  # of red, green and blue in −1…1; none: that range is its own
     deviation: tuple = ()
 
@@ -57,16 +60,20 @@ _CAFFE = {
 }
 
 BACKBONES = {
-    "mobilenetv2": Backbone("MobileNetV2", _outputs(
+    "mobilenetv2": Backbone("MobileNetV2",
+        "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5", _outputs(
         "expanded_conv_project_BN", "block_2_add", "block_5_add", "block_12_add",
         "block_16_project_BN")),
-    "resnet50": Backbone("ResNet50", _outputs(
+    "resnet50": Backbone("ResNet50",
+        "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5", _outputs(
         "conv1_relu", "conv2_block3_out", "conv3_block4_out", "conv4_block6_out",
         "conv5_block3_out"), **_CAFFE),
-    "efficientnetv2b0": Backbone("EfficientNetV2B0", _outputs(
+    "efficientnetv2b0": Backbone("EfficientNetV2B0",
+        "efficientnetv2-b0_notop.h5", _outputs(
         "block1a_project_activation", "block2b_add", "block3b_add", "block5e_add", "block6h_add"),
         **_IMAGENET),
-    "convnexttiny": Backbone("ConvNeXtTiny", _convnext_stages, **_IMAGENET),
+    "convnexttiny": Backbone("ConvNeXtTiny",
+        "convnext_tiny_notop.h5", _convnext_stages, **_IMAGENET),
 }  # fmt: skip
 
 
@@ -146,6 +153,7 @@ def application(backbone, weights=None):
 
     Raises:
         ConnectionError: ImageNet's weights cannot be downloaded.
+        ValueError: their file in Keras' folder is damaged.
     """
     build = getattr(keras.applications, BACKBONES[backbone].application)
     own_range = {} if backbone in ("mobilenetv2", "resnet50") else {"include_preprocessing": False}
@@ -155,11 +163,23 @@ def application(backbone, weights=None):
     except Exception as error:  # Keras raises a bare Exception when a download fails
         if weights is None:
             raise
+        file = kept_file(backbone)
+        if file.exists():  # of a download that fails Keras leaves nothing
+            raise ValueError(
+                f"{file}: expected ImageNet's weights of {backbone}, but {error}; delete the file, "
+                "so that it is fetched again."
+            ) from error
         raise ConnectionError(
             f"weights='imagenet': those of {backbone} could not be downloaded ({error}). Fetch "
             "this file where there is a network and pass its path as weights=, or put it into "
-            "~/.keras/models; weights=None starts from random ones."
+            f"{file.parent}; weights=None starts from random ones."
         ) from error
+
+
+def kept_file(backbone) -> Path:
+    """Where Keras keeps ImageNet's weights of a backbone, once it has them."""
+    home = os.environ.get("KERAS_HOME") or Path.home() / ".keras"
+    return Path(home, "models", BACKBONES[backbone].file)
 
 
 def transfer(network, original):

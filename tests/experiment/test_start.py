@@ -10,7 +10,8 @@ import pytest
 from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
 
 import keras_meduda as km
-from keras_meduda.experiment.start import FILE, from_imagenet
+from keras_meduda.experiment.start import from_imagenet
+from keras_meduda.models.encoders import kept_file
 from keras_meduda.models.stages import leaves
 from keras_meduda.recipes import adapt
 
@@ -20,6 +21,7 @@ def offline(monkeypatch, tmp_path):
     """Keras' folder of downloads is empty, and nothing can be reached."""
     monkeypatch.setattr("urllib.request._opener", None)
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setattr("keras.src.utils.file_utils.config.keras_home", lambda: str(tmp_path))
     return tmp_path
 
@@ -30,7 +32,7 @@ def encoder(offline):
     size = (224, 224, 3)
     made = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=size)
     (offline / "models").mkdir()
-    with h5py.File(offline / "models" / FILE, "w") as file:
+    with h5py.File(kept_file("mobilenetv2"), "w") as file:
         save_weights_to_hdf5_group(file, made)
     return made
 
@@ -55,7 +57,15 @@ def test_without_a_network_it_says_what_can_be_done_and_starts_at_random(tmp_pat
     asked = flags(tmp_path)
     assert from_imagenet(asked, volumes=False) == asked
     said = capsys.readouterr().out
-    assert "starts from random weights" in said and FILE in said and "--weights FILE" in said
+    file = kept_file("mobilenetv2")
+    assert "starts from random weights" in said and "--weights FILE" in said
+    assert f"put the file {file.name} into {file.parent}" in said
+
+
+def test_a_damaged_file_ends_the_run_and_is_no_reason_for_random_weights(encoder, tmp_path):
+    kept_file("mobilenetv2").write_bytes(b"<html>not found</html>")
+    with pytest.raises(ValueError, match="mobilenet_v2_.*; delete the file"):
+        from_imagenet(flags(tmp_path), volumes=False)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,14 @@ from keras import layers
 
 import keras_meduda as km
 from keras_meduda.methods.finetuning import discriminative, train_only
-from keras_meduda.models.encoders import BACKBONES, PadToMultiple, application, encode, transfer
+from keras_meduda.models.encoders import (
+    BACKBONES,
+    PadToMultiple,
+    application,
+    encode,
+    kept_file,
+    transfer,
+)
 from keras_meduda.models.stages import leaves
 
 SMALL = {"filters": (4, 6)}
@@ -164,11 +171,30 @@ def test_a_download_that_broke_off_is_named(form, theirs, tmp_path):
         km.models.UNet((32, 32, 3), 2, **SMALL, backbone="mobilenetv2", weights=path)
 
 
-def test_a_failed_download_says_where_a_file_can_be_put(monkeypatch, tmp_path):
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    """Keras' folder of downloads is empty, and nothing can be reached."""
     monkeypatch.setattr("urllib.request._opener", None)
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setattr("keras.src.utils.file_utils.config.keras_home", lambda: str(tmp_path))
-    with pytest.raises(ConnectionError, match=r"(?s)could not be .*_no_top.h5.*weights=, or put"):
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_failed_download_says_where_a_file_can_be_put(backbone, offline):
+    with pytest.raises(ConnectionError, match="could not be downloaded") as error:
+        km.models.UNet((32, 32, 3), 2, **SMALL, backbone=backbone, weights="imagenet")
+    file = kept_file(backbone)
+    assert f"/{file.name}: " in str(error.value)  # Keras asked for that file
+    assert f"weights=, or put it into {file.parent};" in str(error.value)
+
+
+def test_a_damaged_file_in_the_folder_of_keras_is_named(offline, theirs):
+    file = kept_file("mobilenetv2")
+    file.parent.mkdir()
+    theirs.save(file)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(ValueError, match=f"{file}: expected ImageNet's .*; delete the file"):
         km.models.UNet((32, 32, 3), 2, **SMALL, backbone="mobilenetv2", weights="imagenet")
 
 
@@ -208,6 +234,27 @@ def test_the_encoder_is_the_backbone(build, backbone, capsys):
     assert "(all)" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("backbone", "own"),
+    [
+        ("mobilenetv2", "backbone.features."),
+        pytest.param("efficientnetv2b0", "backbone/", marks=pytest.mark.slow),
+    ],
+)
+def test_the_pyramid_of_deeplab_is_part_of_the_decoder(backbone, own):
+    """ImageNet has weights for the backbone alone; the atrous pyramid is as new as the decoder."""
+    network = km.models.DeepLabV3Plus((32, 32, 3), 2, backbone)
+    train_only(network, "decoder", freeze_batch_norm="encoder")
+    pyramid = {w.path for w in network.trainable_weights if "aspp." in w.path}
+    assert len(pyramid) == 3 * 6
+    train_only(network, "encoder")
+    inner = network.get_layer("encoder")
+    if backbone == "efficientnetv2b0":
+        inner = inner.get_layer("backbone")
+    count = sum(own in w.path or inner.name == "backbone" for w in inner.trainable_weights)
+    assert count == len(inner.trainable_weights) == len(network.trainable_weights) > 100
+
+
 def test_batch_norm_of_the_encoder_alone_is_frozen(batches):
     network = km.models.UNet((32, 32, 3), 2, **SMALL, backbone="mobilenetv2")
     train_only(network, "all", freeze_batch_norm="encoder")
@@ -227,15 +274,23 @@ def test_batch_norm_of_the_encoder_alone_is_frozen(batches):
     assert {w.path for w in network.trainable_weights} <= moved
 
 
-def test_a_range_that_does_not_fit_is_refused(batches, tmp_path):
+RANGED = {
+    "UNet": lambda: km.models.UNet((32, 32, 3), 2, **SMALL, backbone="mobilenetv2"),
+    "DeepLabV3Plus": lambda: km.models.DeepLabV3Plus((32, 32, 3), 2),
+    "DeepLabV3Plus-ResNet50": lambda: km.models.DeepLabV3Plus((32, 32, 3), 2, "resnet50"),
+}
+
+
+@pytest.mark.parametrize("name", RANGED)
+def test_a_range_that_does_not_fit_is_refused(name, batches, tmp_path):
     with km.setup():
-        network = km.models.UNet((32, 32, 3), 2, **SMALL, backbone="mobilenetv2")
+        network = RANGED[name]()
         method = km.methods.Supervised(network, overlapping=True)
         method.compile(keras.optimizers.Adam(1e-3))
 
-    class Zscored:
+    class InZeroOne:
         task, from_step = batches.task, batches.from_step
-        preprocessing = km.Preprocessing((32, 32), normalise="zscore")
+        preprocessing = km.Preprocessing((32, 32), normalise="zero_one")
 
-    with pytest.raises(ValueError, match="takes images in −1…1.*received normalise='zscore'"):
-        km.fit(method, Zscored, steps=1, run_dir=tmp_path)
+    with pytest.raises(ValueError, match="takes images in −1…1.*received normalise='zero_one'"):
+        km.fit(method, InZeroOne, steps=1, run_dir=tmp_path)
