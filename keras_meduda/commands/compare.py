@@ -2,7 +2,8 @@
 
 Cases are paired, differences are averaged by group (such as the patient) and tested by Wilcoxon's
 signed-rank test; of several pairs of runs the p-values are Holm's. A folder of --seeds or --folds
-counts as one run, whose score of a case is the mean over them.
+counts as one run, whose score of a case is the mean over them. Where runs began with different
+weights, each says with which.
 
 meduda compare runs/a runs/b --out comparison
 meduda compare runs/a runs/a --evaluation source_only adapted
@@ -34,7 +35,7 @@ def main(flags):
     """Pairs the cases, tests, prints one table and writes the page."""
     from keras_meduda.data.files import check_writable
     from keras_meduda.evaluation.report.runs import print_tests, write_comparison
-    from keras_meduda.evaluation.several import chosen, unit_of
+    from keras_meduda.evaluation.several import chosen, start_of, unit_of
 
     if len(flags.runs) < 2:
         raise ValueError(f"{len(flags.runs)} run; expected two or more.")
@@ -56,6 +57,10 @@ def main(flags):
     if len(units) > 1:
         raise ValueError(f"Distances are in {' and '.join(sorted(units))}; expected one unit.")
     check_writable(flags.out, "--out")
+    starts = {label: start_of(run) for label, run in places.items()}
+    if len(set(starts.values())) > 1:  # a better start is no better method
+        said = {label: f"{text}, first weights {starts[label]}" for label, text in said.items()}
+        print("\n".join(f"{label}: first weights {start}" for label, start in starts.items()))
     tests = write_comparison(flags.out, tables, units.pop(), said, places)
     print_tests(tests)
     print(f"comparison: {flags.out / 'compare.html'}")

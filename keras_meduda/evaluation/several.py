@@ -54,8 +54,19 @@ def evaluations(folder) -> dict[str, pd.DataFrame]:
 
 def unit_of(folder) -> str:
     """Unit of the distances of a run, or of the first of several: px or mm."""
-    path = next(iter(repeats(folder).values()), Path(folder))
-    return json.loads((path / "config.json").read_text(encoding="utf-8"))["task"]["unit"]
+    return _configs(folder)[0]["task"]["unit"]
+
+
+def start_of(folder) -> str:
+    """Which weights a run began with, or each of several: a name and a checksum, or `random`."""
+    starts = dict.fromkeys(config.get("weights") or "random" for config in _configs(folder))
+    return " or ".join(starts)
+
+
+def _configs(folder):
+    """What `config.json` says of a run, or of each of several."""
+    paths = repeats(folder).values() or [Path(folder)]
+    return [json.loads((path / "config.json").read_text(encoding="utf-8")) for path in paths]
 
 
 def spread(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:

@@ -29,11 +29,11 @@ def runs(tmp_path):
     return tmp_path, dice
 
 
-def write(folder, frame, evaluation="test"):
+def write(folder, frame, evaluation="test", **config):
     place = folder / "evaluation" / evaluation
     place.mkdir(parents=True)
     frame.to_csv(place / "cases.csv", index=False)
-    (folder / "config.json").write_text(json.dumps({"task": {"unit": "px"}}))
+    (folder / "config.json").write_text(json.dumps({"task": {"unit": "px"}, **config}))
 
 
 def test_holm_by_hand():
@@ -58,6 +58,20 @@ def test_compare_pairs_by_case_and_tests_as_scipy_does(meduda, runs):
     np.testing.assert_allclose(tests["p_holm"], holm(tests["p"].tolist()), rtol=1e-5)
     page = (out / "compare.html").read_text("utf-8")
     assert "Wilcoxon" in page and "10 cases of 10 groups" in page
+    assert "first weights" not in page + said  # all began alike
+
+
+def test_figures_of_different_starts_are_told_apart(meduda, runs):
+    folder, dice = runs
+    write(folder / "pretrained" / "seed_0", table(dice["c"]), weights="imagenet, resnet50")
+    write(folder / "pretrained" / "seed_1", table(dice["c"]), weights="imagenet, resnet50")
+    out = folder / "out"
+    code, said, error = meduda("compare", folder / "a", folder / "pretrained", "--out", out)
+    assert code == 0, error
+    page = (out / "compare.html").read_text("utf-8")
+    for run, start in (("a", "random"), ("pretrained", "imagenet, resnet50")):
+        assert f"{run}: first weights {start}\n" in said
+        assert f"test, first weights {start}" in page
 
 
 def test_a_folder_of_seeds_is_one_run_whose_cases_are_means(meduda, runs):
