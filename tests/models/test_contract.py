@@ -45,14 +45,15 @@ NETWORKS = {
 # A whole encoder once in the quick tests, the others cut at 1/4 or, DeepLab's, at 1/16.
 WHOLE = {"filters": (4, 4, 4, 4, 4), "backbone": "mobilenetv2"}
 NETWORKS["UNet-whole-mobilenetv2"] = partial(UNet, **WHOLE), (17, 23, 1)
-SLOW = {  # all sixteen pairs take ten minutes: each network has two encoders, each encoder two
+SLOW = {  # all sixteen pairs take ten minutes: each encoder is in two networks or more
     f"{build.__name__}-{backbone}": (partial(build, backbone=backbone, filters=(4, 6)), (17, 23, 3))
     for build, backbone in (
         (UNet, "resnet50"), (UNet, "efficientnetv2b0"), (AERUNet, "mobilenetv2"),
         (AERUNet, "convnexttiny"), (UNetPlusPlus, "efficientnetv2b0"), (UNetPlusPlus, "resnet50"),
     )
 }  # fmt: skip
-SLOW["DeepLabV3Plus-convnexttiny"] = partial(DeepLabV3Plus, backbone="convnexttiny"), (17, 23, 3)
+for backbone in ("efficientnetv2b0", "convnexttiny"):
+    SLOW[f"DeepLabV3Plus-{backbone}"] = partial(DeepLabV3Plus, backbone=backbone), (17, 23, 3)
 NETWORKS |= SLOW
 FIXED_SHAPE = {"UNETR-3D"}
 CHANNELS = 2

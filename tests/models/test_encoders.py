@@ -39,15 +39,30 @@ def randomise(network):
             layer.set_weights([rng.uniform(0.5, 1.5, w.shape) for w in layer.weights])
 
 
-@pytest.fixture(scope="module", params=BACKBONES)
-def original(request):
+def built_by_keras(name):
     """An encoder with its own preprocessing, from 0…255, as a user of Keras would build it."""
-    name = request.param
     network = getattr(keras.applications, BACKBONES[name].application)(
         include_top=False, weights=None, input_shape=(None, None, 3)
     )
     randomise(network)
-    return name, network
+    return network
+
+
+@pytest.fixture(scope="module", params=BACKBONES)
+def original(request):
+    """The name of an encoder, and the encoder."""
+    return request.param, built_by_keras(request.param)
+
+
+@pytest.fixture
+def float64():
+    """Arithmetic in which two hundred layers add up no rounding that could be seen."""
+    policy = keras.config.dtype_policy()
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    yield
+    keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy(policy)
 
 
 def own_range(backbone, image):
@@ -57,11 +72,14 @@ def own_range(backbone, image):
     return getattr(keras.applications, module).preprocess_input(picture) if module else picture
 
 
-def test_the_cut_gives_what_keras_applications_gives(original):
-    backbone, theirs = original
-    ours = encoder(backbone, levels=5)
+@pytest.mark.parametrize(
+    "backbone",
+    [pytest.param(n, marks=pytest.mark.slow if n != "mobilenetv2" else ()) for n in BACKBONES],
+)
+def test_the_cut_gives_what_keras_applications_gives(backbone, float64):
+    theirs, ours = built_by_keras(backbone), encoder(backbone, levels=5)
     transfer(ours, theirs)
-    image = noise(1, 64, 96, 3)
+    image = noise(1, 64, 96, 3).astype("float64")
     ends = [end for end in BACKBONES[backbone].ends(theirs.get_layer) if end is not None]
     expected = keras.Model(theirs.input, ends)(own_range(backbone, image))
     whole, *received = ours(image)
@@ -73,8 +91,8 @@ def test_the_cut_gives_what_keras_applications_gives(original):
     sizes = [(64 // stride, 96 // stride) for stride in (2, 4, 8, 16, 32)]
     assert [y.shape[1:3] for y in received] == sizes[-len(ends) :]
     for y, x in zip(received, expected, strict=True):
-        # Rounding of two hundred layers, which depends on the threads that a machine has free
-        np.testing.assert_allclose(y / np.abs(x).max(), x / np.abs(x).max(), atol=2e-4)
+        assert x.dtype == y.dtype == "float64"
+        np.testing.assert_allclose(y / np.abs(x).max(), x / np.abs(x).max(), atol=1e-5)
 
 
 def test_a_grey_image_gives_what_its_three_copies_give(original):
@@ -110,6 +128,31 @@ def test_batch_norm_follows_small_batches_and_keeps_its_epsilon(original):
     assert bool(norms) == bool(expected)
     assert {n.momentum for n in norms} <= {0.9}
     assert [n.epsilon for n in norms] == [n.epsilon for n in expected[: len(norms)]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_half_precision_gives_what_full_does_and_learns(backbone, batches):
+    """The ranges' offsets and the sums of batch norm stay in float32, ReLU6 ends at 6."""
+    methods = []
+    for precision in ("float32", "mixed_float16"):
+        with km.setup(precision=precision, seed=0):
+            network = km.models.UNet((32, 32, 3), 2, **SMALL, backbone=backbone)
+            method = km.methods.Supervised(network, overlapping=True)
+            method.compile(keras.optimizers.Adam(1e-3))
+        randomise(network)
+        methods.append(method)
+    full, half = methods
+    half.network.set_weights(full.network.get_weights())
+    assert half.network.get_layer("backbone").layers[-1].compute_dtype == "float16"
+    expected, received = (m.network(noise(2, 32, 32, 3))["logits"] for m in methods)
+    assert received.dtype == "float32"
+    np.testing.assert_allclose(received, expected, atol=0.02 * np.abs(expected).max())
+    data = next(iter(batches.from_step(0)))
+    a, b = (float(m.train_step(data)["loss"]) for m in methods)
+    assert b == pytest.approx(a, rel=0.02)
+    for weight, before in zip(half.network.weights, full.network.weights, strict=True):
+        np.testing.assert_allclose(weight, before, atol=0.02, err_msg=weight.path)
 
 
 # Weights

@@ -1,5 +1,7 @@
 """What is exported of a network with a backbone gives what is predicted, and both see its range."""
 
+from functools import partial
+
 import keras
 import numpy as np
 import pytest
@@ -14,12 +16,21 @@ from keras_meduda.run import Run
 from keras_meduda.run.exchange import export_network, parity
 
 RUNTIMES = {".onnx": ("tf2onnx", "onnxruntime"), ".tflite": ("ai_edge_litert",)}
-SLOW = [pytest.param(n, marks=pytest.mark.slow if n != "mobilenetv2" else ()) for n in BACKBONES]
+NETWORKS = {  # an encoder at a time, then each other decoder with one
+    name: partial(km.models.UNet, filters=(4, 4, 4, 4), backbone=name) for name in BACKBONES
+} | {
+    "AERUNet": partial(km.models.AERUNet, filters=(4, 4), backbone="mobilenetv2"),
+    "DeepLabV3Plus": km.models.DeepLabV3Plus,
+    "DeepLabV3Plus, whose picture is padded": partial(
+        km.models.DeepLabV3Plus, backbone="efficientnetv2b0"
+    ),
+}
+SLOW = [pytest.param(n, marks=pytest.mark.slow if n != "mobilenetv2" else ()) for n in NETWORKS]
 
 
 @pytest.fixture(scope="module", params=SLOW)
 def run(request, tmp_path_factory):
-    network = km.models.UNet((32, 32, 3), 2, filters=(4, 4, 4, 4), backbone=request.param)
+    network = NETWORKS[request.param]((32, 32, 3), 2)
     rng = np.random.default_rng(0)
     for layer in leaves(network):  # statistics and scales as if trained
         if type(layer).__name__ in ("BatchNormalization", "LayerScale"):
