@@ -111,13 +111,30 @@ class BoxFlags:
 
 @dataclass(frozen=True, kw_only=True)
 class StartFlags:
-    """What a network of pictures begins with."""
+    """What a network begins with, which of its parts train, and how fast."""
 
     backbone: Backbone | None = None
     """Of photographs: an encoder of keras.applications in place of the network's own."""
     weights: str | None = None
     """Of the backbone: imagenet (a download), a file in keras.applications' form, or a file of the
     whole network; None starts from random weights."""
+    train: str = "all"
+    """What trains: head, decoder, encoder, all, or a regular expression of layer names."""
+    encoder_rate: Share = 1.0
+    """Share of the learning rate that the encoder gets."""
+    freeze_batch_norm: bool = False
+    """Keep batch norm as the network began with it."""
+
+    def prepare(self, network) -> None:
+        """Chooses what trains: the value of `Stage.prepare`.
+
+        Raises:
+            ValueError: no layer of that part.
+        """
+        from keras_meduda.methods.finetuning import train_only
+
+        if self.train != "all" or self.freeze_batch_norm:
+            train_only(network, self.train, self.freeze_batch_norm)
 
     @property
     def ranged(self) -> dict[str, str]:

@@ -9,6 +9,7 @@ import keras
 from keras_meduda.data.pipeline import Batches
 from keras_meduda.methods import Supervised
 from keras_meduda.methods.base import Method
+from keras_meduda.methods.finetuning import discriminative
 from keras_meduda.task import Preprocessing, Task
 
 LABELLED, UNLABELLED = ("source", "oracle", "few"), ("target", "taught")
@@ -23,12 +24,19 @@ def supervised(network, batches: Batches) -> Method:
     return Supervised(network, batches.task.overlapping, aux_weights=heads or None)
 
 
-def adam(learning_rate: float) -> Callable:
-    """Adam, whose learning rate falls to zero as a cosine: a value of `Stage.compile`."""
+def adam(learning_rate: float, encoder_rate: float = 1.0) -> Callable:
+    """Adam, whose learning rate falls to zero as a cosine: a value of `Stage.compile`.
+
+    Args:
+        learning_rate: of the first step.
+        encoder_rate: share of it that the encoder gets. Default 1.
+    """
 
     def compile_method(method, steps):
-        schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
-        method.compile(keras.optimizers.Adam(schedule))
+        optimizer = keras.optimizers.Adam(
+            keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+        )
+        method.compile(discriminative(optimizer, method.network, {"encoder": encoder_rate}))
 
     return compile_method
 

@@ -94,7 +94,7 @@ def discriminative(optimizer, network, factors):
             without one keeps the rate, as does what a method trains beside the network.
 
     Returns:
-        The optimiser to compile with.
+        The optimiser to compile with; the given one where all factors are 1.
 
     Raises:
         ValueError: nothing fits a part or all of it is frozen, or a factor is negative.
@@ -108,6 +108,8 @@ def discriminative(optimizer, network, factors):
         >>> network = km.models.AERUNet((16, 16, 1), channels=1, filters=(4, 8))
         >>> adam = discriminative(keras.optimizers.Adam(1e-3), network, {"encoder": 0.1})
     """
+    if all(factor == 1 for factor in factors.values()):
+        return optimizer
     share_of = {}
     for part, factor in factors.items():
         if factor < 0:

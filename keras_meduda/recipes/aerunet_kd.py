@@ -76,12 +76,14 @@ def recipe(flags, data):
     grid = flags.grid(data, needs, normalise="zero_one", intensity=("clahe",))
     mode = mode_of(flags, grid.volumes)
     twins = 2 if grid.volumes and mode == "style" else 4
-    alone = Stage(supervised, compile=adam(flags.learning_rate))
+    compile_alone = adam(flags.learning_rate, flags.encoder_rate)
+    alone = Stage(supervised, compile=compile_alone, prepare=flags.prepare)
     adapted = Stage(
         distillation(flags, mode),
         uses=("source", "target"),
         start="source_only",
-        compile=adam(flags.adapt_learning_rate),
+        compile=adam(flags.adapt_learning_rate, flags.encoder_rate),
+        prepare=flags.prepare,
         target_styles=twins if mode == "style" else 0,
         **flags.styled_source(grid, twins),
     )

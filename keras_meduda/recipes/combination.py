@@ -56,7 +56,8 @@ def recipe(flags, data):
         weights=flags.weights,
     )  # fmt: skip
     grid = flags.grid(data, build.func.needs, normalise="zero_one", intensity=("clahe",))
-    alone = Stage(supervised, compile=adam(flags.learning_rate))
+    compile_alone = adam(flags.learning_rate, flags.encoder_rate)
+    alone = Stage(supervised, compile=compile_alone, prepare=flags.prepare)
     settings = flags.settings(grid)
     if flags.method == "supervised":
         stages = {"source_only": alone}
@@ -68,7 +69,8 @@ def recipe(flags, data):
             partial(_method, flags.method),
             uses=("source", "taught" if taught else "target"),
             start="source_only",
-            compile=compile_with(flags.adapt_learning_rate),
+            compile=compile_with(flags.adapt_learning_rate, flags.encoder_rate),
+            prepare=flags.prepare,
             **flags.styled_source(grid),
         )
         stages = flags.stages(alone, adapted)

@@ -107,7 +107,8 @@ def recipe(flags, data):
 
     if flags.smoke:
         flags = replace(flags, size=32, filters=(4, 8, 16), steps=12, batch_size=2)
-    alone = Stage(supervised, compile=adam(flags.learning_rate))
+    compile_alone = adam(flags.learning_rate, flags.encoder_rate)
+    alone = Stage(supervised, compile=compile_alone, prepare=flags.prepare)
 
     def method(network, batches):
         teacher = batches.target.teacher

@@ -25,7 +25,6 @@ from keras_meduda.experiment.options import (
     Existing,
     NotNegative,
     Options,
-    Share,
     StartFlags,
 )
 
@@ -61,12 +60,6 @@ class Flags(StartFlags, Options):
     """Checkpoint to start from: run folder, .keras, .weights.h5, or a PyTorch state dict."""
     initial_inference: bool = False
     """Only evaluate that checkpoint, on all cases."""
-    train: str = "all"
-    """What trains: head, decoder, encoder, all, or a regular expression of layer names."""
-    encoder_rate: Share = 1.0
-    """Share of the learning rate that the encoder gets."""
-    freeze_batch_norm: bool = False
-    """Keep batch norm as the checkpoint has it."""
     out: Path = Path("runs/oct")
     """Run folder."""
     steps: Count | None = None
@@ -153,7 +146,7 @@ def recipe(flags, data):
     import keras_meduda as km
     from keras_meduda.experiment.bscans import PUBLISHED, own, published
     from keras_meduda.experiment.recipe import Recipe, Stage
-    from keras_meduda.methods.finetuning import discriminative, load_checkpoint, train_only
+    from keras_meduda.methods.finetuning import discriminative, load_checkpoint
     from keras_meduda.run import Run
 
     drawn = not (flags.root or flags.cases)
@@ -165,14 +158,11 @@ def recipe(flags, data):
     def prepare(network):
         if flags.init:
             load_checkpoint(network, flags.init)
-        train_only(network, flags.train, flags.freeze_batch_norm)
+        flags.prepare(network)
 
     def compile_method(method, steps):
-        optimizer = preset["optimizer"](steps)
-        if flags.encoder_rate != 1.0:
-            factors = {"encoder": flags.encoder_rate}
-            optimizer = discriminative(optimizer, method.network, factors)
-        method.compile(optimizer)
+        rates = {"encoder": flags.encoder_rate}
+        method.compile(discriminative(preset["optimizer"](steps), method.network, rates))
 
     def method(network, batches):
         return km.methods.Supervised(

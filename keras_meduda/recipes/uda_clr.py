@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from keras_meduda.experiment.options import Backbone, Count, Positive
+from keras_meduda.experiment.options import Backbone, Count, Positive, StartFlags
 from keras_meduda.experiment.shift import ShiftFlags, discs, read
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flags(ShiftFlags):
+class Flags(StartFlags, ShiftFlags):
     """DeepLabV3+ with category-level regularisation."""
 
     size: Count = 192
@@ -78,18 +78,23 @@ def augmentation(name="original"):
     return {"photometry": strong, "geometry": Deformation(), **spoilt}
 
 
-def compile_with(learning_rate):
-    """Adam, a fifth of its rate after a fifth of the steps; SGD for the discriminators."""
+def compile_with(learning_rate, encoder_rate=1.0):
+    """Adam, a fifth of its rate after a fifth of the steps; SGD for the discriminators.
+
+    The encoder gets a share of Adam's rate.
+    """
     import keras
 
+    from keras_meduda.methods.finetuning import discriminative
     from keras_meduda.optimizers import SGDWithL2
 
     def compile_method(method, steps):
         rate = keras.optimizers.schedules.PiecewiseConstantDecay(
             [steps // 5], [learning_rate, 0.2 * learning_rate]
         )
+        optimizer = keras.optimizers.Adam(rate, beta_2=0.99, epsilon=1e-8)
         method.compile(
-            keras.optimizers.Adam(rate, beta_2=0.99, epsilon=1e-8),
+            discriminative(optimizer, method.network, {"encoder": encoder_rate}),
             discriminator_optimizer=SGDWithL2(2.5e-5, momentum=0.99, l2=5e-4),
         )
 
@@ -111,12 +116,17 @@ def recipe(flags, data):
     compared = {"beal": clr.BEAL, "posal": clr.POSAL, "mean_teacher": clr.MEAN_TEACHER}
     compared |= {"category_regularization": {}, "source_only": clr.SOURCE_ONLY}
     grid = picture_grid(32 if flags.smoke else flags.size)
-    alone = Stage(method(clr.SOURCE_ONLY), compile=compile_with(flags.learning_rate))
+    alone = Stage(
+        method(clr.SOURCE_ONLY),
+        compile=compile_with(flags.learning_rate, flags.encoder_rate),
+        prepare=flags.prepare,
+    )
     adapted = Stage(
         method(compared[flags.method]),
         uses=("source", "target"),
         start="source_only" if flags.from_source_only or flags.init else "first",
-        compile=compile_with(flags.adapt_learning_rate),
+        compile=compile_with(flags.adapt_learning_rate, flags.encoder_rate),
+        prepare=flags.prepare,
         **flags.styled_source(grid),
     )
     settings = flags.settings(grid) | {"batch_size": 2 if flags.smoke else flags.batch_size}

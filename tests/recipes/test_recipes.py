@@ -6,11 +6,13 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
 from keras_meduda.experiment import runner
 from keras_meduda.experiment.command_line import recipe_named
+from keras_meduda.models.stages import encoder_layers, leaves
 from keras_meduda.progress import StepBar
 
 ROOT = Path(__file__).parents[2]
@@ -79,6 +81,47 @@ def test_images_have_the_range_of_the_encoder(name, start, normalise, tmp_path):
     flags = module.Flags(smoke=True, out=tmp_path, **start, **method)
     recipe = module.recipe(flags, module.data(flags))
     assert recipe.preprocessing.normalise == normalise
+
+
+@pytest.mark.parametrize(
+    ("name", "stage", "settings"),
+    [
+        ("adapt", "adapted", {"network": "UNet"}),
+        ("aerunet_kd", "source_only", {}),
+        ("aerunet_kd", "adapted", {}),
+        ("combination", "adapted", {"network": "UNet", "method": "masked_consistency"}),
+        ("combination", "adapted", {"network": "UNet", "method": "beal"}),
+        ("meddistill", "oracle", {"oracle": True}),
+        ("oct", "trained", {}),
+        ("uda_clr", "source_only", {}),
+        ("uda_clr", "adapted", {}),
+    ],
+)
+def test_what_trains_and_how_fast_is_asked_in_every_recipe(
+    name, stage, settings, batches, tmp_path
+):
+    def prepared(**flags):
+        module = recipe_named(name)
+        flags = module.Flags(smoke=True, out=tmp_path, **settings, **flags)
+        data = module.data(flags)
+        recipe = module.recipe(flags, data)
+        network, chosen = recipe.build(data.task), recipe.stages[stage]
+        chosen.prepare(network)
+        method = chosen.method(network, batches)
+        chosen.compile(method, 4)
+        return network, method.optimizer.get_config().get("factors")
+
+    network, factors = prepared(train="decoder")
+    assert factors is None
+    encoder = encoder_layers(network)
+    for layer in leaves(network):
+        assert layer.trainable == (layer not in encoder) or not layer.weights, layer.name
+    network, factors = prepared(encoder_rate=0.1, freeze_batch_norm=True)
+    assert factors == [["encoder", 0.1]]
+    for layer in leaves(network):
+        if layer.weights:
+            frozen = isinstance(layer, keras.layers.BatchNormalization)
+            assert layer.trainable == (not frozen), layer.name
 
 
 def test_no_recipe_is_left_out():
