@@ -197,6 +197,17 @@ def test_the_error_of_a_difference_is_that_of_its_mean_over_patients():
     assert twice == pytest.approx(paired_error(d, np.arange(400)), rel=1e-6)
 
 
+def test_a_larger_area_needs_a_source_that_gains_by_it(tmp_path):
+    """Twice the area: refused where S1 hardly rises, whatever the source's masks take."""
+    source, target = (discs(tmp_path, *levels) for levels in ((200, 40), (150, 60)))
+    target = replace(target, labels=())
+    held = add_styles(source, source, tmp_path / "store", 1)  # nothing to gain in this style
+    parts = threshold(148), threshold(100), held, target, range(10)
+    scores = decide(*parts, reverse_steps=1).scores
+    assert abs(scores["s1_difference"]).max() < 0.1 and scores["s4_area"].iloc[-1] > 1.25
+    assert scores["verdict"].iloc[-1].startswith(("the area of a class", "confidence"))
+
+
 def test_areas_and_empties_are_of_the_worst_class():
     before = np.tile([0.1, 0.2], (10, 1))
     assert area_changes(before, before) == (0, 1)
@@ -204,7 +215,7 @@ def test_areas_and_empties_are_of_the_worst_class():
     assert area_changes(before * [3, 0.9], before) == pytest.approx((0, 3))
     missing = before.copy()
     missing[:3, 0] = 0
-    assert area_changes(missing, before) == pytest.approx((0.3, 1))
+    assert area_changes(missing, before) == pytest.approx((0.3, 0.7))
     assert area_changes(before * [3, 1], before, expected=before * 4) == (0, 1), "nearer"
     further = area_changes(before * [3, 1], before, expected=before)
     assert further == pytest.approx((0, 3)), "away from the source's masks"

@@ -140,8 +140,9 @@ def test_a_given_run_is_adapted_and_no_label_of_the_target_is_read(run_4, data, 
     assert list(runs) == ["source_only", "adapted"] and not (tmp_path / "source_only").exists()
     assert runs["adapted"].network.get_layer("features").compute_dtype == "bfloat16"
     store, parts, held = tmp_path / "prepared", data.parts, len(data.tests["source, test"])
-    assert len(list(store.glob("*.label"))) == len(parts["source"]) + held, "for the guard"
-    images = len(parts["source"]) + len(parts["target"]) + 2 * held  # in the target's style as well
+    labels = len(parts["source"]) + held + len(parts["target"])  # the target's: source only's own
+    assert len(list(store.glob("*.label"))) == labels
+    images = len(parts["source"]) + len(parts["target"]) + 3 * held  # in the target's style, twice
     assert len(list(store.glob("*.image"))) == images
 
 
