@@ -90,32 +90,35 @@ class Styles:
         return replace(twins, styles=tuple(both))
 
     def _represented(self, run, source, target, by_bands):
-        """Whether there are twins that do not mislead; says so."""
+        """Whether there are twins that do not mislead; says so.
+
+        Twins by bands do train: where the order of grey levels has changed, a network is surest of
+        what it finds wrongly.
+        """
+        twins = self.add(source, target, 1, by_bands)
+        if self.by_bands if by_bands is None else by_bands:
+            return True
         most = MOST[len(run.preprocessing.size)]
-        there = _confidence(run, target, target.images, most)
-
-        def confidence():
-            styled = self.add(source, target, 1, by_bands)
-            return _confidence(run, styled, [twins[0] for twins in styled.styles], most)
-
-        sure = confidence()
+        sure, there = (
+            _confidence(run, half, files, most)
+            for half, files in ((twins, _first(twins)), (target, target.images))
+        )
         said = (
             f"the network is {sure:.2f} sure of source images in the target's style and "
             f"{there:.2f} of the target's own: "
         )
-        fits = there - sure <= DOUBT
-        if not (self.by_bands if by_bands is None else by_bands):
-            labelled = self_labelled(run, target, self.folder)
-            unlike = _unlike(source, labelled)
-            if not fits or unlike > UNLIKE:
-                self.labelled = labelled
-                sure = confidence()
-                fits = there - sure <= DOUBT
-                self.labelled = labelled if fits else None
-                said += (
-                    f"such twins mislead; a class takes up to {unlike:.1f} times its share of the "
-                    f"image in the other domain. With each class in its own proportion {sure:.2f}: "
-                )
+        fits, labelled = there - sure <= DOUBT, self_labelled(run, target, self.folder)
+        unlike = _unlike(source, labelled)
+        if not fits or unlike > UNLIKE:
+            self.labelled = labelled
+            twins = self.add(source, target, 1)
+            sure = _confidence(run, twins, _first(twins), most)
+            fits = there - sure <= DOUBT
+            self.labelled = labelled if fits else None
+            said += (
+                f"such twins mislead; a class takes up to {unlike:.1f} times its share of the "
+                f"image in the other domain. With each class in its own proportion {sure:.2f}: "
+            )
         said += "such twins train." if fits else "such twins mislead and are left out."
         self.facts["Styles"] = said
         print(f"Styles: {said}")
@@ -156,6 +159,11 @@ def self_labelled(run, prepared, folder):
             stored(folder, "label", of, lambda file, labels=labels: file.write_bytes(labels))
         )
     return replace(prepared, labels=tuple(files))
+
+
+def _first(twins):
+    """The first twin of each image."""
+    return [files[0] for files in twins.styles]
 
 
 def _confidence(run, prepared, files, most):

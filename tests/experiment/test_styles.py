@@ -61,6 +61,13 @@ def test_r_decides_how_twins_are_made(levels, colour, bands, said, tmp_path, cap
     assert said in styles.facts["Grey levels"] and said in capsys.readouterr().out
 
 
+def test_twins_by_bands_train_whatever_a_network_thinks_of_them(tmp_path):
+    source = prepared(tmp_path / "source", (40, 90, 200), 0)
+    target = prepared(tmp_path / "target", TURNED, 10)
+    twins = Styles(tmp_path / "store", seed=0).of_source(None, source, target, 2)
+    assert twins == add_styles(source, target, tmp_path / "store", 2, 0, by_bands=True)
+
+
 def test_a_stage_may_decide_for_itself(tmp_path):
     source = prepared(tmp_path / "source", (40, 90, 200), 0)
     target = prepared(tmp_path / "target", TURNED, 10)
