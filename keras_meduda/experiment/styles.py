@@ -56,7 +56,8 @@ class Styles:
         the target, or where the network doubts the twins more than the target itself, their mean
         soft Dice confidence lower by more than 0.05, twins are made again with each class in its
         own proportion. If the network doubts those, the source stays as it is. Twins of which it is
-        surer only fall short of the target. No label of the target is read.
+        surer only fall short of the target. Twins by bands train in any case. No label of the
+        target is read.
 
         Args:
             run: trained on the source.
@@ -111,7 +112,7 @@ class Styles:
         unlike = _unlike(source, labelled)
         if not fits or unlike > UNLIKE:
             self.labelled = labelled
-            twins = self.add(source, target, 1)
+            twins = self.add(source, target, 1, by_bands)
             sure = _confidence(run, twins, _first(twins), most)
             fits = there - sure <= DOUBT
             self.labelled = labelled if fits else None
