@@ -32,6 +32,7 @@ ORDER = [  # a module imports only from what stands to its left
     "data.parts",
     "data.checks",
     "data.subset",
+    "data.few",
     "data.matlab",
     "data.catalog",
     "data.boxes",
