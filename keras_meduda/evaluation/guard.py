@@ -31,7 +31,7 @@ TAUGHT = 0.5  # reverse Dice of source only, below which S2 has no vote
 CHANCE = 0.05  # by which reverse Dice differs between small networks that were taught alike
 HARDLY = 0.001  # of Dice, that no picture shows
 LARGER = 1.25  # times the area of source only, or as much smaller, where S1 does not rise by RISE
-RISE = 0.1  # of S1, with which a class may go to the area that it has in the source's masks
+RISE = 0.05  # of S1, with which a class may go to the area that it has in the source's masks
 MORE_EMPTY = 0.1  # share of further cases in which a class may be found no more
 
 
@@ -71,9 +71,9 @@ def decide(
     network is always better at those twins that it has trained on; S2 is not lower than at a = 0 by
     more than that and 0.05; S3 is not lower; and S4 is in range: no class is found nowhere in a
     tenth more of the cases, nor is its mean area more than 1.25 times that of source only, or as
-    much smaller, unless S1 rises by more than 0.1 and the area comes nearer to that in the source's
-    masks. S2 has no vote where it is below 0.5 at a = 0: its small network learns hardly anything
-    there, whoever teaches it.
+    much smaller, unless S1 rises by more than 0.05 and the area comes nearer to that in the
+    source's masks. S2 has no vote where it is below 0.5 at a = 0: its small network learns hardly
+    anything there, whoever teaches it.
 
     Args:
         source_only: the run before adaptation.
