@@ -52,7 +52,7 @@ def evaluate_runs(recipe, data, options, runs, targets, styles, began) -> None:
         _say(f"the decision took {time.perf_counter() - started:.0f} s")
         runs = _with(runs, GUARDED, decision.run)
         decided = (
-            f"How far to go, decided without target labels: {decision.a:g} of the way. "
+            f"How far to go, decided without target labels: {100 * decision.a:.0f} % of the way. "
             f"{decision.reason} {_taken(options, decision.run)}"
         )
     elif {"source_only", "adapted"} <= set(runs) and "target" in data.parts:
