@@ -61,6 +61,43 @@ def contents(files) -> list:
     return found
 
 
+class Contents:
+    """What files hold, wherever they lie: read again only where a path, size or time has changed.
+
+    Args:
+        folder: where the digests are kept, in `contents.json`.
+
+    Example:
+        >>> folder = getfixture("tmp_path")
+        >>> for name in ("a.txt", "b.txt"):
+        ...     _ = (folder / name).write_text("the same")
+        >>> found = Contents(folder)
+        >>> found.of([folder / "a.txt"]) == found.of([folder / "b.txt"])
+        True
+    """
+
+    def __init__(self, folder):
+        self.file, self.new = Path(folder) / "contents.json", {}
+        self.known = _table(self.file)
+
+    def of(self, files) -> str:
+        """A digest of the contents of files, of a folder its files.
+
+        Raises:
+            DataError: a file that cannot be read.
+        """
+        state = digest(states(files))
+        if state not in self.known:
+            self.known[state] = self.new[state] = digest(contents(files))
+        return self.known[state]
+
+    def keep(self):
+        """Writes what was read anew; what another process has written meanwhile stays."""
+        if self.new:
+            with replacing(self.file) as unfinished:
+                unfinished.write_text(json.dumps({**_table(self.file), **self.new}))
+
+
 def stored(folder, kind: str, of, write: Callable) -> str:
     """The path of `<digest>.<kind>`, written unless it is there.
 
@@ -124,8 +161,11 @@ def remove_outdated(folder, results: dict) -> None:
 
 def recorded(folder) -> dict:
     """The digest of each result that a folder's record names, `{name: digest}`."""
-    record = Path(folder) / RECORD
-    known = json.loads(record.read_text()) if record.exists() else {}
+    return _table(Path(folder) / RECORD)
+
+
+def _table(file):
+    known = json.loads(file.read_text()) if file.exists() else {}
     return known if isinstance(known, dict) else {}  # earlier versions had a list
 
 

@@ -1,5 +1,6 @@
 import itertools
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -103,7 +104,20 @@ def test_a_changed_file_makes_its_own_case_anew(tmp_path, name, kind, stamps):
     assert changed == [False, False, True, False, False]
     assert old[1] == new[1]
     assert not np.fromfile(new[0][2], "uint8").any()
+    del before["contents.json"]
     assert before.items() <= stamps(store).items()
+
+
+def test_copies_with_another_time_and_place_are_not_prepared_again(tmp_path, stamps):
+    cases, store = write_cases(tmp_path / "here"), tmp_path / "store"
+    first = prepare(cases, FUNDUS, SMALL, store, labels=True)
+    before = stamps(store)
+    shutil.copytree(tmp_path / "here", tmp_path / "there", copy_function=shutil.copyfile)
+    moved = cases.replace(str(tmp_path / "here"), str(tmp_path / "there"), regex=True)
+    assert not set(moved["image"]) & set(cases["image"])
+    assert prepare(moved, FUNDUS, SMALL, store, labels=True) == first
+    del before["contents.json"]
+    assert before.items() <= stamps(store).items() and len(stamps(store)) == len(before) + 1
 
 
 def test_a_changed_setting_makes_everything_anew_that_depends_on_it(tmp_path):
@@ -160,7 +174,7 @@ def test_the_announced_bytes_are_those_on_disk(tmp_path, normalise, labels, styl
     prepared = prepare(cases, FUNDUS, preprocessing, store, labels)
     if styles:
         add_styles(prepared, prepared, store, styles)
-    on_disk = sum(path.stat().st_size for path in store.iterdir())
+    on_disk = sum(path.stat().st_size for path in store.iterdir() if path.suffix != ".json")
     assert prepared_bytes(cases, preprocessing, styles) == on_disk
 
 

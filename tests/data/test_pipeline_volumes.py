@@ -136,6 +136,7 @@ def test_what_is_prepared_is_reused_and_what_changed_made_anew(tmp_path, stamps)
     for name in ("images", "labels", "voxels"):
         old, new = getattr(first, name), getattr(second, name)
         assert [a != b for a, b in zip(old, new, strict=True)] == [False, True, False], name
+    del before["contents.json"]
     assert before.items() <= stamps(store).items()
 
 
@@ -169,6 +170,7 @@ def test_a_half_written_volume_is_never_taken_for_whole(tmp_path, limit, stamps,
     data = prepare(cases, LESION, SMALL, store, labels=True)
     assert {os.path.getsize(image) for image in data.images} == {1280}
     assert {os.path.getsize(labels) for labels in data.labels} == {640}
+    kept.pop("contents.json", None)
     assert kept.items() <= stamps(store).items()
 
 
@@ -180,6 +182,7 @@ def test_the_announced_bytes_are_those_on_disk(tmp_path, styles):
         add_styles(data, data, store, styles)
     sizes = {path: path.stat().st_size for path in store.iterdir()}
     lists = sum(size for path, size in sizes.items() if path.suffix == ".voxels")
+    del sizes[store / "contents.json"]
     assert prepared_bytes(cases, SMALL, styles) == sum(sizes.values()) - lists
     assert lists <= 3 * 16384
 

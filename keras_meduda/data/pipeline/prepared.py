@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from keras_meduda.data.bands import BandStyle, order_changed, transfer
-from keras_meduda.data.cache import digest, states, stored
+from keras_meduda.data.cache import Contents, digest, stored
 from keras_meduda.data.checks import check_grid
 from keras_meduda.data.files import each
 from keras_meduda.data.intensity import in_proportion, match_histogram, zscore
@@ -90,7 +90,8 @@ class Prepared:
 def prepared_bytes(cases: pd.DataFrame, preprocessing: Preprocessing, styles: int = 0) -> int:
     """Disk space that `prepare` and `add_styles` will take, in bytes; one a pixel for labels.
 
-    Up to 16 kB a labelled volume, for places of patches, come on top.
+    Up to 16 kB a labelled volume, for places of patches, come on top, and 60 bytes a file for what
+    is known of it.
     """
     pixels = int(np.prod(preprocessing.size))
     item = _dtype(preprocessing).itemsize
@@ -112,7 +113,8 @@ def prepare(
         cases: a case table.
         task: what is segmented.
         preprocessing: the network's grid and range; of pictures or of volumes.
-        folder: where prepared arrays are kept. A changed file or setting gets a new one.
+        folder: where prepared arrays are kept. A changed file or setting gets a new one; files that
+            were copied or moved do not.
         labels: whether masks are read. `False` for a target: its mask column is never touched.
 
     Returns:
@@ -122,7 +124,7 @@ def prepare(
         DataError: a file that cannot be read, holds NaN or does not fit the preprocessing, a mask
             on another grid than its image, or a case without a mask where labels are asked for.
     """
-    volumes = len(preprocessing.size) == 3
+    volumes, held = len(preprocessing.size) == 3, Contents(folder)
 
     def prepared_case(row):
         """The paths of image, labels and labelled voxels; the image is read at most once."""
@@ -142,19 +144,21 @@ def prepare(
                 _write(file, resize(array, preprocessing.size, linear=False))
 
         files, settings = image_files(row.image), to_json(preprocessing)
-        path = stored(folder, "image", [states(files), settings], write_image)
+        path = stored(folder, "image", [held.of(files), settings], write_image)
         if not labels:
             return (path,)
         if not row.mask:
             raise DataError(Problem(row.image, "no mask", "one for every case that gives labels"))
-        masks, encoded = [file for _, file in mask_files(row.mask)], task.of(row)
+        classes, masks = zip(*mask_files(row.mask), strict=True)
+        encoded = task.of(row)
         place = {name: settings[name] for name in ("size", "axes", "spacing", "fit")}
-        place = [states(files), place] if volumes else place
-        of = [states(masks), row.mask, to_json(encoded), place]
+        place = [held.of(files), place] if volumes else place
+        of = [held.of(masks), classes, to_json(encoded), place]
         label = stored(folder, "label", of, write_labels)
         return (path, label, _voxels(folder, label)) if volumes else (path, label)
 
     done = each(prepared_case, list(cases.itertuples()), "preparing", _threads(preprocessing))
+    held.keep()
     lists = dict(zip(("images", "labels", "voxels"), zip(*done, strict=True), strict=False))
     return Prepared(task, preprocessing, **{"images": (), **lists})
 
