@@ -8,26 +8,17 @@ python scripts/evaluate.py --run runs/latest --cases cases.csv --domain canon --
 """
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
+from keras_meduda.commands.labelled import LabelledFlags
 from keras_meduda.commands.prediction import PredictionFlags
-from keras_meduda.experiment.one_domain import CaseFlags
-from keras_meduda.experiment.options import Existing
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flags(CaseFlags, PredictionFlags):
+class Flags(LabelledFlags, PredictionFlags):
     """Scores of a trained run on labelled cases."""
 
-    cases: Existing | None = None
-    """Case table or folder with masks; default: the run's own cases.csv, with --split test."""
-    classes: tuple[str, ...] | None = None
-    """Mask values of the run's classes in these cases, where they are others than in training."""
-    domain: str | None = None
-    """Only cases of this domain."""
-    split: str | None = None
-    """Only cases of this split; where the table names none, of that with which the run trained."""
     name: str | None = None
     """The result goes to <run>/evaluation/<name>/, of several runs to that of the first. Default:
     named after table, domain and split; other settings get another folder."""
@@ -54,7 +45,7 @@ def main(flags):
     folder = flags.out or flags.run[0]
     if flags.out or folder.is_dir():  # else loading says that there is no run
         check_writable(folder, "--out")
-    cases, table, split, task = _chosen(flags, settings_of(flags.run[0])[0])
+    cases, table, split, task = flags.chosen(flags.run[0], settings_of(flags.run[0])[0])
     run, masks = flags.load()
     from keras_meduda.evaluation.report import (
         about_run,
@@ -118,55 +109,3 @@ def main(flags):
             "FOLDER that can be written."
         ) from error
     print(f"Per case: {page.with_name('cases.csv')}\nreport: {page}")
-
-
-def _chosen(flags, task):
-    """The cases of the flags, the table that they stand in, their split, and the run's task.
-
-    The task is told how these masks are encoded, where the flags or the data set say so.
-    """
-    from keras_meduda.data.parts import NAME, known, read_parts
-
-    first, split = flags.run[0], flags.split
-    if flags.cases or flags.dataset or flags.root:
-        (cases, told), table = flags.read(), flags.place
-        if told and set(told.classes) != set(task.classes):
-            raise ValueError(
-                f"The classes {', '.join(told.classes)}; expected those of the run: "
-                f"{', '.join(task.classes)}."
-            )
-        how = {"tolerance": flags.tolerance} if flags.tolerance else {}
-        if told:
-            how = {"background": told.background, "tolerance": told.tolerance}
-            how["values"] = {name: told.values[name] for name in task.classes}
-        task = replace(task, **how)
-        if split and (cases["split"] == "").all():
-            cases = cases.assign(split=known(cases, first)["split"])
-            if (cases["split"] == "").all():
-                raise ValueError(
-                    f"{table}: names no split, and {first / NAME} knows none of its cases; "
-                    f"expected a column split, or no --split {split}."
-                )
-    else:
-        cases, table, split = read_parts(first), first / NAME, split or "test"
-        if cases is None:
-            raise ValueError(
-                f"{first}: keeps no {NAME}, as runs of earlier versions; expected --cases TABLE."
-            )
-    for column, wanted in (("domain", flags.domain), ("split", split)):
-        if wanted is not None:
-            if wanted not in set(cases[column]):
-                raise ValueError(
-                    f"{table}: no case of {column} {wanted!r}; there are "
-                    f"{sorted(cases[column].unique())}."
-                )
-            cases = cases[cases[column] == wanted]
-    if unlabelled := cases["case"][cases["mask"] == ""].tolist():
-        masked = sorted(cases["domain"][cases["mask"] != ""].unique())
-        remedy = f"--domain {' or '.join(masked)}, or " if masked else ""
-        raise ValueError(
-            f"{table}: {len(unlabelled)} of {len(cases)} cases have no mask to "
-            f"compare with: {', '.join(unlabelled[:5])} …; expected {remedy}--cases TABLE with "
-            "masks."
-        )
-    return cases, table, split, task

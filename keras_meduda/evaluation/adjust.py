@@ -34,7 +34,9 @@ def adjusted(run: Run, temperature: float = 1.0, bias=0.0) -> Run:
     """
     channels, classes = run.task.channels, len(run.task.classes)
     offset = np.concatenate([np.zeros(channels - classes), np.broadcast_to(bias, classes)])
-    scale = layers.Rescaling(1.0 / temperature, offset.tolist(), dtype="float32", name="adjusted")
+    times = sum(layer.name.startswith("adjusted") for layer in run.network.layers)
+    name = f"adjusted_{times}" if times else "adjusted"
+    scale = layers.Rescaling(1.0 / temperature, offset.tolist(), dtype="float32", name=name)
     outputs = dict(run.network.output)
     outputs["logits"] = scale(outputs["logits"])
     network = keras.Model(run.network.input, outputs, name=run.network.name)
@@ -62,7 +64,7 @@ def temper(run: Run, cases: pd.DataFrame) -> Tempered:
     """Scales a run's logits by the temperature that makes held-out labels most likely.
 
     T minimises the mean negative log-likelihood of the pixels; where a class is present above ½, no
-    mask changes.
+    mask changes in the network's grid.
 
     Args:
         run: what `km.load` or `km.fit` returns.

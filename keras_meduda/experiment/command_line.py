@@ -23,6 +23,7 @@ COMMANDS = {
     "distil": "a large teacher into a small network, without masks",
     "predict": "masks of images from a trained run",
     "evaluate": "scores of a trained run on labelled cases",
+    "temper": "probabilities that can be believed: one temperature, fitted on labelled cases",
     "compare": "several runs on the same cases: one page with paired tests",
     "export": "a trained run for serving: SavedModel, ONNX or LiteRT",
     "bundle": "a trained run as one file, for km.load and for others",

@@ -1,5 +1,6 @@
 """What `meduda predict` does without labels: the target's statistics, and a predicted Dice."""
 
+import re
 import shutil
 
 import numpy as np
@@ -8,8 +9,10 @@ import pytest
 from PIL import Image
 
 import keras_meduda as km
+from keras_meduda.evaluation.adjust import adjusted
 from keras_meduda.evaluation.confidence import calibrate
 from keras_meduda.evaluation.target_statistics import with_target_statistics
+from keras_meduda.experiment.guarding import kept
 
 
 @pytest.fixture
@@ -59,3 +62,37 @@ def test_votes_have_no_confidence_of_their_own(folder, phantoms, tmp_path, medud
         "predict", "--run", folder, folder, "--images", phantoms, "--confidence"
     )
     assert code == 2 and "of a single run" in error
+
+
+def test_a_temperature_makes_an_overconfident_run_believable(run, phantoms, tmp_path, meduda):
+    cases, out = km.read_cases(phantoms), tmp_path / "tempered"
+    bold = kept(adjusted(run, temperature=0.1), tmp_path / "bold", run, {})
+    code, said, error = meduda("temper", "--run", bold.path, "--cases", phantoms, "--out", out)
+    assert code == 0 and f"fitted on {len(cases)} cases" in said, error
+    assert "reliability.html" in said and "<svg" in (out / "reliability.html").read_text()
+    inputs = np.random.default_rng(0).normal(size=(2, *run.preprocessing.size, 3)).astype("float32")
+    first, last = (r.task.masks(r.probabilities(inputs)) for r in (bold, km.load(out)))
+    assert first.any() and not first.all()
+    np.testing.assert_array_equal(first, last)
+    errors = re.findall(r"(\w+), (before|after): calibration error ([\d.]+)", said)
+    before, after = (
+        sum(float(value) for _, when, value in errors if when == word)
+        for word in ("before", "after")
+    )
+    assert 0 < after < before
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--split", "none"), "no case of split 'none'"),
+        (("--out", "{run}"), "is the run itself"),
+    ],
+)
+def test_a_temperature_is_refused_before_the_network_is_loaded(
+    folder, phantoms, tmp_path, meduda, more, message
+):
+    words = ["temper", "--run", folder, "--cases", phantoms, "--out", tmp_path / "out"]
+    code, _, error = meduda(*words, *(word.format(run=folder) for word in more))
+    assert code == 2 and message in error
+    assert not (tmp_path / "out").exists()

@@ -286,7 +286,18 @@ def _boxes(parts, unit):
 def _reliability(calibration, task):
     if not calibration:
         return None
-    rows = [
+    rows = calibration_errors(calibration, task)
+    return {"chart": charts.reliability_diagram(calibration, task.classes), "rows": rows}
+
+
+def calibration_errors(calibration: dict, task) -> list[dict]:
+    """Expected calibration error of each class and method, of all and of likely pixels.
+
+    Args:
+        calibration: method → counts of `calibration.reliability`.
+        task: whose classes they are.
+    """
+    return [
         {
             "class": name,
             "method": method,
@@ -296,7 +307,6 @@ def _reliability(calibration, task):
         for c, name in enumerate(task.classes)
         for method, counts in calibration.items()
     ]
-    return {"chart": charts.reliability_diagram(calibration, task.classes), "rows": rows}
 
 
 def _curves(trainings):

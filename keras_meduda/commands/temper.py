@@ -1,0 +1,88 @@
+"""Probabilities that can be believed: one temperature, fitted on labelled cases.
+
+Where a class is present above 0.5, masks stay as they are in the network's grid. The cases must not
+have trained the run. Without --cases they are the test cases that the run itself has kept back:
+scores on them stay honest, the calibration measured on them does not.
+
+meduda temper --run runs/canon --cases labelled.csv --out runs/canon_tempered
+meduda predict --run runs/canon_tempered --images new_images --out predictions
+"""
+
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from keras_meduda.commands.labelled import LabelledFlags
+from keras_meduda.experiment.options import Existing
+
+PAGE = "reliability.html"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flags(LabelledFlags):
+    """A temperature for a trained run."""
+
+    run: Existing
+    """Run folder of a training."""
+    out: Path
+    """Run folder of the same network with its temperature, and its page reliability.html."""
+
+
+def main(flags):
+    """Fits, says what changed, keeps the run and draws its reliability before and after."""
+    from keras_meduda.data.checks import checked
+    from keras_meduda.data.files import check_writable
+    from keras_meduda.data.parts import seen
+    from keras_meduda.experiment.backend import load_backend
+    from keras_meduda.run import chosen, settings_of
+
+    task = settings_of(flags.run)[0]
+    trained = chosen(flags.run)
+    if flags.out.resolve() in (flags.run.resolve(), trained.resolve()):
+        raise ValueError(f"--out {flags.out} is the run itself; expected another folder.")
+    cases, table, _, task = flags.chosen(flags.run, task)
+    preprocessing = settings_of(flags.run)[1]
+    checked(cases, task, channels=preprocessing.channels, spacing=preprocessing.own_spacing)
+    check_writable(flags.out, "--out")
+    for line in seen(cases, flags.run, flags.run.resolve().name):
+        print(f"warning: {line}", file=sys.stderr)
+    load_backend()
+    from keras_meduda.evaluation.adjust import temper
+    from keras_meduda.evaluation.report.charts import reliability_diagram
+    from keras_meduda.evaluation.report.page import calibration_errors, render
+    from keras_meduda.experiment.guarding import kept
+    from keras_meduda.run import load
+
+    run = replace(load(flags.run), task=task)  # as these masks are encoded
+    tempered = temper(run, cases)
+    counts = {"before": tempered.before, "after": tempered.after}
+    reason = f"Temperature {tempered.temperature:.2f}, fitted on {len(cases)} cases of {table}."
+    kept(tempered.run, flags.out, run, {"reason": reason})
+    rows = [
+        (row["class"], row["method"], f"{row['all']:.4f}", f"{row['likely']:.4f}")
+        for row in calibration_errors(counts, task)
+    ]
+    print(reason)
+    for name, when, of_all, likely in rows:
+        print(f"{name}, {when}: calibration error {of_all} of all pixels, {likely} of likely ones")
+    render(
+        flags.out / PAGE,
+        "runs.html",
+        title=f"Reliability of {flags.run.resolve().name}",
+        lead=reason,
+        tables=[
+            {
+                "heading": "Calibration error",
+                "caption": "Mean distance of probability and frequency; likely are the pixels to "
+                "which the network gives more than 1/15.",
+                "words": ("class", ""),
+                "numbers": ("all pixels", "likely pixels"),
+                "rows": rows,
+            }
+        ],
+        charts={
+            "Share of the class over its probability": reliability_diagram(counts, task.classes)
+        },
+        links={},
+    )
+    print(f"run: {flags.out}\npage: {flags.out / PAGE}")
