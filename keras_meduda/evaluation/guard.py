@@ -72,8 +72,9 @@ def decide(
     more than that and 0.05; S3 is not lower; and S4 is in range: no class is found nowhere in a
     tenth more of the cases, nor is its mean area more than 1.25 times that of source only, or as
     much smaller, unless S1 rises by more than 0.05 and the area comes nearer to that in the
-    source's masks. S2 has no vote where it is below 0.5 at a = 0: its small network learns hardly
-    anything there, whoever teaches it.
+    source's masks. Where the area is out of range at a = 1, no step towards it is taken. S2 has no
+    vote where it is below 0.5 at a = 0: its small network learns hardly anything there, whoever
+    teaches it.
 
     Args:
         source_only: the run before adaptation.
@@ -112,6 +113,9 @@ def decide(
         found.append(_scores(way.at(a), scenes, reverse))
         rows.append(_compared(a, found, groups, scenes.expected))
     scores = pd.DataFrame(rows)
+    if not _in_range(scores["s4_area"].iloc[-1]):  # what lies before such an end leads to it
+        towards = (scores["a"] > 0) & (scores["verdict"] == "passes")
+        scores.loc[towards, "verdict"] = f"all the way {_area(scores['s4_area'].iloc[-1])}"
     passing = scores[scores["verdict"] == "passes"]
     a = float(passing["a"].max())
     return Decision(a, way.at(a, own=True), scores, _reason(a, scores, len(groups), len(seen)))
@@ -351,9 +355,15 @@ def _verdict(row, first):
         return f"confidence falls from {first['s3']:.3f} to {row['s3']:.3f}"
     if row["s4_empty"] > MORE_EMPTY:
         return f"a class is missing in {100 * row['s4_empty']:.0f} % more of the cases"
-    if not 1 / LARGER <= row["s4_area"] <= LARGER:
-        return f"the area of a class is {row['s4_area']:.2g} times that of source only"
-    return "passes"
+    return "passes" if _in_range(row["s4_area"]) else _area(row["s4_area"])
+
+
+def _in_range(area):
+    return 1 / LARGER <= area <= LARGER
+
+
+def _area(area):
+    return f"the area of a class is {area:.2g} times that of source only"
 
 
 def _reason(a, scores, held, seen):

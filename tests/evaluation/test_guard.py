@@ -208,6 +208,21 @@ def test_a_larger_area_needs_a_source_that_gains_by_it(tmp_path):
     assert scores["verdict"].iloc[-1].startswith(("the area of a class", "confidence"))
 
 
+def test_no_step_is_taken_towards_a_network_that_draws_too_much(tmp_path):
+    source, target = (discs(tmp_path, *levels) for levels in ((200, 40), (150, 60)))
+    target = replace(target, labels=())
+    held = add_styles(source, source, tmp_path / "store", 1)
+    decided = {
+        end: decide(threshold(144), threshold(end), held, target, range(10), reverse_steps=1)
+        for end in (50, 120)
+    }
+    first = {end: decision.scores["s4_area"][1] for end, decision in decided.items()}
+    assert all(1 < area < 1.25 for area in first.values()), "each way begins within the range"
+    assert decided[120].a == 1
+    assert decided[50].a == 0
+    assert decided[50].scores["verdict"][1].startswith("all the way the area of a class")
+
+
 def test_areas_and_empties_are_of_the_worst_class():
     before = np.tile([0.1, 0.2], (10, 1))
     assert area_changes(before, before) == (0, 1)
