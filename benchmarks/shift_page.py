@@ -2,14 +2,21 @@
 
 import matplotlib
 import numpy as np
-from scipy.stats import spearmanr
 from shift_cases import SHIFTS
+from shift_findings import (
+    SMALL_GAP,
+    aims,
+    decisions,
+    few_labels,
+    promised,
+    promises,
+    sentences,
+)
 from tables import HERE, KEY, markdown, read, spread
 
 from keras_meduda.data.io import replacing
 
 COLUMNS = (*KEY, "start")  # random weights, or the name of the pretrained ones
-SMALL_GAP = 3.0  # points of Dice; below, a share of the gap means nothing
 METHODS = (
     "source_only", "oracle", "robust", "guard", "kl_distillation", "few_5", "few_10", "few_20",
     "target_statistics", "histogram_matching", "source_free", "category_regularization",
@@ -46,6 +53,7 @@ def page(budget):
         results = [(shift, scores) for shift, scores in found if not shift.choosing]
         choosing = [(shift, scores) for shift, scores in found if shift.choosing]
         yield from ("", f"## {network} from {start} weights", "", *shift_table(results))
+        yield from sentences(results, promised(own, [shift for shift, _ in results]))
         if results:
             name = f"shifts{'' if start == 'random' else f'_{start}'}.png"
             picture(results, name)
@@ -119,127 +127,6 @@ def cells_of(shift, scores, methods):
         ]
         share = f" ({spread(shares, 0)} %)" if shares and not small else ""
         yield f"{spread(points, 1)}{share}" if points else "–"
-
-
-def decisions(table, shifts):
-    """The lines that tell how good the guard's decisions were; none where it made none."""
-    chosen, rows, worst = table[table["method"] == "guard"], [], []
-    for shift in shifts:
-        for seed, own in rows_of(chosen, shift).groupby("seed"):
-            values = own[own["class"] == ""].set_index("metric")["value"]
-            shares = [name.removeprefix("dice_at_") for name in values.index if "dice_at" in name]
-            dice = np.array([values[f"dice_at_{a}"] for a in shares])
-            taken = dice[[float(a) for a in shares].index(values["a"])]
-            ranks = [
-                spearmanr([values[f"{score}_at_{a}"] for a in shares], dice).statistic
-                for score in ("s1", "s2", "s3")
-            ]
-            worst.append((100 * (taken - dice[0]), 100 * (dice.max() - taken)))
-            cells = (f"{v:.3f}" for v in (dice[0], taken, dice.max()))
-            ranks = ("–" if np.isnan(rank) else f"{rank:.1f}" for rank in ranks)
-            rows.append((shift.name, seed, f"{values['a']:g}", *cells, *ranks))
-    if not rows:
-        return
-    gains, regrets = np.array(worst).T
-    yield from (
-        "",
-        "**The guard's decisions.** Dice at a = 0, at the a it chose and at the best of the five, "
-        "which its labels tell; rank correlation of each score with Dice over the five. "
-        f"{(gains < -1).sum()} of {len(rows)} decisions are below source only by more than one "
-        f"point; mean regret {regrets.mean():.1f} points.",
-        "",
-    )
-    columns = ("shift", "seed", "a", "source only", "chosen", "best", "S1", "S2", "S3")
-    yield from markdown(columns, rows)
-
-
-def aims(results, choosing, predicted):
-    """The lines that say which of the aims are met; none where the guard made no decision."""
-    gains, closed, null = [], [], []
-    for shift, scores in (*results, *choosing):
-        before, best = scores.get("source_only", {}), scores.get("oracle", {})
-        for seed, dice in scores.get("guard", {}).items():
-            gain = 100 * (dice - before[seed])
-            if "half" in shift.source:
-                null.append(gain)
-            elif not shift.choosing:
-                gains.append(gain)
-                gap = 100 * (best[seed] - before[seed]) if seed in best else 0.0
-                closed += [100 * gain / gap] if gap >= SMALL_GAP else []
-    if not gains:
-        return
-    worst, most = min(gains), max(null, key=abs, default=0.0)
-    share = np.mean(closed) if closed else float("nan")
-    off, covered = np.array([(abs(p[2] - p[3]), p[5] >= 0.9) for p in predicted]).mean(axis=0)
-    rows = (
-        ("worst decision beside source only, points", f"{worst:+.1f}", "-1", worst >= -1),
-        ("greatest change where nothing shifts, points", f"{most:+.1f}", "±1", abs(most) <= 1),
-        (f"gap closed where it is {SMALL_GAP:.0f} points, %", f"{share:.0f}", "60", share >= 60),
-        ("predicted Dice of a data set, mean error", f"{off:.3f}", "0.05", off <= 0.05),
-        ("lines whose intervals cover 90 %, %", f"{100 * covered:.0f}", "80", covered >= 0.8),
-    )
-    cells = ((*row[:3], "yes" if row[3] else "no") for row in rows)
-    yield from ("", *markdown(("aim", "measured", "wanted", "met"), cells))
-
-
-def promised(table, shifts):
-    """Shift, class, predicted and true Dice, mean error by case and coverage of each line."""
-    chosen, found = table[table["method"] == "guard"], []
-    for shift in shifts:
-        own = rows_of(chosen, shift)
-        means = own.groupby(["class", "metric"], sort=False)["value"].mean().unstack()
-        if "predicted_dice" not in means:
-            continue
-        columns = ["predicted_dice", "dice", "predicted_error", "predicted_covered"]
-        for name, mean in means[means["predicted_dice"].notna()].iterrows():
-            found.append((shift.name, name, *mean[columns]))
-    return found
-
-
-def promises(table, shifts):
-    """The lines that tell how far predicted Dice was off; none where none was predicted."""
-    rows = promised(table, shifts)
-    if not rows:
-        return
-    off, covered = np.array([(abs(row[2] - row[3]), row[5]) for row in rows]).T
-    rows = [(*r[:2], *(f"{v:.3f}" for v in r[2:5]), f"{100 * r[5]:.0f} %") for r in rows]
-    yield from (
-        "",
-        "**Predicted Dice** of what the guard chose, made without target labels; its mean absolute "
-        "error by case, and the share of cases whose true Dice lies in the 90 % interval. The mean "
-        f"of a data set is off by {off.mean():.3f} on average; intervals cover 90 % or more in "
-        f"{(covered >= 0.9).sum()} of {len(rows)} lines.",
-        "",
-    )
-    columns = ("shift", "class", "predicted", "true", "error by case", "covered")
-    yield from markdown(columns, rows)
-
-
-def few_labels(results):
-    """The lines that tell what a few labelled target cases are worth; none where none were used."""
-    counts = ("guard", "few_5", "few_10", "few_20", "oracle")
-    rows = [
-        (shift.name, *(f"{np.mean(list(s[m].values())):.3f}" if m in s else "–" for m in counts))
-        for shift, s in results
-        if any(m in s for m in counts[1:4])
-    ]
-    if rows:
-        yield from (
-            "",
-            "**A few labels.** Dice by the number of labelled target cases, each of another "
-            "patient, drawn at random by the seed; with none it is the guard's choice, with all "
-            "the oracle.",
-            "",
-            *markdown(("shift", "0", "5", "10", "20", "all"), rows),
-        )
-
-
-def rows_of(table, shift):
-    """The rows of one shift."""
-    names = table["source"], table["target"], table["split"]
-    return table[
-        (names[0] == shift.source) & (names[1] == shift.target) & (names[2] == shift.split)
-    ]
 
 
 def readme():

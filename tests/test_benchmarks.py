@@ -4,11 +4,13 @@ import json
 from dataclasses import replace
 from importlib import import_module
 
+import numpy as np
 import pytest
 import tables
 
 import keras_meduda as km
 from keras_meduda.data.cases import without_masks
+from keras_meduda.experiment import promise
 from keras_meduda.experiment.data import Data
 
 STUDIES = ("fundus", "brain", "brain2d", "oct", "shifts")
@@ -45,6 +47,16 @@ def test_the_readme_shows_the_rows_that_there_are():
     page = import_module("shift_page")
     table = "\n".join(page.readme())
     assert table in (tables.HERE.parent / "README.md").read_text()
+
+
+def test_what_is_said_of_predicted_dice_is_what_was_measured():
+    page, findings = import_module("shift_page"), import_module("shift_findings")
+    table = tables.read("shifts", page.COLUMNS).astype({"value": float})
+    results = [shift for shift in import_module("shifts").SHIFTS if not shift.choosing]
+    predicted = findings.promised(table[table["start"] == "imagenet"], results)
+    errors = np.array([abs(line[2] - line[3]) for line in predicted])
+    assert round(errors.mean(), 2) == promise.ERROR
+    assert round(errors.max(), 2) == promise.LARGEST_ERROR
 
 
 @pytest.fixture
