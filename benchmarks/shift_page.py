@@ -134,7 +134,7 @@ def readme():
     table = read("shifts", COLUMNS).astype({"value": float})
     dice = table[table["metric"] == "dice"]
     keys = ["network", "start", "source", "target", "split", "method", "seed"]
-    dice = dice.groupby(keys, sort=False)["value"].mean()
+    dice = dice.groupby(keys)["value"].mean()
     rows = []
     for network, start in dict.fromkeys(zip(table["network"], table["start"], strict=True)):
         for shift in SHIFTS:

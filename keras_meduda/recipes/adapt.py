@@ -15,7 +15,7 @@ meduda adapt --run runs/zeiss --images canon/ --out runs/canon     (source-free:
 
 from dataclasses import dataclass, replace
 
-from keras_meduda.experiment.options import Network, NetworkFlags
+from keras_meduda.experiment.options import Count, Network, NetworkFlags
 from keras_meduda.recipes import aerunet_kd
 
 
@@ -25,6 +25,8 @@ class Flags(NetworkFlags, aerunet_kd.Flags):
 
     network: Network = "AERUNet"
     """One of km.models."""
+    filters: tuple[Count, ...] | None = None
+    """Width of each level; default: 16 32 64 128 256 of AERUNet, its own of another network."""
     weights: str | None = None
     """Of the backbone: imagenet (a download), a file in keras.applications' form, a file of the
     whole network, or random. Default: photographs start from ImageNet's MobileNetV2 where Keras has
@@ -44,9 +46,10 @@ def recipe(flags, data):
 
     volumes = are_volumes(data.parts["source"])
     flags = from_imagenet(flags, volumes)
+    filters = flags.filters or (aerunet_kd.Flags.filters if flags.network == "AERUNet" else None)
     network = builder_of(
         flags.network, 3 if volumes else 2, flags.smoke, backbone=flags.backbone,
-        weights=flags.weights, filters=flags.filters if flags.network == "AERUNet" else None,
+        weights=flags.weights, filters=filters,
     )  # fmt: skip
     ours = aerunet_kd.recipe(flags, data)
     mode = aerunet_kd.mode_of(flags, volumes)

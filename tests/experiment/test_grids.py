@@ -10,7 +10,7 @@ from keras_meduda.data.cases import case_table
 from keras_meduda.experiment.data import Data
 from keras_meduda.experiment.grids import picture_grid, volume_grid
 from keras_meduda.experiment.networks import builder_of
-from keras_meduda.recipes import aerunet_kd, ratlesnet
+from keras_meduda.recipes import adapt, aerunet_kd, ratlesnet
 from keras_meduda.task import Task
 
 
@@ -117,6 +117,23 @@ def test_dynunet_follows_thick_slices(tmp_path):
     first = [shape for path, shape in kernels.items() if path.startswith("input_block.conv1")]
     assert first == [(3, 3, 1, 1, 32)]
     assert tuple(network.get_layer("downsamples.0.conv1.conv").strides) == (2, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("asked", "width"),
+    [
+        ({}, 16),
+        ({"filters": (4, 8)}, 4),
+        ({"network": "UNet", "filters": (4, 8)}, 4),
+    ],
+)
+def test_the_recommended_adaptation_has_the_width_that_was_asked_for(tmp_path, asked, width):
+    cases = volumes(tmp_path, (1, 1, 1), [(20, 20, 20)])
+    data = Data(Task(("tumour",)), {"source": cases}, {"test": cases[:0]}, "blank")
+    flags = adapt.Flags(size=(16, 16, 16), patch=(16, 16, 16), cases=tmp_path, **asked)
+    network = adapt.recipe(flags, data).build(data.task)
+    first = next(layer for layer in network._flatten_layers() if hasattr(layer, "kernel"))
+    assert first.kernel.shape[-1] == width
 
 
 def test_a_network_is_found_by_its_name():
