@@ -86,6 +86,7 @@ class RunFolder:
             old["version"] = config["version"]
             old["settings"] = {**defaults, **old["settings"]}
             old["weights"] = config.get("weights")  # a name; "start" compares the weights
+            old.setdefault("training", config["training"])  # of earlier builds nothing is known
             old["preprocessing"] = to_json(Preprocessing(**old["preprocessing"]))
             extended = old.pop("extended", [])
             if config["steps"] < old["steps"]:

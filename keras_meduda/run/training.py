@@ -194,6 +194,7 @@ def _config(method, data, steps, keep, patience, window):
         "network": method.network.name,
         "start": method.start,
         "weights": getattr(method.network, "start", None),
+        "training": _trained(method.network),
         "optimizer": _described(method.optimizer),
         "discriminator_optimizer": _described(method.discriminator_optimizer),
         "precision": method.dtype_policy.name,
@@ -212,6 +213,11 @@ def _start(network):
     squares = (np.sum(np.square(w, dtype="float64")) for w in network.get_weights())
     norm = math.sqrt(sum(squares))
     return f"{network.count_params():,} weights of norm {norm:.7g}"
+
+
+def _trained(network):
+    """How many of the weights train, which tells a frozen encoder or frozen batch norm."""
+    return f"{sum(math.prod(w.shape) for w in network.trainable_weights):,} weights"
 
 
 def _described(optimizer):

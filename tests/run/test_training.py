@@ -254,7 +254,7 @@ def test_another_setting_of_the_method_is_refused_too(whole, batches):
 def test_a_run_from_before_a_setting_existed_goes_on_with_its_default(whole, batches, tmp_path):
     folder = shutil.copytree(whole.path, tmp_path / "old")
     config = json.loads((folder / "config.json").read_text())
-    del config["settings"]["guard"]
+    del config["settings"]["guard"], config["training"]
     config["weights"] = "as an earlier build named them"
     (folder / "config.json").write_text(json.dumps(config))
     km.fit(build(), batches, steps=STEPS, run_dir=folder, checkpoint_every=2)
@@ -274,6 +274,9 @@ def test_other_data_augmentation_rate_or_first_weights_are_refused_too(whole, ba
     faster, other = build(), build()
     faster.compile(keras.optimizers.Adam(0.5))
     refused(faster, batches, "optimizer.learning_rate")
+    frozen = build()
+    frozen.network.layers[1].trainable = False
+    refused(frozen, batches, "training")
     other.network.set_weights([w * np.float32(1 + 1e-5) for w in other.network.get_weights()])
     refused(other, batches, "start")  # the norms of two seeds may be as near
 
