@@ -73,7 +73,7 @@ def recipe_of(shift, data, network) -> Recipe:
     ours = adapt.recipe(adapt.Flags(**flags), data)
     shared = {name: value for name, value in flags.items() if name != "network"}
     thesis = aerunet_kd.recipe(aerunet_kd.Flags(**shared), data)
-    styled = replace(ours.stages["adapted"], target_styles=0, source_styles=4)
+    styled = replace(thesis.stages["adapted"], target_styles=0, source_styles=4)
     candidates = CANDIDATES[shift.rank].items()
     other = combination.Flags(method="category_regularization", **flags)
     category = combination.recipe(other, data).stages["adapted"]
@@ -91,9 +91,7 @@ def recipe_of(shift, data, network) -> Recipe:
         "robust": ours.stages["adapted"],
         "kl_distillation": thesis.stages["adapted"],
         "histogram_matching": matched,
-        "category_regularization": replace(
-            category, batches={**category.batches, "boundary": True}
-        ),
+        "category_regularization": category,
         **{name: replace(styled, **changes) for name, changes in candidates},
     }
     return replace(ours, stages=stages)

@@ -31,7 +31,7 @@ TAUGHT = 0.5  # reverse Dice of source only, below which S2 has no vote
 CHANCE = 0.05  # by which reverse Dice differs between small networks that were taught alike
 HARDLY = 0.001  # of Dice, that no picture shows
 LARGER = 1.25  # times the area of source only, or as much smaller, where S1 does not rise by RISE
-RISE = 0.05  # of S1, with which a class may go to the area that it has in the source's masks
+RISE = 0.05  # of S1, with which confidence may fall, and a class go to its area in the source
 MORE_EMPTY = 0.1  # share of further cases in which a class may be found no more
 
 
@@ -69,12 +69,13 @@ def decide(
     a passes if S1 is not lower than at any smaller a by more than one standard error of the paired
     difference (bootstrap over patients) or 0.001, whichever way makes the target's style, since a
     network is always better at those twins that it has trained on; S2 is not lower than at a = 0 by
-    more than that and 0.05; S3 is not lower; and S4 is in range: no class is found nowhere in a
-    tenth more of the cases, nor is its mean area more than 1.25 times that of source only, or as
-    much smaller, unless S1 rises by more than 0.05 and the area comes nearer to that in the
-    source's masks. Where the area is out of range at a = 1, no step towards it is taken. S2 has no
-    vote where it is below 0.5 at a = 0: its small network learns hardly anything there, whoever
-    teaches it.
+    more than that and 0.05; S3 is not lower, or S1 rises by more than 0.05, since a network is
+    surest of what it finds wrongly where the order of grey levels has changed; and S4 is in range:
+    no class is found nowhere in a tenth more of the cases, nor is its mean area more than 1.25
+    times that of source only, or as much smaller, unless S1 rises by more than 0.05 and the area
+    comes nearer to that in the source's masks. Where the area is out of range at a = 1, no step
+    towards it is taken. S2 has no vote where it is below 0.5 at a = 0: its small network learns
+    hardly anything there, whoever teaches it.
 
     Args:
         source_only: the run before adaptation.
@@ -351,7 +352,7 @@ def _verdict(row, first):
     fall = -row["s2_difference"]
     if np.mean(first["s2"]) >= TAUGHT and fall > max(row["s2_error"], CHANCE):
         return f"reverse Dice falls by {fall:.3f}"
-    if row["s3"] < first["s3"]:
+    if row["s3"] < first["s3"] and row["s1_difference"] <= RISE:
         return f"confidence falls from {first['s3']:.3f} to {row['s3']:.3f}"
     if row["s4_empty"] > MORE_EMPTY:
         return f"a class is missing in {100 * row['s4_empty']:.0f} % more of the cases"
