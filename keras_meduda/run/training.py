@@ -99,7 +99,8 @@ def fit(
     # XLA where a GPU is; across several it is not tried here, on a processor it is slower
     compiled = bool(tf.config.list_physical_devices("GPU")) and strategy.num_replicas_in_sync == 1
 
-    @tf.function(jit_compile=compiled)
+    # Methods compute with keras.ops, which needs no rewriting of Python: a tenth of the first step
+    @tf.function(jit_compile=compiled, autograph=False)
     def update(batch):
         terms = strategy.run(method.train_step, args=(batch,))
         return {k: strategy.reduce(tf.distribute.ReduceOp.MEAN, v, None) for k, v in terms.items()}
@@ -145,6 +146,8 @@ def fit(
             log = _Log(run, bar, callbacks if chief else ())
             try:
                 batches = iter(distribution.dataset(strategy, train_data, first))
+                if compiled:
+                    _number_alike()
                 for step in range(first + 1, steps + 1):
                     if ended:
                         break
@@ -181,6 +184,20 @@ def fit(
     for callback in callbacks if chief else ():
         callback.on_end(finished)
     return finished
+
+
+def _number_alike():
+    """Has TensorFlow give the step's function the same number whenever the run is started.
+
+    Its name is part of the key under which XLA keeps what it compiles, and its number counts the
+    tensors that were made before, of which a run that goes on makes more.
+    """
+    try:
+        from tensorflow.python.framework.ops import uid
+    except ImportError:  # nothing public counts: the step is compiled again
+        return
+    while uid() % 1_000_000:
+        pass
 
 
 def _config(method, data, steps, keep, patience, window):
