@@ -56,6 +56,7 @@ ORDER = [  # a module imports only from what stands to its left
     "run.bundle",
     "run.exchange",
     "run.engines",
+    "run.devices",
     "run.loading",
     "run",  # whose names are those of run.loading
     "run.released",
@@ -98,6 +99,7 @@ PARENTS = ("data", "evaluation", "experiment")  # whose modules have places of t
 TENSORFLOW = (
     "data/",
     "methods/base.py",
+    "run/devices.py",
     "run/distribution.py",
     "run/folder.py",
     "run/loading.py",

@@ -24,7 +24,7 @@ from keras_meduda.progress import is_out_of_memory, track
 from keras_meduda.run import check_run
 from keras_meduda.run.sliding import SlidingWindow
 
-BATCH = 8  # pictures that go through the network together; volumes go alone
+BATCH = 8  # pictures that go through the network of a device together; volumes go alone
 
 
 def predict(run, image, window=None) -> np.ndarray:
@@ -269,4 +269,4 @@ def evaluate(
 
 def _batch(run):
     """Images that go through the network together."""
-    return BATCH if len(run.preprocessing.size) == 2 else 1
+    return BATCH * len(run.devices) if len(run.preprocessing.size) == 2 else 1

@@ -113,8 +113,8 @@ def _validations(stage, steps):
 
 def _seconds(run, sides):
     """A window takes so long, as one of as many as go through the network together."""
-    device = "gpu" if keras.distribution.list_devices("gpu") else "cpu"
-    count = windows_together(1, sides, WINDOW_PIXELS[device])
+    pixels = WINDOW_PIXELS["gpu" if "GPU" in run.devices[0] else "cpu"]
+    count = len(run.devices) * windows_together(1, sides, pixels)
     batch = np.zeros((count, *sides, run.preprocessing.channels), "float32")
     took = []
     for _ in range(4):  # the first compiles, others may share the machine

@@ -73,13 +73,20 @@ class Run:
             return self._logits_of_engine(shape)
         import tensorflow as tf
 
+        from keras_meduda.run.devices import shared_out
+
+        network = shared_out(lambda x: self.network(x, training=False)["logits"], self.devices)
         signature = [tf.TensorSpec((None, *shape), "float32")]
+        return tf.function(network, signature, jit_compile=self.xla)
 
-        @tf.function(input_signature=signature, jit_compile=self.xla)
-        def logits(x):
-            return self.network(x, training=False)["logits"]
+    @functools.cached_property
+    def devices(self) -> tuple[str, ...]:
+        """Names of the devices that predict together; XLA compiles for one, other engines too."""
+        if self.engine != "tensorflow":
+            return ("CPU",)
+        from keras_meduda.run.devices import all_devices
 
-        return logits
+        return all_devices()[: 1 if self.xla else None]
 
     def _logits_of_engine(self, shape):
         kept = vars(self)["network"]
@@ -97,16 +104,13 @@ class Run:
 
     def probabilities(self, x) -> np.ndarray:
         """Class probabilities of inputs of the network, `(batch, *size, channels)` both."""
-        of_logits, device = engines.probabilities, "cpu"
+        of_logits = engines.probabilities
         if self.engine == "tensorflow":
-            import keras
-
             from keras_meduda.losses import probabilities as of_logits
-
-            device = "gpu" if keras.distribution.list_devices("gpu") else "cpu"
         if not self.window:
             return np.asarray(of_logits(self.logits(x), self.task.overlapping))
-        y = sliding_window(self.logits, x, self.window, WINDOW_PIXELS[device])
+        pixels = WINDOW_PIXELS["gpu" if "GPU" in self.devices[0] else "cpu"]
+        y = sliding_window(self.logits, x, self.window, pixels, len(self.devices))
         for i in range(y.shape[1]):  # in place, slice by slice: a volume is held once
             y[:, i] = of_logits(y[:, i], self.task.overlapping)
         return y

@@ -84,7 +84,9 @@ class SlidingWindow:
         return np.maximum(weights, 1e-3).astype("float32")
 
 
-def sliding_window(network, images, window, pixels: int = WINDOW_PIXELS["cpu"]) -> np.ndarray:
+def sliding_window(
+    network, images, window, pixels: int = WINDOW_PIXELS["cpu"], devices: int = 1
+) -> np.ndarray:
     """Weighted mean of what a network gives in all windows that a pixel lies in.
 
     y(x) = Σ_k w(x − x_k) y_k(x − x_k) / Σ_k w(x − x_k). Small windows go through the network
@@ -97,6 +99,7 @@ def sliding_window(network, images, window, pixels: int = WINDOW_PIXELS["cpu"]) 
         window: `SlidingWindow`.
         pixels: or voxels, of all windows that go through the network together. Default that of
             `WINDOW_PIXELS` for a processor.
+        devices: that share what goes through the network at once, as many windows each. Default 1.
 
     Returns:
         `(batch, *spatial, channels)` float32.
@@ -117,7 +120,7 @@ def sliding_window(network, images, window, pixels: int = WINDOW_PIXELS["cpu"]) 
     starts, profiles, totals = plan(window, images.shape[1:-1])
     sides, n = [len(profile) for profile in profiles], len(images)
     corners = list(itertools.product(*starts))
-    together = windows_together(n, sides, pixels)
+    together = devices * windows_together(n, sides, pixels)
     while corners:
         taken = corners[:together]
         places = [
