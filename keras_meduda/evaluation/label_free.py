@@ -1,10 +1,12 @@
 """What can be said of predictions without a single label: none of it is an accuracy."""
 
+import os
 from itertools import islice
 
 import numpy as np
 import pandas as pd
 
+from keras_meduda.data.files import each
 from keras_meduda.data.io import read_mask
 from keras_meduda.evaluation.calibration import entropy
 from keras_meduda.evaluation.predict import predict_all
@@ -113,9 +115,12 @@ def reference_shares(cases: pd.DataFrame, task) -> dict[str, np.ndarray]:
         cases: a case table whose rows all have masks.
         task: declares the values of the mask files.
     """
-    shares = []
-    for row in cases.itertuples():
+
+    def share(row):
         hot = task.one_hot(read_mask(row.mask, task.of(row)))
-        shares.append(hot.mean(axis=tuple(range(hot.ndim - 1))))
+        return hot.mean(axis=tuple(range(hot.ndim - 1)))
+
+    threads = min(8, os.cpu_count() or 1)  # each holds a mask of all classes
+    shares = each(share, list(cases.itertuples()), "measuring areas", threads)
     shares = np.stack(shares) if task.overlapping else np.stack(shares)[:, 1:]
     return dict(zip(task.classes, shares.T, strict=True))
