@@ -73,7 +73,7 @@ def distances(peer, masks):
 
 
 def evaluation(peer, shape, count):
-    """`km.evaluate` of `count` cases whose network takes no time; the peer is MedPy on one core.
+    """`km.evaluate` of `count` cases whose network takes no time; the peers use MedPy.
 
     Pictures are a drawn photograph with cup and disc, volumes an ellipsoid. The image's way to the
     network, which MedPy does not need, is part of our time; both read the masks.
@@ -107,7 +107,7 @@ def evaluation(peer, shape, count):
     run = Ready(None, None, task, settings)
     if peer == "prediction alone":
         return lambda: [None for _ in predict_all(run, list(cases["image"]))]
-    return lambda: km.evaluate(run, cases)
+    return lambda: km.evaluate(run, cases, medpy=peer != OURS)
 
 
 def picture(shape, folder):

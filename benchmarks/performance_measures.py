@@ -1,63 +1,12 @@
-"""Rows of the speed table that are no contest: start-up, memory, two workers on one machine."""
+"""Rows of the speed table that are no contest: memory, two workers on one machine."""
 
 import functools
 import json
-import os
-import resource
 import socket
-import subprocess
-import sys
 import tempfile
-import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-from performance_rows import OURS
-
-HERE = Path(__file__).resolve().parent
-
-
-def child(code, **env):
-    """What a fresh process prints."""
-    paths = {"PYTHONPATH": f"{HERE}:{HERE.parent}", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    env = {**os.environ, **paths, "TF_ENABLE_ONEDNN_OPTS": "1", **env}
-    done = subprocess.run(
-        [sys.executable, *code], capture_output=True, text=True, env=env, cwd=HERE.parent
-    )
-    if done.returncode:
-        raise OSError(f"{code} ended with {done.returncode}: {done.stderr[-2000:]}")
-    return done.stdout
-
-
-def start_up(code):
-    """(wall, CPU) seconds of a fresh process, the best of three."""
-    times = []
-    for _ in range(3):
-        wall, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-        child(code)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        times.append((time.perf_counter() - wall, cpu))
-    return [min(column) for column in zip(*times, strict=True)]
-
-
-def own(value, unit, goal=None):
-    """One value of this project alone."""
-    return {"peer": OURS, "value": value, "goal": goal, "unit": unit}
-
-
-def help_of_scripts():
-    """The slowest `--help` of all scripts."""
-    scripts = sorted((HERE.parent / "scripts").glob("*.py"))
-    wall, cpu = map(max, zip(*(start_up([s, "--help"]) for s in scripts), strict=True))
-    return [own(wall, "s", 1.5), own(cpu, "s CPU", 1.5)]
-
-
-def import_package():
-    """`import keras_meduda` in a fresh interpreter."""
-    wall, cpu = start_up(["-c", "import keras_meduda"])
-    return [own(wall, "s", 0.3), own(cpu, "s CPU", 0.3)]
-
+from performance_starts import STARTS, child, own
 
 EVALUATION = """
 import tempfile
@@ -99,6 +48,29 @@ def memory(what):
     """What 240 × 240 × 155 in four channels take beside the network: predicted, or evaluated."""
     more, goal = map(float, child(["-c", EVALUATION.replace("WHAT", repr(what))]).split()[-2:])
     return [own(more, "MB", goal)]
+
+
+CASES = """
+import numpy as np
+from performance_evaluation import VOLUME, evaluation
+from keras_meduda.progress import peak_memory
+
+shape = SHAPE
+evaluate = evaluation("keras_meduda", shape, COUNT)
+evaluation("keras_meduda", (64, 64) if len(shape) == 2 else (16, 16, 16), 2)()  # what it imports
+before = peak_memory()
+evaluate()
+print((peak_memory() - before) / 1e6)
+"""
+
+
+def memory_of_cases(shape, counts):
+    """What `km.evaluate` takes of many cases, and of a few beside: it may not grow with them."""
+    many, few = (
+        float(child(["-c", CASES.replace("SHAPE", shape).replace("COUNT", str(n))]).split()[-1])
+        for n in counts
+    )
+    return [own(many, "MB", 1.1 * few), {**own(few, "MB"), "peer": f"{counts[1]} cases"}]
 
 
 STOCHASTIC = """
@@ -203,10 +175,13 @@ def two_workers():
 
 
 MEASURES = {
-    "help_of_scripts": help_of_scripts,
-    "import": import_package,
+    **STARTS,
     "prediction_memory_3d": functools.partial(memory, "prediction"),
     "evaluation_memory_3d": functools.partial(memory, "evaluation"),
+    "evaluation_memory_1000_pictures": functools.partial(
+        memory_of_cases, "(512, 512)", (1000, 100)
+    ),
+    "evaluation_memory_20_volumes": functools.partial(memory_of_cases, "VOLUME", (20, 4)),
     "stochastic_passes_memory": stochastic_memory,
     "soak_2000_steps": soak,
     "two_workers_step": two_workers,

@@ -24,7 +24,7 @@ def ours_step(network, image_shape, channels):
     mask = tf.one_hot(rng.integers(0, channels, image_shape[:-1]), channels)
     batch = {"source": {"image": image, "mask": mask}}
     compiled = bool(tf.config.list_physical_devices("GPU"))
-    step = tf.function(method.train_step, jit_compile=compiled)
+    step = tf.function(method.train_step, jit_compile=compiled, autograph=False)
     return lambda: step(batch)["loss"].numpy()
 
 
@@ -155,7 +155,7 @@ def loading(peer):
     import tensorflow as tf
 
     batches = iter(phantom_batches(tempfile.mkdtemp()).from_step(0))
-    step, kept = tf.function(small_method().train_step), next(batches)
+    step, kept = tf.function(small_method().train_step, autograph=False), next(batches)
     if peer == OURS:
         return lambda: [step(next(batches))["loss"].numpy() for _ in range(10)]
     return lambda: [step(kept)["loss"].numpy() for _ in range(10)]
@@ -185,7 +185,7 @@ def regularisation(peer):
     method.compile(keras.optimizers.Adam(1e-3), discriminator_optimizer=keras.optimizers.SGD())
     method.total_steps = 1000
     method.build()
-    step = tf.function(method.train_step)
+    step = tf.function(method.train_step, autograph=False)
     return lambda: step(batch)["loss"].numpy()
 
 

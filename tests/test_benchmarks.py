@@ -105,3 +105,14 @@ def test_a_row_of_the_shift_benchmark_trains(data, method, monkeypatch, tmp_path
     values, minutes = shifts.scored(tiny, ("aerunet", "random"), method, 0)
     assert {value[:2] for value in values} >= {("cup", "dice"), ("disc", "dice")}
     assert minutes > 0
+
+
+def test_the_page_of_speed_is_that_of_its_table():
+    benchmark = import_module("benchmark")
+    assert benchmark.TABLE.with_suffix(".md").read_text() == benchmark.page(benchmark.read())
+
+
+def test_goals_of_speed_are_of_parties_that_take_part():
+    for work, (_, parties, goals) in import_module("performance_rows").ROWS.items():
+        others = {other for _, of in goals.values() for other in of}
+        assert {*goals, *others} <= set(parties), work
