@@ -29,7 +29,6 @@ TABLE = ROOT / "benchmarks" / "performance.csv"
 NOTES = ROOT / "benchmarks" / "performance_notes.md"
 ROWS = ROOT / "benchmarks" / "performance_rows.py"
 COLUMNS = ("work", "peer", "value", "goal", "unit", "processor", "command")
-KEY = ("work", "processor")  # rows that are measured together
 PROCESSORS = {  # in the order of the page
     "AVX-512": "A processor with AVX-512",
     "AVX2": "A processor with AVX2 alone, or told so",
@@ -204,14 +203,18 @@ def read():
 
 
 def write(found):
-    """Replaces the rows of these works on this processor in the table, then makes the page."""
+    """Replaces the rows of these works on this processor, or on one that was not noted.
+
+    Rows of works that are measured no more go with them. Then the page is made.
+    """
     import performance_rows as rows
     from performance_measures import MEASURES
 
     from keras_meduda.data.io import replacing
 
-    keys, known = {tuple(row[name] for name in KEY) for row in found}, {*rows.ROWS, *MEASURES}
-    old = [row for row in read() if tuple(row[name] for name in KEY) not in keys]
+    gone = {(row["work"], processor) for row in found for processor in (row["processor"], "-")}
+    known = {*rows.ROWS, *MEASURES}
+    old = [row for row in read() if (row["work"], row["processor"]) not in gone]
     old = [row for row in old if row["work"] in known]
     shown = [
         {
@@ -221,7 +224,7 @@ def write(found):
         }
         for row in found
     ]
-    table = sorted([*old, *shown], key=lambda row: [row[name] for name in KEY])
+    table = sorted([*old, *shown], key=lambda row: (row["work"], row["processor"]))
     with replacing(TABLE) as unfinished, open(unfinished, "w", newline="") as text:
         writer = csv.DictWriter(text, COLUMNS)
         writer.writeheader()
