@@ -4,10 +4,11 @@ The public names are loaded when first used, so that importing the package loads
 """
 
 import importlib
+import os
 
-from keras_meduda import start
-
-start.prepare()
+# TensorFlow reads this once, when it is imported, and by itself turns oneDNN on only where the
+# processor has AVX-512 VNNI: elsewhere a training step takes 1.5 (2D) to 6 times (3D) as long.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 __version__ = "0.1.0"
 

@@ -10,7 +10,6 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "keras_meduda"
 ORDER = [  # a module imports only from what stands to its left
-    "start",
     "progress",
     "data._cv2",
     "data.spatial",

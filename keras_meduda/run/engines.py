@@ -13,8 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_meduda.start import cache_folder
-
 ENGINES = ("tensorflow", "onnxruntime", "openvino")
 NEAR = 1e-3  # of the threshold: the probabilities whose side may differ between engines
 ABANDONED = 600  # seconds after which a file that is not finished has no process any more
@@ -82,7 +80,7 @@ def logits_function(network, name, shape, task, engine, folder):
             beyond 1e-3 of the threshold.
     """
     name = f"{engine}-{name}.onnx"
-    places = [*([Path(folder) / "engines"] if folder else []), cache_folder() / "engines"]
+    places = [*([Path(folder) / "engines"] if folder else []), _cache_folder()]
     kept = next((place / name for place in places if (place / name).is_file()), None)
     if kept:
         try:
@@ -210,6 +208,11 @@ def _compared(network, logits, shape, task):
         f"masks of a random image are TensorFlow's but for {np.count_nonzero(differ)} of "
         f"{differ.size} pixels, within {NEAR} of the threshold"
     )
+
+
+def _cache_folder():
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "keras_meduda" / "engines"
 
 
 def _session(engine, path):

@@ -146,7 +146,7 @@ def fit(
             log = _Log(run, bar, callbacks if chief else ())
             try:
                 batches = iter(distribution.dataset(strategy, train_data, first))
-                if compiled:
+                if compiled and "persistent_cache" in os.environ.get("TF_XLA_FLAGS", ""):
                     _number_alike()
                 for step in range(first + 1, steps + 1):
                     if ended:
