@@ -1,10 +1,10 @@
 """Adaptation to another scanner as this library recommends it: the command `meduda adapt`.
 
-The defaults of aerunet_kd on any network that takes the images. Photographs start from ImageNet's
-weights where they can be had. Their teacher sees the target as it is, the source is trained on in
-the target's colours, and the divergence must not undo what the source teaches. Volumes: the teacher
-sees the target in the source's style, on random patches. Styles match bands of grey levels where
-their order has changed.
+Photographs start from ImageNet's weights where they can be had. They are adapted as by aerunet_kd:
+the teacher sees the target as it is, the source is trained on in the target's colours. The
+divergence must not undo what the source teaches, and the teacher follows slowly. Volumes have no
+teacher unless --mode names one: the network goes on with source patches whose grey levels go
+through random tables. How far to go from source only is decided at the end, without target labels.
 
 Time and score on 2 cores: see aerunet_kd; docs/adapt.md says on which shifts it gained and lost.
 
@@ -15,7 +15,7 @@ meduda adapt --run runs/zeiss --images canon/ --out runs/canon     (source-free:
 
 from dataclasses import dataclass, replace
 
-from keras_meduda.experiment.options import Count, Network, NetworkFlags
+from keras_meduda.experiment.options import Count, Network, NetworkFlags, Share
 from keras_meduda.recipes import aerunet_kd
 
 
@@ -27,6 +27,8 @@ class Flags(NetworkFlags, aerunet_kd.Flags):
     """One of km.models."""
     filters: tuple[Count, ...] | None = None
     """Width of each level; default: 16 32 64 128 256 of AERUNet, its own of another network."""
+    ema: Share | None = 0.999
+    """Decay of the averaging teacher; None keeps it frozen."""
     weights: str | None = None
     """Of the backbone: imagenet (a download), a file in keras.applications' form, a file of the
     whole network, or random. Default: photographs start from ImageNet's MobileNetV2 where Keras has
@@ -57,8 +59,9 @@ def recipe(flags, data):
     adapted = ours.stages["adapted"]
     if volumes and flags.mode is None:
         # A teacher from another contrast is wrong and sure: none is asked (benchmarks/shifts.md).
+        # Nor are there twins by bands: the guard judges by them.
         adapted = replace(
-            adapted, method=supervised, uses=("source",), target_styles=0,
+            adapted, method=supervised, uses=("source",), source_styles=0, target_styles=0,
             batches={"source_photometry": RandomTable()},
         )  # fmt: skip
     else:
