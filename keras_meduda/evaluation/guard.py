@@ -14,19 +14,15 @@ import pandas as pd
 
 from keras_meduda.data.few import FEWEST_IMAGES
 from keras_meduda.data.pipeline import Prepared
-from keras_meduda.data.spatial import resize
 from keras_meduda.data.subset import evenly
 from keras_meduda.evaluation.confidence import dice, soft_dice
+from keras_meduda.evaluation.reverse import ReverseValidation
 from keras_meduda.evaluation.target_statistics import BATCH
-from keras_meduda.methods import Supervised
-from keras_meduda.models import UNet
 from keras_meduda.progress import track
 from keras_meduda.run import Run
-from keras_meduda.run.scope import setup
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 MOST = {2: 32, 3: 8}  # cases of either domain that are looked at, by rank
-SIDE = {2: 96, 3: 40}  # longest side of what reverse validation sees, by rank
 TAUGHT = 0.5  # reverse Dice of source only, below which S2 has no vote
 CHANCE = 0.05  # by which reverse Dice differs between small networks that were taught alike
 HARDLY = 0.001  # of Dice, that no picture shows
@@ -107,7 +103,9 @@ def decide(
     held, seen = (evenly(len(half.images), MOST[rank]) for half in (source, target))
     scenes = _Scenes(source.only(held), target.only(seen))
     groups = np.asarray(groups)[held]
-    reverse = _Reverse(scenes, reverse_steps, seed)
+    reverse = ReverseValidation(
+        scenes.target, scenes.ways[0], scenes.labels, scenes.task, reverse_steps, seed
+    )
     way = Way(source_only, adapted)
     rows, found = [], []
     for a in track(SHARES, len(SHARES), "guarding"):
@@ -241,68 +239,6 @@ class Way:
         run = self._copy() if own else self.between
         run.network.set_weights(interpolate(*(end.network for end in self.ends), a))
         return run
-
-
-class _Student(Supervised):
-    """Learns from a Python generator, of which Keras makes tuples."""
-
-    def train_step(self, data):
-        (batch,) = data
-        return super().train_step(batch)
-
-
-class _Reverse:
-    """S2: a small network learns the target from a run's masks and is scored on the source."""
-
-    def __init__(self, scenes, steps, seed):
-        self.scenes, self.steps, self.seed = scenes, steps, seed
-        size = scenes.target[0].shape[:-1]
-        shrink = min(1.0, SIDE[len(size)] / max(size))
-        self.size = tuple(max(8, round(n * shrink)) for n in size)
-        self.images = np.stack([resize(x, self.size) for x in scenes.target])
-        self.styled = np.stack([resize(x, self.size) for x in scenes.ways[0]])
-        self.labels = [self._small(y) for y in scenes.labels]
-        with setup(seed=seed):
-            shape, channels = self.images.shape[1:], scenes.task.channels
-            filters = (8, 16, 32) if len(size) == 2 else (4, 8, 16)
-            self.method = _Student(UNet(shape, channels, filters), scenes.task.overlapping)
-            self.method.compile(keras.optimizers.Adam(3e-3), jit_compile=False)
-        self.method.build()
-        self.start = [v.numpy() for v in self._variables()]
-
-    def dice(self, masks):
-        """Dice of each source case, mean over its classes, after learning from target masks.
-
-        Args:
-            masks: boolean, of each target image, `(*size, classes)`.
-        """
-        for variable, value in zip(self._variables(), self.start, strict=True):
-            variable.assign(value)
-        task = self.scenes.task
-        hot = np.stack([self._small(m) for m in masks]).astype("float32")
-        if not task.overlapping:
-            hot = np.concatenate([1 - hot.max(axis=-1, keepdims=True), hot], axis=-1)
-        self.method.fit(self._batches(hot), steps_per_epoch=self.steps, shuffle=False, verbose=0)
-        network = self.method.network
-        logits = (np.asarray(network(x[None], training=False)["logits"])[0] for x in self.styled)
-        found = (z > 0 if task.overlapping else task.masks(z) for z in logits)
-        return np.array([dice(m, y).mean() for m, y in zip(found, self.labels, strict=True)])
-
-    def _variables(self):
-        return [*self.method.variables, *self.method.optimizer.variables]
-
-    def _small(self, mask):
-        return resize(mask.astype("uint8"), self.size, linear=False) > 0
-
-    def _batches(self, hot):
-        rng, count = np.random.default_rng(self.seed), len(hot)
-        batch = BATCH if len(self.size) == 2 else 2
-        while True:
-            drawn = rng.permutation(count)[:batch]
-            # brighter and darker, flatter and steeper: the source's style is only nearly the same
-            gain, offset = rng.uniform(0.8, 1.2), rng.uniform(-0.2, 0.2)
-            image = gain * self.images[drawn] + offset
-            yield ({"source": {"image": image.astype("float32"), "mask": hot[drawn]}},)
 
 
 def _scores(run, scenes, reverse):
