@@ -71,16 +71,20 @@ def aims(results, choosing, predicted):
                 closed += [100 * gain / gap] if gap >= SMALL_GAP else []
     if not gains:
         return
-    worst, most = min(gains), max(null, key=abs, default=0.0)
     share = np.mean(closed) if closed else float("nan")
     off, covered = np.array([(abs(p[2] - p[3]), p[5] >= 0.9) for p in predicted]).mean(axis=0)
-    rows = (
-        ("worst decision beside source only, points", f"{worst:+.1f}", "-1", worst >= -1),
-        ("greatest change where nothing shifts, points", f"{most:+.1f}", "±1", abs(most) <= 1),
+    worst = min(gains)
+    rows = [("worst decision beside source only, points", f"{worst:+.1f}", "-1", worst >= -1)]
+    if null:
+        most = max(null, key=abs)
+        rows.append(
+            ("greatest change where nothing shifts, points", f"{most:+.1f}", "±1", abs(most) <= 1)
+        )
+    rows += [
         (f"gap closed where it is {SMALL_GAP:.0f} points, %", f"{share:.0f}", "60", share >= 60),
         ("predicted Dice of a data set, mean error", f"{off:.3f}", "0.05", off <= 0.05),
         ("lines whose intervals cover 90 %, %", f"{100 * covered:.0f}", "80", covered >= 0.8),
-    )
+    ]
     cells = ((*row[:3], "yes" if row[3] else "no") for row in rows)
     yield from ("", *markdown(("aim", "measured", "wanted", "met"), cells))
 
