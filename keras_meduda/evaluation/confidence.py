@@ -26,6 +26,7 @@ WIDTH = 0.05  # residuals are counted in units of this and what is lacking to a 
 class Confidence:
     """What a run's soft Dice confidence s promises of its Dice: d(s) = clip(offset + slope · s).
 
+    Beyond the confidences that were seen the line does not go on: s counts as the nearest of them.
     The interval of a case is d ± (q (0.05 + 1 − d) + slope · e) within 0…1, with q the `level`
     quantile of the calibration cases' |true − d| / (0.05 + 1 − d), poor predictions are known less
     well, and e how far s lies outside of the confidences that were seen. q is that of the view of
@@ -74,8 +75,9 @@ class Confidence:
     def of(self, confidence):
         """The same of soft Dice confidences `(…, classes)`; 0 says that a mask is empty."""
         s = np.asarray(confidence, "float64")
-        d = np.clip(np.asarray(self.offset) + np.asarray(self.slope) * s, 0, 1)
-        beyond = np.abs(s - np.clip(s, self.least, self.most))
+        seen = np.clip(s, self.least, self.most)
+        d = np.clip(np.asarray(self.offset) + np.asarray(self.slope) * seen, 0, 1)
+        beyond = np.abs(s - seen)
         half = np.asarray(self.spread) * (WIDTH + 1 - d) + np.asarray(self.slope) * beyond
         there = s > 0
         return (
