@@ -56,14 +56,14 @@ def test_intervals_hold_in_the_view_that_is_predicted_worst():
     assert np.mean(covered) > 0.88 > np.mean(on_average)
 
 
-def test_intervals_widen_beyond_the_confidences_that_were_seen():
+def test_beyond_the_confidences_that_were_seen_the_interval_widens_and_the_line_ends():
     said, true, groups = cases(200, 0)
-    confidence = fitted(("a", "b"), 0.5 + 0.2 * said, true, groups)
+    confidence = fitted(("a", "b"), 0.5 + 0.2 * said, 0.8 * true, groups)
     assert confidence.most == pytest.approx((0.69, 0.69), abs=0.02)
-    _, low, _ = confidence.of([confidence.most, np.add(confidence.most, 0.05)])
-    predicted = np.clip(np.add(confidence.offset, np.multiply(confidence.slope, 0.74)), 0, 1)
-    without = predicted - np.multiply(confidence.spread, WIDTH + 1 - predicted)
-    assert (low[1] < without - 0.1).all()
+    assert min(confidence.slope) > 2
+    dice, low, high = confidence.of([confidence.most, np.add(confidence.most, 0.03)])
+    np.testing.assert_array_equal(*dice)
+    assert (low[1] < low[0] - 0.05).all() and (high[1] > high[0] + 0.05).all()
 
 
 def test_a_prediction_is_a_line_that_never_falls():
