@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 from keras_meduda.experiment.options import Count, Network, NetworkFlags, Share
 from keras_meduda.recipes import aerunet_kd
+from keras_meduda.recipes.aerunet_kd import Mode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,9 @@ class Flags(NetworkFlags, aerunet_kd.Flags):
     """One of km.models."""
     filters: tuple[Count, ...] | None = None
     """Width of each level; default: 16 32 64 128 256 of AERUNet, its own of another network."""
+    mode: Mode | None = None
+    """What the divergence compares (see KLDistillation); by default strong in photographs. Volumes
+    have no teacher, and no divergence, unless this names one."""
     ema: Share | None = 0.999
     """Decay of the averaging teacher; None keeps it frozen."""
     weights: str | None = None

@@ -23,6 +23,8 @@ from typing import Literal
 from keras_meduda.experiment.options import Count, Positive, Share
 from keras_meduda.experiment.shift import GridFlags, ShiftFlags, brains, discs, read
 
+Mode = Literal["style", "strong", "marginal", "plain"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Flags(GridFlags, ShiftFlags):
@@ -32,7 +34,7 @@ class Flags(GridFlags, ShiftFlags):
     """Width of each level; the thesis' 2D network has 32 64 128 256 512."""
     augment_source: bool = True
     """Recolour source images, and give half of them the target's style, while adapting."""
-    mode: Literal["style", "strong", "marginal", "plain"] | None = None
+    mode: Mode | None = None
     """What the divergence compares (see KLDistillation); by default strong in photographs and style
     in volumes."""
     temperature: Positive = 2.0
