@@ -4,12 +4,19 @@ import tensorflow as tf
 
 
 def all_devices() -> tuple[str, ...]:
-    """Names of the devices that predict together: the GPUs, or else the processor.
+    """Names of the devices that predict together: this machine's GPUs, or else its processor.
 
-    Where TensorFlow was told to see one processor as several, all of these.
+    Where TensorFlow was told to see one processor as several, all of these. Of several workers each
+    predicts by itself, so those of the others are left out.
     """
-    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    return tuple(device.name for device in devices)
+    here = tf.constant(0).device.partition("/device:")[0]
+    own = [
+        device.name
+        for kind in ("GPU", "CPU")
+        for device in tf.config.list_logical_devices(kind)
+        if device.name.startswith(("/device:", f"{here}/"))
+    ]
+    return tuple(name for name in own if "GPU" in name) or tuple(own)
 
 
 def shared_out(network, devices):
