@@ -72,7 +72,6 @@ def aims(results, choosing, predicted):
     if not gains:
         return
     share = np.mean(closed) if closed else float("nan")
-    off, covered = np.array([(abs(p[2] - p[3]), p[5] >= 0.9) for p in predicted]).mean(axis=0)
     worst = min(gains)
     rows = [("worst decision beside source only, points", f"{worst:+.1f}", "-1", worst >= -1)]
     if null:
@@ -82,6 +81,11 @@ def aims(results, choosing, predicted):
         )
     rows += [
         (f"gap closed where it is {SMALL_GAP:.0f} points, %", f"{share:.0f}", "60", share >= 60),
+    ]
+    off, covered = np.array(
+        [(abs(p[2] - p[3]), p[5] >= 0.9) for p in predicted] or [(np.nan, np.nan)]
+    ).mean(axis=0)
+    rows += [] if not predicted else [
         ("predicted Dice of a data set, mean error", f"{off:.3f}", "0.05", off <= 0.05),
         ("lines whose intervals cover 90 %, %", f"{100 * covered:.0f}", "80", covered >= 0.8),
     ]
