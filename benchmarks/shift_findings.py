@@ -33,8 +33,9 @@ def sentences(results, predicted):
         f"* The guard's choice is above source only in {better} of {len(gains)} trainings, below "
         f"it in {worse}, and within 0.1 points in {len(gains) - better - worse}.",
         f"* It gains most on {best} ({high:+.1f} points) and least on {worst} ({low:+.1f}).",
-        f"* The adapted network alone would lose most on {lost} ({fall:+.1f} points).",
     )
+    if fall < 0:
+        yield f"* The adapted network alone would lose most on {lost} ({fall:+.1f} points)."
     if shares:
         gap, closed, without = np.mean(shares, axis=0)
         yield (
