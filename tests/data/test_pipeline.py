@@ -102,7 +102,8 @@ def test_a_changed_file_makes_its_own_case_anew(tmp_path, name, kind, stamps):
     )
     changed = [a != b for a, b in zip(old[0], new[0], strict=True)]
     assert changed == [False, False, True, False, False]
-    assert old[1] == new[1]
+    checked = [a != b for a, b in zip(old[1], new[1], strict=True)]
+    assert checked == [False, False, kind == "image", False, False]  # the mask fits the new image
     assert not np.fromfile(new[0][2], "uint8").any()
     del before["contents.json"]
     assert before.items() <= stamps(store).items()
@@ -118,6 +119,20 @@ def test_copies_with_another_time_and_place_are_not_prepared_again(tmp_path, sta
     assert prepare(moved, FUNDUS, SMALL, store, labels=True) == first
     del before["contents.json"]
     assert before.items() <= stamps(store).items() and len(stamps(store)) == len(before) + 1
+
+
+def test_equal_masks_are_checked_beside_each_image(tmp_path):
+    """Empty masks hold the same; the second lies beside an image of another shape."""
+    rows = []
+    for name, shape in (("a", (16, 12)), ("b", (20, 12))):
+        image, mask = tmp_path / f"{name}.png", tmp_path / f"{name}_mask.png"
+        write_picture(image, np.full((*shape, 3), 99, "uint8"))
+        write_picture(mask, np.zeros((16, 12), "uint8"))
+        rows.append({"case": name, "image": image, "mask": mask})
+    cases = case_table(rows)
+    prepare(cases[:1], FUNDUS, SMALL, tmp_path / "store", labels=True)
+    with pytest.raises(DataError, match=r"b_mask.png.*\(16, 12\)"):
+        prepare(cases[1:], FUNDUS, SMALL, tmp_path / "store", labels=True)
 
 
 def test_a_changed_setting_makes_everything_anew_that_depends_on_it(tmp_path):

@@ -152,8 +152,8 @@ def prepare(
         classes, masks = zip(*mask_files(row.mask), strict=True)
         encoded = task.of(row)
         place = {name: settings[name] for name in ("size", "axes", "spacing", "fit")}
-        place = [held.of(files), place] if volumes else place
-        of = [held.of(masks), classes, to_json(encoded), place]
+        # Of the image too: equal masks, such as empty ones, may lie beside images of other shapes.
+        of = [held.of(files), held.of(masks), classes, to_json(encoded), place]
         label = stored(folder, "label", of, write_labels)
         return (path, label, _voxels(folder, label)) if volumes else (path, label)
 
