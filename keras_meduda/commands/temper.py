@@ -36,14 +36,20 @@ def main(flags):
     from keras_meduda.experiment.backend import load_backend
     from keras_meduda.run import chosen, settings_of
 
-    task = settings_of(flags.run)[0]
-    trained = chosen(flags.run)
-    if flags.out.resolve() in (flags.run.resolve(), trained.resolve()):
-        raise ValueError(f"--out {flags.out} is the run itself; expected another folder.")
+    task, preprocessing, _ = settings_of(flags.run)
+    if (flags.out / "network.keras").exists():
+        raise ValueError(f"--out {flags.out} holds a network already; expected another folder.")
     cases, table, _, task = flags.chosen(flags.run, task)
-    preprocessing = settings_of(flags.run)[1]
-    checked(cases, task, channels=preprocessing.channels, spacing=preprocessing.own_spacing)
+    checked(
+        cases,
+        task,
+        channels=preprocessing.channels,
+        spacing=preprocessing.own_spacing,
+        nan_background=preprocessing.nan_background,
+    )
     check_writable(flags.out, "--out")
+    if (network := chosen(flags.run)) != flags.run:
+        print(f"{flags.run}: with the network of {network}, as decided there", file=sys.stderr)
     for line in seen(cases, flags.run, flags.run.resolve().name):
         print(f"warning: {line}", file=sys.stderr)
     load_backend()
@@ -52,12 +58,14 @@ def main(flags):
     from keras_meduda.evaluation.report.page import calibration_errors, render
     from keras_meduda.experiment.guarding import kept
     from keras_meduda.run import load
+    from keras_meduda.run.bundle import unpacked
 
-    run = replace(load(flags.run), task=task)  # as these masks are encoded
-    tempered = temper(run, cases)
-    counts = {"before": tempered.before, "after": tempered.after}
-    reason = f"Temperature {tempered.temperature:.2f}, fitted on {len(cases)} cases of {table}."
-    kept(tempered.run, flags.out, run, {"reason": reason})
+    with unpacked(flags.run) as folder:
+        run = replace(load(folder), task=task)  # as these masks are encoded
+        tempered = temper(run, cases)
+        counts = {"before": tempered.before, "after": tempered.after}
+        reason = f"Temperature {tempered.temperature:.2f}, fitted on {len(cases)} cases of {table}."
+        kept(tempered.run, flags.out, run, {"reason": reason})
     rows = [
         (row["class"], row["method"], f"{row['all']:.4f}", f"{row['likely']:.4f}")
         for row in calibration_errors(counts, task)

@@ -82,11 +82,22 @@ def test_a_temperature_makes_an_overconfident_run_believable(run, phantoms, tmp_
     assert 0 < after < before
 
 
+def test_a_bundle_is_tempered_as_its_run_is(run, phantoms, tmp_path, meduda):
+    packed = tmp_path / "run.zip"
+    assert meduda("bundle", "--run", run.path, "--out", packed)[0] == 0
+    words = ("temper", "--cases", phantoms, "--out")
+    for source, out in ((packed, "a"), (run.path, "b")):
+        code, _, error = meduda(*words, tmp_path / out, "--run", source)
+        assert code == 0, error
+    one, other = (km.load(tmp_path / name).network.get_weights() for name in "ab")
+    assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
         (("--split", "none"), "no case of split 'none'"),
-        (("--out", "{run}"), "is the run itself"),
+        (("--out", "{run}"), "holds a network already"),
     ],
 )
 def test_a_temperature_is_refused_before_the_network_is_loaded(
