@@ -44,6 +44,14 @@ class Shift:
     choosing: bool = False
 
     @property
+    def gave_rule(self) -> bool:
+        """Whether a rule of the guard or of the twins was thought of after its row was seen.
+
+        The rule was then chosen on choosing shifts (`shifts_notes.md`), but it is no clean test.
+        """
+        return {self.source, self.target} in ({"nuc_f256", "nuc_f360"}, {"acdc", "sunnybrook"})
+
+    @property
     def name(self) -> str:
         """As the page has it."""
         fold = f", {self.split}" if self.split.startswith("fold") else ""

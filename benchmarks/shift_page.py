@@ -44,7 +44,8 @@ def page(budget):
         "Mean Dice of the classes over the target's test cases. Of a method: points gained over "
         "source only and, in brackets, the share of the gap that they close, (adapted − source "
         "only) / (oracle − source only), by seed; mean over seeds ± half their range. † marks a "
-        f"gap below {SMALL_GAP:.0f} points, where a share means nothing.",
+        f"gap below {SMALL_GAP:.0f} points, where a share means nothing, ‡ a shift whose row was "
+        "seen before a rule of the guard or of the twins was thought of: no clean test of it.",
     )
     for (network, start), own in table.groupby(["network", "start"], sort=False):
         dice = own[own["metric"] == "dice"]
@@ -113,7 +114,7 @@ def cells_of(shift, scores, methods):
     before, best = scores.get("source_only", {}), scores.get("oracle", {})
     gaps = [100 * (best[seed] - before[seed]) for seed in best if seed in before]
     small = bool(gaps) and np.mean(gaps) < SMALL_GAP
-    yield shift.name + (" †" if small else "")
+    yield shift.name + (" †" if small else "") + (" ‡" if shift.gave_rule else "")
     yield ", ".join(before)
     for own in (before, best):
         yield spread(list(own.values())) if own else "–"
