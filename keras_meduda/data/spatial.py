@@ -92,11 +92,8 @@ def resize(image, size, linear: bool = True) -> np.ndarray:
             continue
         if linear:
             first = np.moveaxis(image.astype("float32", copy=False), axis, 0)
-            columns = first.reshape(size_in, -1)
-            if len(size) == 2:  # small, and the last bits of published runs are the dense product's
-                moved = interpolation_matrix(size_in, size_out, antialias=True) @ columns
-            else:
-                moved = _sparse_matrix(size_in, size_out) @ np.ascontiguousarray(columns)
+            columns = np.ascontiguousarray(first.reshape(size_in, -1))
+            moved = _sparse_matrix(size_in, size_out) @ columns
             image = np.moveaxis(moved.reshape(size_out, *first.shape[1:]), 0, axis)
         else:
             index = ((np.arange(size_out) + 0.5) * (size_in / size_out)).astype(int)

@@ -111,8 +111,8 @@ def predict_all(run, images, window=None, keep_going=False):
             return item
         raise item  # now that all images before it have been given
 
-    together = True
-    batch, ahead = _batch(run), os.cpu_count() or 1
+    together, alone = True, hasattr(images, "__len__") and len(images) == 1
+    batch, ahead = 1 if alone else _batch(run), os.cpu_count() or 1
     with ThreadPoolExecutor(ahead) as pool, ThreadPoolExecutor(1) as network:
         inputs = _ahead(pool, read, images, 2 * batch if batch > 1 else 1)
         batches = iter(lambda: list(islice(inputs, batch)), [])
@@ -120,7 +120,7 @@ def predict_all(run, images, window=None, keep_going=False):
             if batch > 1:
                 outputs = chain.from_iterable(_ahead(network, infer, batches, 1))
                 yield from _ahead(pool, invert, outputs, ahead)
-            else:  # in this thread, so that Ctrl-C ends it within a volume
+            else:  # in this thread: nothing to wait for, and Ctrl-C ends it within a volume
                 for outputs in map(infer, batches):
                     yield invert(outputs.pop())
         finally:  # whoever takes no more waits for what has begun alone

@@ -220,7 +220,9 @@ def _session(engine, path):
     if engine == "onnxruntime":
         import onnxruntime
 
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        options = onnxruntime.SessionOptions()  # its threads leave the cores to others in between
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
         return lambda x: session.run(None, {"image": np.asarray(x, "float32")})[0]
     import openvino
 
