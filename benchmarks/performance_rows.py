@@ -69,7 +69,8 @@ def window(peer):
         if peer != OURS:
             engine = peer.removeprefix(f"{OURS}, ")
             task, folder = km.Task(("a",)), tempfile.mkdtemp()
-            logits = logits_function(network, (*size, 1), task, engine, folder)
+            shape = (*size, 1)
+            logits = logits_function(lambda: network, "pointwise", shape, task, engine, folder)
         return lambda: sliding_window(logits, x, SlidingWindow(size))
     if peer == "medicai":
         import keras
