@@ -64,7 +64,8 @@ def window(peer):
 
         image = keras.Input((*size, 1))
         logits = keras.layers.Conv3D(2, 1)(image)
-        network, x = keras.Model(image, {"logits": logits}), x[None, ..., None]
+        network = keras.Model(image, {"logits": logits, "features": logits})
+        x = x[None, ..., None]
         logits = tf.function(lambda x: network(x)["logits"])
         if peer != OURS:
             engine = peer.removeprefix(f"{OURS}, ")
