@@ -39,9 +39,10 @@ class Decision:
         a: 0 is source only, 1 the adapted network.
         run: the run to deploy.
         scores: one row for each a: `a`, `s1` and `s2` (Dice), their differences from a = 0 with one
-            standard error each (`s1_difference`, `s1_error`, …), `s1_fall`, by how much S1 falls
-            from a smaller a beyond one standard error or 0.001, `s3`, `s4_empty`, `s4_area`, and
-            `verdict`, the first rule that refuses it or "passes". Empty if nothing was scored.
+            standard error each (`s1_difference`, `s1_error`, …; NaN of an S2 without a vote),
+            `s1_fall`, by how much S1 falls from a smaller a beyond one standard error or 0.001,
+            `s3`, `s4_empty`, `s4_area`, and `verdict`, the first rule that refuses it or "passes".
+            Empty if nothing was scored.
         reason: at most three sentences for a reader.
     """
 
@@ -71,7 +72,8 @@ def decide(
     times that of source only, or as much smaller, unless S1 rises by more than 0.05 and the area
     comes nearer to that in the source's masks. Where the area is out of range at a = 1, no step
     towards it is taken. S2 has no vote where it is below 0.5 at a = 0: its small network learns
-    hardly anything there, whoever teaches it.
+    hardly anything there, whoever teaches it, and is not asked again. Networks in windows are
+    scored in windows that do not overlap.
 
     Args:
         source_only: the run before adaptation.
@@ -106,10 +108,10 @@ def decide(
     reverse = ReverseValidation(
         scenes.target, scenes.ways[0], scenes.labels, scenes.task, reverse_steps, seed
     )
-    way = Way(source_only, adapted)
-    rows, found = [], []
+    way, rows, found = Way(*map(_coarse, (source_only, adapted))), [], []
     for a in track(SHARES, len(SHARES), "guarding"):
-        found.append(_scores(way.at(a), scenes, reverse))
+        votes = not found or _has_vote(found[0])
+        found.append(_scores(way.at(a), scenes, reverse if votes else None))
         rows.append(_compared(a, found, groups, scenes.expected))
     scores = pd.DataFrame(rows)
     if not _in_range(scores["s4_area"].iloc[-1]):  # what lies before such an end leads to it
@@ -117,7 +119,8 @@ def decide(
         scores.loc[towards, "verdict"] = f"all the way {_area(scores['s4_area'].iloc[-1])}"
     passing = scores[scores["verdict"] == "passes"]
     a = float(passing["a"].max())
-    return Decision(a, way.at(a, own=True), scores, _reason(a, scores, len(groups), len(seen)))
+    run = Way(source_only, adapted).at(a, own=True)
+    return Decision(a, run, scores, _reason(a, scores, len(groups), len(seen)))
 
 
 def interpolate(first: keras.Model, last: keras.Model, a: float) -> list[np.ndarray]:
@@ -241,8 +244,18 @@ class Way:
         return run
 
 
+def _coarse(run):
+    """The run in windows that do not overlap: a choice needs no more."""
+    return run.in_window(run.window.apart) if run.window else run
+
+
+def _has_vote(first):
+    """Whether the small network of S2 learns enough from the masks of source only."""
+    return np.mean(first["s2"]) >= TAUGHT
+
+
 def _scores(run, scenes, reverse):
-    """The four scores of a run, by case where it has one."""
+    """The four scores of a run, by case where it has one; S2 where it has a vote."""
     masks, sure, areas = [], [], []
     for p in probabilities(run, scenes.target):
         mask = scenes.task.masks(p)
@@ -251,7 +264,7 @@ def _scores(run, scenes, reverse):
         areas.append(mask.mean(axis=tuple(range(mask.ndim - 1))))
     return {
         "s1": [styled_dice(run, images, scenes.labels) for images in scenes.ways],
-        "s2": [reverse.dice(masks)],
+        "s2": [reverse.dice(masks) if reverse else np.full(len(scenes.labels), np.nan)],
         "s3": float(np.mean(sure)),
         "areas": areas,
     }
@@ -286,7 +299,7 @@ def _verdict(row, first):
         how = f"{row['s1_fall']:.3f} more than its standard error"
         return f"Dice on the source in the target's style falls by {how}"
     fall = -row["s2_difference"]
-    if np.mean(first["s2"]) >= TAUGHT and fall > max(row["s2_error"], CHANCE):
+    if _has_vote(first) and fall > max(row["s2_error"], CHANCE):
         return f"reverse Dice falls by {fall:.3f}"
     if row["s3"] < first["s3"] and row["s1_difference"] <= RISE:
         return f"confidence falls from {first['s3']:.3f} to {row['s3']:.3f}"

@@ -103,6 +103,7 @@ def test_a_reverse_network_that_learns_nothing_has_no_vote(shift):
     parts = shift["source_only"], worse, shift["held"], shift["target"], shift["groups"]
     scores = decide(*parts, reverse_steps=1).scores
     assert scores["s2"][0] < 0.5
+    assert scores["s2"][1:].isna().all(), "it is not asked again"
     assert not scores["verdict"].str.contains("reverse").any()
 
 
