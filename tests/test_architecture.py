@@ -77,6 +77,7 @@ ORDER = [  # a module imports only from what stands to its left
     "experiment.grids",
     "experiment.one_domain",
     "experiment.shift",
+    "experiment.domains",
     "experiment.lesions",
     "experiment.recipe",
     "experiment.forecast",

@@ -21,7 +21,7 @@ from functools import partial
 from typing import Literal
 
 from keras_meduda.experiment.options import Count, Positive, Share
-from keras_meduda.experiment.shift import GridFlags, ShiftFlags, brains, discs, read
+from keras_meduda.experiment.shift import GridFlags, ShiftFlags, brains, discs
 
 Mode = Literal["style", "strong", "marginal", "plain"]
 
@@ -47,6 +47,8 @@ class Flags(GridFlags, ShiftFlags):
 
 def data(flags):
     """The cases of the flags, or phantoms."""
+    from keras_meduda.experiment.domains import read
+
     return read(flags, partial(brains if flags.volumes else discs, flags))
 
 

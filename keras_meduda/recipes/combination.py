@@ -17,7 +17,7 @@ from functools import partial
 from typing import Literal
 
 from keras_meduda.experiment.options import Count, NetworkFlags
-from keras_meduda.experiment.shift import GridFlags, ShiftFlags, brains, discs, read
+from keras_meduda.experiment.shift import GridFlags, ShiftFlags, brains, discs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,8 @@ class Flags(NetworkFlags, GridFlags, ShiftFlags):
 
 def data(flags):
     """The cases of the flags, or phantoms."""
+    from keras_meduda.experiment.domains import read
+
     return read(flags, partial(brains if flags.volumes else discs, flags))
 
 

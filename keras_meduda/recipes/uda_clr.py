@@ -18,7 +18,7 @@ from functools import partial
 from typing import Literal
 
 from keras_meduda.experiment.options import Backbone, Count, Positive, StartFlags
-from keras_meduda.experiment.shift import ShiftFlags, discs, read
+from keras_meduda.experiment.shift import ShiftFlags, discs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +57,8 @@ class Flags(StartFlags, ShiftFlags):
 
 def data(flags):
     """The cases of the flags, or phantoms."""
+    from keras_meduda.experiment.domains import read
+
     return read(flags, partial(discs, flags))
 
 
