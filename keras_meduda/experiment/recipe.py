@@ -58,6 +58,8 @@ class Stage:
         source_styles: twins of each source image in the target's style, which replace half of the
             source images (see `style_share` of `Batches`). Default 0.
         target_styles: twins of each target image in the source's style. Default 0.
+        choose_view: whether these twins are kept only where the network that the stage starts from
+            agrees more with itself on them than on the target as it is. Default `False`.
         by_bands: `False` matches histograms, which keeps the order of grey levels; `True` matches
             bands by where they lie (see `data.bands`). Default `None`: by bands where R says that
             the order has changed.
@@ -78,6 +80,7 @@ class Stage:
     batches: dict[str, Any] = field(default_factory=dict)
     source_styles: int = 0
     target_styles: int = 0
+    choose_view: bool = False
     by_bands: bool | None = None
     prepare: Callable[[keras.Model], Any] | None = None
     keep: dict[str, Any] = field(default_factory=dict)

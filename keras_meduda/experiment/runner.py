@@ -229,7 +229,12 @@ class _Stages:
         self.warn_of_other_cases(source)
         styled, plain = target if trained else None, source
         if stage.target_styles:
-            styled = self.styles.add(target, plain, stage.target_styles, stage.by_bands)
+            twins = stage.target_styles, stage.by_bands
+            if stage.choose_view:
+                groups = parts["target"]["group"]
+                styled = self.styles.of_target(start, target, plain, groups, *twins)
+            else:
+                styled = self.styles.add(target, plain, *twins)
         if stage.source_styles:
             twins = stage.source_styles, stage.by_bands
             if start:

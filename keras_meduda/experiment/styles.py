@@ -11,6 +11,7 @@ from keras_meduda.data.pipeline import add_styles, order_ratio
 from keras_meduda.data.subset import evenly
 from keras_meduda.evaluation.confidence import soft_dice
 from keras_meduda.evaluation.guard import MOST, inputs_of, probabilities
+from keras_meduda.evaluation.teacher_view import choose_view
 
 UNLIKE = 2.0  # times the share of the image that a class takes in the other domain
 DOUBT = 0.05  # confidence that twins may lack, see benchmarks/shifts_notes.md
@@ -69,6 +70,34 @@ class Styles:
         if self.fits is None:
             self.fits = self._represented(run, source, target, by_bands)
         return self.add(source, target, twins, by_bands) if self.fits else source
+
+    def of_target(self, run, target, source, groups, twins, by_bands=None):
+        """The target with twins in the source's style, if a teacher should see those, else without.
+
+        A teacher should see that view in which it agrees most with itself, see `choose_view`. No
+        label of the target is read.
+
+        Args:
+            run: the teacher, trained on the source.
+            target: images.
+            source: images and labels.
+            groups: patient of each target image.
+            twins: of each target image.
+            by_bands: as `Stage` has it.
+        """
+        styled = self.add(target, source, twins, by_bands)
+        some = evenly(len(target.images), MOST[len(run.preprocessing.size)])
+        views = {
+            "as it is": inputs_of(target.only(some)),
+            "in the source's style": inputs_of(target, _first(styled.only(some))),
+        }
+        choice = choose_view(run, views, np.asarray(groups)[some])
+        score = dict(zip(choice.scores["view"], choice.scores["score"], strict=True))
+        figures = ", ".join(f"{value:.3f} {view}" for view, value in score.items())
+        said = f"the network agrees with itself by {figures}: it sees the target {choice.view}."
+        self.facts["Teacher's view"] = said
+        print(f"Teacher's view: {said}")
+        return target if choice.view == "as it is" else styled
 
     def each_way(self, run, source, target):
         """The source with a twin for each way to make the target's style, to judge networks by.

@@ -23,7 +23,7 @@ from typing import Literal
 from keras_meduda.experiment.options import Count, Positive, Share
 from keras_meduda.experiment.shift import GridFlags, ShiftFlags, brains, discs
 
-Mode = Literal["style", "strong", "marginal", "plain"]
+Mode = Literal["style", "strong", "marginal", "plain", "chosen"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,8 @@ class Flags(GridFlags, ShiftFlags):
     """Recolour source images, and give half of them the target's style, while adapting."""
     mode: Mode | None = None
     """What the divergence compares (see KLDistillation); by default strong in photographs and style
-    in volumes."""
+    in volumes. chosen: style where source only agrees more with itself on the target in the
+    source's style, else strong."""
     temperature: Positive = 2.0
     """Of the softened probabilities."""
     ema: Share | None = 0.99
@@ -63,9 +64,12 @@ def distillation(flags, mode, guard=False):
     def method(network, batches):
         from keras_meduda.methods import KLDistillation
 
+        compared = mode
+        if mode == "chosen":
+            compared = "style" if batches.target.styles else "strong"
         settings = {"ema": flags.ema, "guard": guard}
         return KLDistillation(
-            network, batches.task.overlapping, mode, flags.temperature, **settings
+            network, batches.task.overlapping, compared, flags.temperature, **settings
         )
 
     return method
@@ -79,7 +83,8 @@ def recipe(flags, data):
     needs = km.models.AERUNet.needs
     grid = flags.grid(data, needs, normalise="zero_one", intensity=("clahe",))
     mode = mode_of(flags, grid.volumes)
-    twins = 2 if grid.volumes and mode == "style" else 4
+    styled = mode in ("style", "chosen")
+    twins = 2 if grid.volumes and styled else 4
     compile_alone = adam(flags.learning_rate, flags.encoder_rate)
     alone = Stage(supervised, compile=compile_alone, prepare=flags.prepare)
     adapted = Stage(
@@ -88,7 +93,8 @@ def recipe(flags, data):
         start="source_only",
         compile=adam(flags.adapt_learning_rate, flags.encoder_rate),
         prepare=flags.prepare,
-        target_styles=twins if mode == "style" else 0,
+        target_styles=twins if styled else 0,
+        choose_view=mode == "chosen",
         **flags.styled_source(grid, twins),
     )
     return Recipe(

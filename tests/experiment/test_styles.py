@@ -137,6 +137,25 @@ def test_twins_follow_the_proportions_of_the_classes_where_those_differ(
     assert styles.add(source, target, 2).styles == twins, "the guard judges on the same"
 
 
+@pytest.mark.parametrize("tilted", [False, True], ids=["a tie", "a tilted readout"])
+def test_a_teacher_sees_the_source_s_style_where_it_agrees_more_with_itself(tilted, tmp_path):
+    source = microscope(tmp_path / "source", 0, 3, 40, 200)
+    dim = 90, 130  # on which a readout that is tilted along X depends on how the image is turned
+    target = replace(microscope(tmp_path / "target", 10, 3, *dim), labels=())
+    run = readout(tmp_path)
+    if tilted:
+        image = run.network.input
+        ramp = np.linspace(-9, 9, SIZE[1], dtype="float32")[None, :, None]
+        logits = keras.layers.Rescaling(1.0, ramp.tolist())(run.network(image)["logits"])
+        network = keras.Model(image, {"logits": logits, "features": image})
+        run = replace(run, network=network)
+    styles = Styles(tmp_path / "store", seed=0)
+    seen = styles.of_target(run, target, source, ["a", "b", "c", "d"], 2)
+    assert bool(seen.styles) == tilted, styles.facts
+    where = "in the source's style" if tilted else "as it is"
+    assert styles.facts["Teacher's view"].endswith(f"sees the target {where}.")
+
+
 def test_by_class_needs_labels_of_both(tmp_path):
     source = microscope(tmp_path / "source", 0, 3, 40, 200)
     with pytest.raises(ValueError, match="0 of the references"):
