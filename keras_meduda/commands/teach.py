@@ -49,6 +49,8 @@ def main(flags):
     from keras_meduda.teachers.targets import calibrate, make_targets, open_targets
 
     flags.check_teacher(flags.weights, "--weights")
+    if flags.device and flags.teacher != "sam2":
+        raise ValueError(f"--teacher {flags.teacher} takes no --device; sam2 alone does.")
     if flags.teacher == "network" and flags.weights:
         settings_of(flags.weights)
     if flags.out.exists():
