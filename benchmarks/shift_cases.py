@@ -45,8 +45,9 @@ class Shift:
 
     @property
     def gave_rule(self) -> bool:
-        """Whether a rule of the guard or of the twins was thought of after its row was seen.
+        """Whether a rule of the guard or of the twins was thought of after a row was seen.
 
+        The row of this shift, or of the one the other way.
         The rule was then chosen on choosing shifts (`shifts_notes.md`), but it is no clean test.
         """
         return {self.source, self.target} in ({"nuc_f256", "nuc_f360"}, {"acdc", "sunnybrook"})

@@ -44,8 +44,9 @@ def page(budget):
         "Mean Dice of the classes over the target's test cases. Of a method: points gained over "
         "source only and, in brackets, the share of the gap that they close, (adapted − source "
         "only) / (oracle − source only), by seed; mean over seeds ± half their range. † marks a "
-        f"gap below {SMALL_GAP:.0f} points, where a share means nothing, ‡ a shift whose row was "
-        "seen before a rule of the guard or of the twins was thought of: no clean test of it.",
+        f"gap below {SMALL_GAP:.0f} points, where a share means nothing, ‡ two domains of which a "
+        "row, this way or the other, was seen before a rule of the guard or of the twins was "
+        "thought of: no clean test of it.",
     )
     for (network, start), own in table.groupby(["network", "start"], sort=False):
         dice = own[own["metric"] == "dice"]
