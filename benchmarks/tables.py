@@ -29,7 +29,9 @@ VALUES = ("class", "metric", "value", "unit", "minutes", "command")
 
 def data_root() -> Path:
     """The folder of the research data sets, `MEDUDA_DATA`."""
-    return Path(os.environ["MEDUDA_DATA"])
+    if root := os.environ.get("MEDUDA_DATA"):
+        return Path(root)
+    sys.exit("MEDUDA_DATA is not set; expected the folder of the research data sets.")
 
 
 def imagenet_mobilenetv2() -> Path:
