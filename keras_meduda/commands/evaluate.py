@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from keras_meduda.commands.labelled import LabelledFlags
+from keras_meduda.commands.labelled import LabelledFlags, check_cases
 from keras_meduda.commands.prediction import PredictionFlags
 
 
@@ -33,7 +33,6 @@ def main(flags):
     import time
 
     from keras_meduda.data.cache import digest
-    from keras_meduda.data.checks import checked
     from keras_meduda.data.files import check_writable
     from keras_meduda.data.parts import seen
     from keras_meduda.run import settings_of
@@ -57,14 +56,7 @@ def main(flags):
         write_report,
     )
 
-    preprocessing = run.preprocessing
-    checked(
-        cases,
-        task,
-        channels=preprocessing.channels,
-        spacing=preprocessing.own_spacing,
-        nan_background=preprocessing.nan_background,
-    )
+    check_cases(cases, task, run.preprocessing)
     known = [line for path in flags.run for line in seen(cases, path, path.resolve().name)]
     for line in known:
         print(f"warning: {line}", file=sys.stderr)

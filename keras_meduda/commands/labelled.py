@@ -6,6 +6,23 @@ from keras_meduda.experiment.one_domain import CaseFlags
 from keras_meduda.experiment.options import Existing
 
 
+def check_cases(cases, task, preprocessing):
+    """Looks at every image and mask as a run of this preprocessing will read them.
+
+    Raises:
+        DataError: all that is wrong with the files.
+    """
+    from keras_meduda.data.checks import checked
+
+    checked(
+        cases,
+        task,
+        channels=preprocessing.channels,
+        spacing=preprocessing.own_spacing,
+        nan_background=preprocessing.nan_background,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class LabelledFlags(CaseFlags):
     """Flags of every command that needs a run's masks and true ones."""

@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from keras_meduda.commands.labelled import LabelledFlags
+from keras_meduda.commands.labelled import LabelledFlags, check_cases
 from keras_meduda.experiment.options import Existing
 
 PAGE = "reliability.html"
@@ -30,7 +30,6 @@ class Flags(LabelledFlags):
 
 def main(flags):
     """Fits, says what changed, keeps the run and draws its reliability before and after."""
-    from keras_meduda.data.checks import checked
     from keras_meduda.data.files import check_writable
     from keras_meduda.data.parts import seen
     from keras_meduda.experiment.backend import load_backend
@@ -40,13 +39,7 @@ def main(flags):
     if (flags.out / "network.keras").exists():
         raise ValueError(f"--out {flags.out} holds a network already; expected another folder.")
     cases, table, _, task = flags.chosen(flags.run, task)
-    checked(
-        cases,
-        task,
-        channels=preprocessing.channels,
-        spacing=preprocessing.own_spacing,
-        nan_background=preprocessing.nan_background,
-    )
+    check_cases(cases, task, preprocessing)
     check_writable(flags.out, "--out")
     if (network := chosen(flags.run)) != flags.run:
         print(f"{flags.run}: with the network of {network}, as decided there", file=sys.stderr)

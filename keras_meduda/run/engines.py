@@ -46,7 +46,8 @@ def suggestion(engine: str, precision=None) -> str | None:
         engine: the one in use.
         precision: in which it computes; other engines know float32 alone.
     """
-    installed = [name for name in ENGINES[1:] if importlib.util.find_spec(name)]
+    fastest = "openvino", "onnxruntime"  # in the order of benchmarks/performance.md
+    installed = [name for name in fastest if importlib.util.find_spec(name)]
     if engine != "tensorflow" or not installed or not importlib.util.find_spec("tf2onnx"):
         return None
     import keras

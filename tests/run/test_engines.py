@@ -182,7 +182,7 @@ def test_an_engine_that_is_not_installed_names_its_extra(run, monkeypatch):
 
 
 def test_the_fastest_engine_is_suggested_until_it_is_used():
-    pytest.importorskip("onnxruntime")
-    assert "--engine onnxruntime" in engines.suggestion("tensorflow")
+    pytest.importorskip("openvino")
+    assert "--engine openvino" in engines.suggestion("tensorflow")
     assert engines.suggestion("onnxruntime") is None
     assert engines.suggestion("tensorflow", "mixed_bfloat16") is None
