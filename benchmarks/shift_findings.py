@@ -123,7 +123,8 @@ def decisions(table, shifts):
     yield from (
         "",
         "**The guard's decisions.** Dice at a = 0, at the a it chose and at the best of the five, "
-        "which its labels tell; rank correlation of each score with Dice over the five. "
+        "which its labels tell; rank correlation of each score with Dice over the five. a is the "
+        "share of the way from source only to adapted; S1 to S3 are the scores of docs/adapt.md. "
         f"{(gains < -1).sum()} of {len(rows)} decisions are below source only by more than one "
         f"point; mean regret {regrets.mean():.1f} points.",
         "",

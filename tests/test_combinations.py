@@ -69,6 +69,10 @@ Every method trains every network, in 2D and in 3D where the network has both.
   `features`.
 * `BEAL`, `POSAL`, `MEAN_TEACHER` and `SOURCE_ONLY` are settings of `CategoryRegularization`.
 * A [network of your own](own_network.md) is trained by every method as well.
+* `meduda train --method` takes `supervised`, `kl_distillation`, `masked_consistency`,
+  `category_regularization`, `beal`, `posal`, `mean_teacher` and `foundation_distillation`.
+  `SourceFree` is `meduda adapt --run RUN --images FOLDER`. `SOURCE_ONLY` is
+  `meduda train uda_clr --method source_only`.
 
 "trains": a tiny network took a step, its loss was finite and its weights moved. Classes overlap in
 every other cell of a row and exclude each other in the rest. `tests/test_combinations.py` tries

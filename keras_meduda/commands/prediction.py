@@ -23,8 +23,8 @@ class PredictionFlags:
     xla: bool = False
     """Compile the network by XLA, once for every size of batch; pays on a GPU."""
     engine: Literal["tensorflow", "onnxruntime", "openvino"] = "tensorflow"
-    """What computes the network; the latter two need the extra engines, and are faster on a
-    processor."""
+    """What computes the network; the latter two need the extra engines. openvino is
+    often the fastest on a processor."""
 
     def check(self):
         """Refuses folders without a run, and engines that cannot be, before anything is loaded."""

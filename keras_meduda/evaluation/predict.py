@@ -186,7 +186,7 @@ def evaluate(
         observe: called with the classes' probabilities and reference masks, `(*spatial, classes)`
             both, of every case, in several threads; `calibration.reliability` counts them.
         medpy: whether MedPy itself, which must be installed, measures HD95 and ASSD, to confirm
-            them: the same to 1e-6, and tens of times slower. Default `False`.
+            them: the same to 1e-6; the evaluation takes 1.5 to 3 times as long. Default `False`.
 
     Returns:
         One row per case and class: `case, domain, group, class, dice, iou, hd95, assd,

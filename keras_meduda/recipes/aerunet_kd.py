@@ -5,7 +5,7 @@ histogram as well (unless --no-augment-source). Photographs are adapted whole, v
 patches and predicted by a sliding window. The thesis' teacher sees the target in the source's style
 (--mode style, the default for volumes); in photographs the one that sees it as it is is the safer.
 
-Time and score on 2 cores (benchmarks/fundus.md, three seeds): about 90 minutes for source only and
+Time and score on 2 cores (benchmarks/fundus.md, three seeds): about 30 minutes for source only and
 adapted at 192 × 192; mean Dice from drishti_gs to refuge 86.3 → 89.7 %, oracle 91.5 %.
 
 python scripts/train_aerunet_kd.py --oracle                  (phantoms; --volumes for brains)

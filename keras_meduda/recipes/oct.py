@@ -4,7 +4,7 @@ Paper: transfer of MMSegmentation's UNet-S5-D16 from HRF vessels to macular flui
 (github.com/nogibjj/yj_xq_661_final_project); data: Chiu et al., Biomed. Opt. Express 6(4), 2015.
 Published test scores (22 B-scans, totals with the background): best mDice 0.8430, mIoU 0.7600.
 
-Time and score on 2 cores (benchmarks/oct.md): our recipe 12 minutes, mean Dice of background and
+Time and score (benchmarks/oct.md): our recipe 36 minutes of one core, mean Dice of background and
 fluid 86.8 % on the published split, 85.3 % with subjects left out.
 
 python scripts/train_oct.py                                   (phantoms, a few minutes on 2 cores)

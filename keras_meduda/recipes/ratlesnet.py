@@ -5,7 +5,7 @@ after a stroke (github.com/MJHossainSNMBU/Mice-Brain-Lesion-Segmentation-3D-MRI-
 publishes no table; its curve of "partial, 40 mice" tops at a validation Dice of about 0.83.
 
 Time and score on 2 cores (benchmarks/brain.md): ventricles of transgenic mice, 300 steps on 6 wild
-type ones, about 10 minutes: Dice 57 % with the encoder kept, 47 % with all trained, 35 % from
+type ones, about 5 minutes: Dice 57 % with the encoder kept, 47 % with all trained, 35 % from
 scratch.
 
 python scripts/train_ratlesnet.py                        (phantoms, a few minutes on 2 cores)

@@ -3,9 +3,9 @@
 Paper: UDA_CLR (MICCAI 2022, arXiv 2207.03684). The adaptation starts where source only started, as
 published, and trains on the source in the target's colours as well (unless --no-augment-source).
 
-Time and score on 2 cores (benchmarks/fundus.md, from random weights, three seeds): about 80 minutes
-for source only and adapted at 128 × 128; mean Dice from drishti_gs to refuge 73.6 → 77.8 %, oracle
-85.9 %. It loses from refuge to drishti_gs: 72.9 → 68.5 %.
+Time and score (benchmarks/fundus.md, from random weights, three seeds): about 90 minutes of one
+core for source only and adapted at 128 × 128; mean Dice from drishti_gs to refuge 73.6 → 77.8 %,
+oracle 85.9 %. It loses from refuge to drishti_gs: 72.9 → 68.5 %.
 
 python scripts/train_uda_clr.py --oracle                     (phantoms)
 python scripts/train_uda_clr.py --source-dataset refuge --source-root REFUGE \

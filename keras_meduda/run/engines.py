@@ -54,7 +54,7 @@ def suggestion(engine: str, precision=None) -> str | None:
 
     if precision not in (None, "float32") or keras.distribution.list_devices("gpu"):
         return None
-    return f"{installed[0]} is installed, and faster on a processor: --engine {installed[0]}"
+    return f"{installed[0]} is installed, and often faster on a processor: --engine {installed[0]}"
 
 
 def logits_function(network, name, shape, task, engine, folder):

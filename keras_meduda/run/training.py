@@ -53,7 +53,8 @@ def fit(
             all read.
         validation: function from the network to `{name: value}`, called every `validate_every`
             steps, of several workers by the first alone. In a domain adaptation run it may see
-            source labels only. Its attribute `settings`, where it has one, tells it from others.
+            source labels only. Its attribute `settings`, where it has one, identifies it in
+            `config.json`.
         validate_every: steps between validations. Default: a tenth of `steps`.
         keep: `"last"` keeps the last weights, `"best:<name>"` those with the highest validation
             value of that name.
