@@ -43,7 +43,7 @@ class Decision:
             `s1_fall`, by how much S1 falls from a smaller a beyond one standard error or 0.001,
             `s3`, `s4_empty`, `s4_area`, and `verdict`, the first rule that refuses it or "passes".
             Empty if nothing was scored.
-        reason: at most three sentences for a reader.
+        reason: two sentences for a reader.
     """
 
     a: float
@@ -317,24 +317,23 @@ def _area(area):
 
 
 def _reason(a, scores, held, seen):
-    looked = f"Judged on {held} held-out source cases in the target's style, {seen} target images."
     last, taught = scores.iloc[-1], scores["s2"].iloc[0]
     row = scores[scores["a"] == a].iloc[0] if a else last
     reverse = f"by {row['s2_difference']:+.3f}"
     if taught < TAUGHT:
         reverse = f"has no vote ({taught:.2f} for source only)"
     figures = (
-        f"Dice on the source in the target's style changes by {row['s1_difference']:+.3f}, "
-        f"reverse Dice {reverse}, confidence to {row['s3']:.3f}."
+        f"On {held} held-out source cases and {seen} target images, Dice on the source in the "
+        f"target's style changes by {row['s1_difference']:+.3f}, reverse Dice {reverse}, "
+        f"confidence to {row['s3']:.3f}."
     )
     if a == 0:
-        why = f"with the adapted network {last['verdict']}"
-        return f"Source only is kept: {why}. {figures} {looked}"
+        return f"Source only is kept: with the adapted network {last['verdict']}. {figures}"
     if a == 1:
-        return f"The adapted network is taken: no score speaks against it. {figures} {looked}"
+        return f"The adapted network is taken: no score speaks against it. {figures}"
     return (
         f"The network {100 * a:.0f} % of the way from source only to adapted is taken; all the way "
-        f"{last['verdict']}. {figures} {looked}"
+        f"{last['verdict']}. {figures}"
     )
 
 

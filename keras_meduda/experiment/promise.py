@@ -1,11 +1,13 @@
 """What Dice to expect of new images, said at the end of an experiment on two domains."""
 
+import pandas as pd
+
 from keras_meduda.data.io import replacing
 from keras_meduda.evaluation.confidence import FEWEST, calibrate, promised
 
 TABLE = "predicted_dice.csv"
-# Mean and largest error of a data set's predicted Dice over the shifts of benchmarks/shifts.md,
-# from ImageNet's weights; a test compares them with its table.
+# Mean and largest error of a data set's predicted Dice over the shifts of pictures in
+# benchmarks/shifts.md, from ImageNet's weights; a test compares them with its table.
 ERROR, LARGEST_ERROR = 0.06, 0.19
 
 
@@ -23,6 +25,8 @@ def promise(data, options, runs) -> str | None:
     Returns:
         What is expected, or why nothing is, for a reader; `None` of an experiment on one domain.
     """
+    path = options.out / "evaluation" / TABLE
+    path.unlink(missing_ok=True)  # of an earlier network
     held = data.scored.get("source, test")
     if held is None:
         return None
@@ -39,7 +43,6 @@ def promise(data, options, runs) -> str | None:
     if target is data.tests["source, test"] or not len(target):
         return f"meduda predict --confidence predicts the Dice of new images. {measured}"
     table = promised(run, confidence, target["image"], target["case"])
-    path = options.out / "evaluation" / TABLE
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as unfinished:
         table.to_csv(unfinished, index=False, float_format="%.4f")
@@ -48,9 +51,20 @@ def promise(data, options, runs) -> str | None:
         f"{name} {row.dice:.2f} ({row.low:.2f} to {row.high:.2f})"
         for name, row in zip(means.index, means.itertuples(), strict=True)
     )
-    return (
+    said = (
         f"{classes}: means over {len(target)} target images and of their "
         f"{100 * confidence.level:.0f} % intervals, without a label of the target; each image "
-        f"stands in {path}. {measured} On the targets of this library's benchmark such means were "
-        f"off by {ERROR:.2f} on average, at most by {LARGEST_ERROR:.2f}."
+        f"stands in {path}. {measured}"
     )
+    if len(run.preprocessing.size) == 3:
+        return f"{said} How far off they are on the targets of volumes has not been measured."
+    return (
+        f"{said} On the pictures of this library's benchmark such means were off by {ERROR:.2f} "
+        f"on average, at most by {LARGEST_ERROR:.2f}."
+    )
+
+
+def predicted(options) -> pd.DataFrame | None:
+    """The table that `promise` wrote: `case, class, dice, low, high`; `None` if there is none."""
+    path = options.out / "evaluation" / TABLE
+    return pd.read_csv(path, dtype={"case": str}) if path.exists() else None

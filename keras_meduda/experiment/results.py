@@ -27,9 +27,11 @@ from keras_meduda.evaluation.report.tables import main_of
 from keras_meduda.evaluation.teacher import evaluate_teacher
 from keras_meduda.experiment.few_labels import PART, few_labels
 from keras_meduda.experiment.guarding import guard
-from keras_meduda.experiment.promise import promise
+from keras_meduda.experiment.promise import TABLE, predicted, promise
 from keras_meduda.run.decided import FEW, GUARDED
 from keras_meduda.run.model_card import write_model_card
+
+FIRST = 3  # cases with the lowest predicted Dice, to look at first
 
 
 def evaluate_runs(recipe, data, options, runs, targets, styles, began) -> None:
@@ -49,11 +51,13 @@ def evaluate_runs(recipe, data, options, runs, targets, styles, began) -> None:
     decision, decided = guard(data, options, runs, styles), ""
     recipe = replace(recipe, facts={**recipe.facts, **styles.facts})
     if decision:
-        _say(f"the decision took {time.perf_counter() - started:.0f} s")
+        cost = f"{time.perf_counter() - started:.0f} s"
+        recipe = replace(recipe, facts={**recipe.facts, "Decision took": cost})
+        _say(f"the decision took {cost}")
         runs = _with(runs, GUARDED, decision.run)
         decided = (
-            f"How far to go, decided without target labels: {100 * decision.a:.0f} % of the way. "
-            f"{decision.reason} {_taken(options, decision.run)}"
+            f"How far to go, decided without target labels: {100 * decision.a:.0f} % of the way; "
+            f"{decision.reason[0].lower()}{decision.reason[1:]}"
         )
     elif {"source_only", "adapted"} <= set(runs) and "target" in data.parts:
         decided = (
@@ -65,10 +69,13 @@ def evaluate_runs(recipe, data, options, runs, targets, styles, began) -> None:
         fitted, reason = few_labels(recipe, data, options, best, runs[recipe.deployed])
         decided = f"{decided} {reason}".strip()
         if fitted:
-            decided += f" {_taken(options, fitted)}"
             runs = _with(runs, FEW, fitted)
     promising = [runs[name] for name in (FEW, GUARDED, recipe.deployed) if name in runs]
     expected = promise(data, options, promising)
+    table = predicted(options)
+    if table is not None:
+        lowest = table.groupby("case", sort=False)["dice"].mean().nsmallest(FIRST).index
+        decided += f" Look first at {', '.join(lowest)}: their predicted Dice is lowest."
     said = {"Decision": decided, "Predicted Dice": expected}
     said = {term: text for term, text in said.items() if text}
     page = {
@@ -77,11 +84,13 @@ def evaluate_runs(recipe, data, options, runs, targets, styles, began) -> None:
         "trainings": {name.replace("_", " "): runs[name].path for name in runs},
         "data": data.table,
         "decided": said,
+        "predicted": table,
         "facts": {
             "Data": data.described,
             **_target_labels(recipe, data),
             **recipe.facts,
             **about_run(runs[recipe.deployed]),
+            **_taken(options, runs),
             **about_session(began),
         },
     }
@@ -155,7 +164,7 @@ def _with_labels(recipe, data, options, runs, targets, page):
         notes=tuple(notes),
         masks=recipe.masks,
         first=tuple(first),
-        tables=tables | _kept(options),
+        tables=tables | _kept(options) | _predicted(page),
         targets=targets,
         **page,
     )
@@ -189,7 +198,7 @@ def _without_labels(recipe, data, options, runs, page):
         source_shares=shares,
         source=source or None,
         first=tuple(first),
-        tables=tables,
+        tables=tables | _predicted(page),
         **page | {"runs": described},
     )
     _say(f"The target has no {missing}, so no accuracy can be given.")
@@ -210,9 +219,12 @@ def _superseded(runs):
     return between[:-1]
 
 
-def _taken(options, run):
+def _taken(options, runs):
     """Where the network that was decided for lies, and who takes it."""
-    return f"That network, {run.path}, is what every command takes of {options.out}."
+    chosen = [runs[name].path for name in (FEW, GUARDED) if name in runs]
+    taken = f"which every command takes of {options.out}"
+    return {"Deployed": f"{chosen[0]}, {taken}"} if chosen else {}
+
 
 
 def _look_first(lines):
@@ -223,6 +235,11 @@ def _look_first(lines):
 def _kept(options):
     """The table of all cases, where this experiment has trained."""
     return {"all cases and their parts": KEPT} if (options.out / KEPT).exists() else {}
+
+
+def _predicted(page):
+    """The table of predicted Dice, where there is one."""
+    return {} if page["predicted"] is None else {"predicted Dice": f"evaluation/{TABLE}"}
 
 
 def _named(heading, cases):

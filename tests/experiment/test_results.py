@@ -4,6 +4,7 @@ Networks are not trained here: a given run stands for each of them.
 """
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -96,6 +97,36 @@ def test_without_target_labels_the_page_says_so(given, tmp_path, capsys, there):
     folders = {path.name for path in (tmp_path / "evaluation").iterdir()}
     assert folders == {"source_only_on_source", "guarded_on_source"}, "what was decided for"
     assert not (tmp_path / "comparison.json").exists()
+
+
+def test_the_decision_is_three_sentences_and_names_whom_to_look_at(given, phantoms, tmp_path):
+    """With 8 held-out patients the page predicts the Dice of each case, and names the lowest."""
+    recipe, data = given
+    held = km.read_cases(phantoms)
+    held = held[held["domain"] == "camera_a"]
+    held = pd.concat([held, held]).assign(case=lambda t: [f"held_{i}" for i in range(len(t))])
+    held = held.assign(group=held["case"])
+    target = pd.concat([data.parts["target"]] * 3).assign(case=lambda t: [*map(str, range(len(t)))])
+    data = replace(
+        without_masks(data, "target, test"),
+        parts={**data.parts, "target": target},
+        tests={"target, test": target, "source, test": held},
+    )
+    copy = replace(recipe.given["adapted"], path=shutil.copytree(
+        recipe.given["adapted"].path, tmp_path / "adapted"
+    ))  # fmt: skip
+    recipe = replace(recipe, given={"source_only": copy, "adapted": copy})
+    run_recipe(recipe, data, Options(out=tmp_path / "out", smoke=True))
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    said = page.split("<strong>Decision.</strong> ")[1].split("</p>")[0]
+    assert said.count(". ") == 2 and said.endswith("their predicted Dice is lowest.")
+    table = pd.read_csv(tmp_path / "out" / "evaluation" / "predicted_dice.csv", dtype={"case": str})
+    lowest = table.groupby("case", sort=False)["dice"].mean().nsmallest(3).index
+    assert f"Look first at {', '.join(lowest)}:" in said
+    assert 'href="evaluation/predicted_dice.csv"' in page
+    row = table.iloc[0]
+    shown = f"{100 * row['dice']:.0f} ({100 * row['low']:.0f} to {100 * row['high']:.0f})"
+    assert shown in page.split('id="case-table"')[1]
 
 
 def test_what_is_deployed_is_scored_as_it_is_deployed(given, tmp_path):

@@ -45,6 +45,7 @@ def write_report(
     masks=None,
     first: tuple[str, ...] = (),
     decided: dict[str, str] | None = None,
+    predicted: pd.DataFrame | None = None,
     tables: dict[str, str] | None = None,
     targets: Path | None = None,
 ) -> Path:
@@ -70,6 +71,7 @@ def write_report(
         masks: function from probabilities to masks, if it was not `task.masks`.
         first: sentences that are to be read before the figures are believed.
         decided: term → text that stands beside them, such as how far an adaptation goes.
+        predicted: `case, class, dice, low, high`, as `confidence.promised` gives them.
         tables: name → address of a CSV file, from the page's folder on.
         targets: the teacher's table of targets, where it is no network and has one class; its masks
             are shown as well.
@@ -109,7 +111,8 @@ def write_report(
         gallery=gallery(100 * ranked, "Dice {:.1f} %", runs[main], cases, task, masks),
         ranked_by=f"ranked by Dice of {words(main)}, averaged over classes",
         tables=tables or {},
-        rows=_case_rows(parts),
+        rows=_with_predicted(_case_rows(parts), predicted, next(iter(parts))),
+        predicted=predicted is not None,
         boxes=_boxes(parts, task.unit),
         reliability=_reliability(calibration, task),
         bins=BINS,
@@ -132,6 +135,7 @@ def write_label_free_report(
     source: dict[str, pd.DataFrame] | None = None,
     first: tuple[str, ...] = (),
     decided: dict[str, str] | None = None,
+    predicted: pd.DataFrame | None = None,
     tables: dict[str, str] | None = None,
 ) -> Path:
     """Writes the report of a run on cases without labels: what changed, how sure, how plausible.
@@ -150,6 +154,7 @@ def write_label_free_report(
             that was not learnt is told from a target that is hard.
         first: sentences that are to be read before all others.
         decided: term → text that stands beside them, such as how far an adaptation goes.
+        predicted: `case, class, dice, low, high`, as `confidence.promised` gives them.
         tables: name → address of further CSV files, from the page's folder on.
 
     Returns:
@@ -177,6 +182,7 @@ def write_label_free_report(
         for method in runs:
             column = "area_share" if method == main else f"area_share_{method}"
             shares[name][f"{words(method)}, target"] = rows[column].to_numpy()
+    described = frame.rename(columns={"domain": "part"}).to_dict("records")
     most = largest_entropy(task.channels, task.overlapping)
     first = [*first, *suspicious(frame, source_shares, most)]
     return _render(
@@ -206,7 +212,8 @@ def write_label_free_report(
         gallery=gallery(ranked[::-1], f"{what} {{:.3f}}", runs[main], cases, task),
         ranked_by=f"ranked by {what}, averaged over classes",
         tables={"cases and classes": "label_free.csv", **(tables or {})},
-        rows=frame.rename(columns={"domain": "part"}).to_dict("records"),
+        rows=_with_predicted(described, predicted),
+        predicted=predicted is not None,
         disagreement="disagreement" in frame,
         boxes={"areas": charts.areas(shares)},
         reliability=None,
@@ -269,6 +276,21 @@ def _case_rows(parts):
             part = heading if len(parts) > 1 else row["domain"]
             rows.append({**row, "part": part, "scores": values})
     return rows
+
+
+def _with_predicted(rows, predicted, heading=None):
+    """Rows of cases and classes with their predicted Dice; of several parts, those of the first."""
+    if predicted is None:
+        return rows
+    keys = zip(predicted["case"], predicted["class"], strict=True)
+    known = dict(zip(keys, predicted.to_dict("records"), strict=True))
+    parts = {row["part"] for row in rows}
+    return [
+        {**row, "predicted": known.get((str(row["case"]), row["class"]))}
+        if heading not in parts or row["part"] == heading
+        else row
+        for row in rows
+    ]
 
 
 def _boxes(parts, unit):
