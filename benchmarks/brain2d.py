@@ -91,7 +91,7 @@ def run_of(data, start, source, method, seed=0):
     if "backbone" in settings:
         settings["weights"] = str(imagenet_mobilenetv2())
     teacher = source.split("_")[0]
-    flags = meddistill.Flags(teacher=teacher, size=128, **settings)
+    flags = meddistill.Flags(teacher=teacher, size=(128,), **settings)
     recipe = meddistill.recipe(flags, data)
     stages = {**recipe.stages, method: recipe.stages.get(method, recipe.stages["student"])}
     taught = partial(targets, data, source, "train", DRAWS[start])

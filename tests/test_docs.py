@@ -15,7 +15,7 @@ import tyro
 
 import keras_meduda as km
 from keras_meduda.data.cases import write_cases
-from keras_meduda.data.phantoms import write_brain_slices, write_fundus, write_oct
+from keras_meduda.data.phantoms import write_brain, write_brain_slices, write_fundus, write_oct
 from keras_meduda.experiment import command_line
 
 ROOT = Path(__file__).parents[1]
@@ -82,6 +82,7 @@ def desk(tmp_path):
     write_cases(cases, tmp_path / "unlabelled.csv")
     write_oct(tmp_path / "oct", subjects=3, scans=2, size=64)
     write_brain_slices(tmp_path / "brain", cases=16, size=64)
+    write_brain(tmp_path / "brains", cases_per_domain=6, size=(24, 28, 16), domains=["flair"])
     return tmp_path
 
 

@@ -4,7 +4,8 @@
     python scripts/prepare_boxes.py --cases DATA --jitter 4 --out boxes    (DATA/images, DATA/masks)
 
 Writes OUT/boxes.csv (case, x0, y0, x1, y1, score in pixels) and OUT/yolo/ (images, labels,
-data.yaml; an image without a tumour gets an empty label). The YOLO labels are never jittered.
+data.yaml; an image without a tumour gets an empty label). The YOLO labels are never jittered. Boxes
+of volumes have six corners, in voxels (case, x0, y0, z0, x1, y1, z1, score), and no YOLO data.
 """
 
 from dataclasses import dataclass
@@ -27,7 +28,8 @@ class Flags(CaseFlags):
     values: tuple[int, ...] | None = None
     """Older form of --classes: the mask values alone."""
     jitter: NotNegative = 0
-    """Pixels by which edges of the table's boxes are moved at random, as a detector does."""
+    """Pixels, or voxels, by which edges of the table's boxes are moved at random, as a detector
+    does."""
     seed: NotNegative = 0
     """Of the jitter, and of the detector's validation part."""
     overwrite: bool = False
@@ -36,6 +38,7 @@ class Flags(CaseFlags):
 
 def main(flags):
     """Reads masks and writes boxes."""
+    from keras_meduda.data.io import is_volume
     from keras_meduda.teachers.boxes import boxes_from_masks, write_boxes, write_yolo
 
     if (flags.out / "boxes.csv").exists() and not flags.overwrite:
@@ -47,7 +50,10 @@ def main(flags):
             raise ValueError(f"{flags.place}: no case of split {flags.split!r}, of {splits}.")
         cases = cases[cases["split"] == flags.split]
     boxes = boxes_from_masks(cases, task, flags.jitter, flags.seed)
-    print(f"YOLO data: {write_yolo(cases, task, flags.out / 'yolo', seed=flags.seed)}")
+    if len(cases) and is_volume(cases["image"].iloc[0]):
+        print("no YOLO data: such a detector sees pictures alone")
+    else:
+        print(f"YOLO data: {write_yolo(cases, task, flags.out / 'yolo', seed=flags.seed)}")
     write_boxes(boxes, flags.out / "boxes.csv")  # last: there is a table where all went well
     without = len(cases) - boxes["case"].nunique()
     print(f"{len(boxes)} boxes in {flags.out}/boxes.csv; {without} of {len(cases)} cases without")

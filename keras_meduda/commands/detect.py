@@ -4,7 +4,8 @@
     python scripts/detect_boxes.py predict --weights detector/detector.pt --cases scans/ \
         --out boxes.csv
 
-Runs on a GPU where there is one. Boxes are in pixels of the original images.
+YOLO runs on a GPU where there is one, and sees pictures alone. Boxes are in pixels of the original
+images, those of a student of volumes in voxels.
 """
 
 from dataclasses import dataclass
@@ -80,8 +81,14 @@ def main(flags):
 def find(cases, flags):
     """The boxes of a detector, or of a student's own masks."""
     if not Path(flags.weights).is_dir():
+        from keras_meduda.data.io import is_volume
         from keras_meduda.teachers import yolo
 
+        if len(cases) and is_volume(cases["image"].iloc[0]):
+            raise ValueError(
+                f"--weights {flags.weights}: a YOLO detector sees pictures alone; received "
+                f"{cases['image'].iloc[0]}, a volume: expected the run folder of a student."
+            )
         how = flags.confidence, flags.least, flags.size, flags.device
         return yolo.detect(cases, flags.weights, *how)
     from keras_meduda.evaluation.predict import predict_all

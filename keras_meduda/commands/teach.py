@@ -8,9 +8,10 @@
     python scripts/make_teacher_targets.py --teacher network --weights runs/oracle --cases cases.csv
 
 GrabCut, SAM and SAM2 are prompted by boxes; a trained run of this library needs none. With --draws
-every box is moved a little, so that the targets tell what they do not know. Writes a table, and the
-targets into the folder `prepared` beside it; start it again to go on after an interruption, or to
-repair damaged files.
+every box is moved a little, so that the targets tell what they do not know. A volume is
+taught slice by slice, across its thickest voxels, from boxes with six corners. Writes a table, and
+the targets into the folder `prepared` beside it; start it again to go on after an interruption, or
+to repair damaged files.
 """
 
 import sys
@@ -45,6 +46,8 @@ class Flags(TeacherFlags, CaseFlags):
 def main(flags):
     """Runs the teacher and says how it went."""
     from keras_meduda.data.catalog import cases_at
+    from keras_meduda.data.io import read_spacing
+    from keras_meduda.data.nifti import slice_axis
     from keras_meduda.run import settings_of
     from keras_meduda.teachers.targets import calibrate, make_targets, open_targets
 
@@ -60,7 +63,9 @@ def main(flags):
         raise ValueError(f"{flags.place}: received 0 cases, expected at least one.")
     if not flags.boxes and flags.teacher != "network":
         raise ValueError(f"--teacher {flags.teacher} is prompted by boxes: expected --boxes FILE.")
-    boxes, teacher = together(partial(flags.prompts, cases), partial(build, flags))
+    volumes = flags.sees_volumes(cases)
+    axis = slice_axis(read_spacing(cases["image"].iloc[0])) if volumes else None
+    boxes, teacher = together(partial(flags.prompts, cases), partial(build, flags, axis))
     for case in cases.itertuples() if teacher.prompted else ():
         if not len(boxes[case.case]):
             print(f"warning: {case.image}: no box, so that it teaches nothing", file=sys.stderr)
@@ -80,8 +85,13 @@ def main(flags):
         print(f"temperature {calibrate(flags.out, cases_at(flags.calibrate), task):g}")
 
 
-def build(flags):
-    """The teacher; only its own framework is loaded."""
+def build(flags, axis=None):
+    """The teacher; only its own framework is loaded.
+
+    Args:
+        flags: who teaches, and how it is asked.
+        axis: across the slices of volumes. Default `None`: images are pictures.
+    """
     if flags.teacher == "network":
         if flags.weights is None:
             raise ValueError("--teacher network: expected --weights RUN, a trained run's folder.")
@@ -96,7 +106,12 @@ def build(flags):
     teachers = [prompted(name, flags) for name in flags.teacher.split("+")]
     if flags.draws:
         teachers = [jittered(teacher, flags.draws) for teacher in teachers]
-    return averaged(*teachers) if len(teachers) > 1 else teachers[0]
+    teacher = averaged(*teachers) if len(teachers) > 1 else teachers[0]
+    if axis is None:
+        return teacher
+    from keras_meduda.teachers.volumes import by_slices
+
+    return by_slices(teacher, axis)
 
 
 def prompted(name, flags):

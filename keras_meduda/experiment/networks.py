@@ -37,6 +37,7 @@ def builder_of(name: str, rank: int, small: bool, **arguments):
     for argument in arguments:
         takers = [n for n in fits if argument in inspect.signature(builders[n]).parameters]
         if name not in takers:
-            raise ValueError(f"{name} takes no --{argument}; {', '.join(takers)} do.")
+            flag = argument.replace("_", "-")
+            raise ValueError(f"{name} takes no --{flag}; {', '.join(takers)} do.")
     wide = partial(builder, **arguments)
     return partial(wide, **builder.needs.small) if small else wide

@@ -31,6 +31,11 @@ class CaseFlags:
         """The file or folder that was named."""
         return self.cases or self.root
 
+    @property
+    def drawn(self) -> bool:
+        """Whether no data are named, where phantoms can take their place."""
+        return not (self.place or self.dataset)
+
     def read(self):
         """The cases, and the task of --classes or of the data set; `None` where neither says.
 

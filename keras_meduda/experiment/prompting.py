@@ -38,6 +38,22 @@ class TeacherFlags(BoxFlags):
         boxes = read_boxes(self.boxes, self.box_form, self.box_unit, cases)
         return boxes_by_case(boxes, cases, self.boxes)
 
+    def sees_volumes(self, cases) -> bool:
+        """Whether the images are volumes, which a teacher of pictures is shown slice by slice.
+
+        Raises:
+            ValueError: volumes for a teacher that no boxes prompt.
+        """
+        from keras_meduda.data.io import is_volume
+
+        volumes = len(cases) > 0 and is_volume(cases["image"].iloc[0])
+        if volumes and self.teacher == "network":
+            raise ValueError(
+                f"--teacher network teaches pictures alone; received {cases['image'].iloc[0]}, a "
+                "volume: expected a teacher that boxes prompt, such as --teacher grabcut."
+            )
+        return volumes
+
     def check_teacher(self, weights: Path | str | None, flag: str) -> None:
         """Refuses what the teacher would lack, and what it would not read.
 

@@ -57,6 +57,11 @@ class ShiftFlags(Options):
     """Case table (CSV) of 5 to 10 labelled target cases of patients who are not tested. They train
     nothing but the last step, which is kept if it helps patients who were left out."""
 
+    @property
+    def drawn(self) -> bool:
+        """Whether no data are named, so that phantoms are drawn."""
+        return not (self.cases or self.source_dataset)
+
     def stages(self, alone, adapted) -> dict:
         """Source only (unless --init gives it), adapted, and the oracle on request.
 
@@ -110,12 +115,14 @@ class GridFlags(StartFlags):
     fit: Literal["crop", "crop_foreground"] = "crop"
     """Of volumes larger than the grid: keep the middle, or what lies around all that is not 0."""
 
-    def grid(self, data, needs, **picture):
+    def grid(self, data, needs, side=192, **picture):
         """The network's grid of the data; a backbone has photographs in the range −1…1.
 
         Args:
             data: as `read` gives them.
             needs: of the network, as `models.needs` has them.
+            side: of photographs, in pixels, unless --size names one; a first try has a third of it.
+                Default 192.
             picture: arguments of `Preprocessing` for photographs.
 
         Raises:
@@ -130,13 +137,12 @@ class GridFlags(StartFlags):
             picture |= self.ranged
             if self.spacing or self.fit != "crop":
                 raise ValueError("--spacing and --fit are for volumes; received pictures.")
-            size, patch = self.size or 192, self.patch
+            size, patch = self.size or side, self.patch
             if self.smoke:
-                size, patch = 64, 32 if patch else None
+                size, patch = side // 3, side // 6 if patch else None
             return picture_grid(size, patch, **picture)
-        drawn = not (self.cases or self.source_dataset)
-        size = self.size or ((48, 48, 48) if drawn else (144, 176, 160))
-        patch = self.patch or ((32, 32, 32) if drawn else (64, 64, 64))
+        size = self.size or ((48, 48, 48) if self.drawn else (144, 176, 160))
+        patch = self.patch or ((32, 32, 32) if self.drawn else (64, 64, 64))
         if self.smoke:
             size, patch = (32, 32, 32), (16, 16, 16)
         return volume_grid(

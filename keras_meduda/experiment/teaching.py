@@ -21,7 +21,8 @@ from keras_meduda.data.cases import (
 )
 from keras_meduda.data.catalog import cases_at
 from keras_meduda.data.checks import checked
-from keras_meduda.data.phantoms import drawn, write_brain_slices
+from keras_meduda.data.io import is_volume
+from keras_meduda.data.phantoms import drawn, write_brain, write_brain_slices
 from keras_meduda.data.splits import in_folds
 from keras_meduda.experiment.data import Data
 from keras_meduda.experiment.one_domain import one_class
@@ -40,12 +41,12 @@ def read(flags) -> Data:
         DataError: all that is wrong with the table and its files.
     """
     _check(flags)
-    if flags.cases or flags.dataset or flags.root:
-        (cases, task), path = flags.read(), flags.place
+    if flags.drawn:
+        path, cases, task = *_phantoms(flags), None
     else:
-        count = 16 if flags.smoke else 96
-        path = drawn(write_brain_slices, flags.out, count, 128, flags.seed)
-        cases, task = cases_at(path), None
+        (cases, task), path = flags.read(), flags.place
+    volumes = flags.sees_volumes(cases)
+    _check_rank(flags, volumes)
     task = one_class(flags, task, cases)
     cases = _folded(cases, flags) if flags.folds else _split(cases, flags.seed)
     train, labelled, test = (cases[cases["split"] == s] for s in ("train", "labelled", "test"))
@@ -74,7 +75,8 @@ def read(flags) -> Data:
     trained = cases["split"] == "train"  # whose masks only boxes or an oracle may see
     masks = (cases["mask"] != "").any()
     seen = (cases["mask"] != "") & (~trained | (flags.oracle or not boxed))
-    checked(cases, task, seen | (masks & (cases["split"] == "labelled")), channels=3)
+    channels = 1 if volumes else 3
+    checked(cases, task, seen | (masks & (cases["split"] == "labelled")), channels)
     parts = {"target": without_masks(train), "few": labelled}
     parts["oracle"] = train if flags.oracle else train.iloc[:0]
     described = str(flags.place or "phantoms of this library")
@@ -155,8 +157,10 @@ def find_boxes(flags, data, folder) -> Path | None:
         return flags.boxes
     path = folder / "boxes.csv"
     if flags.detector is None:
-        print(f"boxes: from masks, edges moved by up to {flags.jitter} px: an upper figure")
-        write_boxes(boxes_from_masks(data.prompted, data.task, flags.jitter, flags.seed), path)
+        usual, unit = (2, "voxels") if is_volume(data.prompted["image"].iloc[0]) else (4, "px")
+        jitter = usual if flags.jitter is None else flags.jitter
+        print(f"boxes: from masks, edges moved by up to {jitter} {unit}: an upper figure")
+        write_boxes(boxes_from_masks(data.prompted, data.task, jitter, flags.seed), path)
         return path
     weights = flags.detector
     if weights.endswith(".yaml"):
@@ -175,7 +179,27 @@ def find_boxes(flags, data, folder) -> Path | None:
     def predict():
         call("detect", "predict", weights=weights, cases=folder / "cases.csv", out=path)
 
-    return made(path, [contents([weights]), states_of(without_masks(data.prompted))], predict)
+    files = [Path(weights)]
+    if files[0].is_dir():  # the student of an earlier round
+        files = [files[0] / name for name in ("network.keras", "config.json")]
+    return made(path, [contents(files), states_of(without_masks(data.prompted))], predict)
+
+
+def teacher_files(flags) -> list[Path]:
+    """The files that hold what the teacher has learnt."""
+    if flags.teacher == "network":
+        return [Path(flags.teacher_weights or flags.out / "teacher") / "network.keras"]
+    weights = flags.teacher_weights or ("sam2.1_l.pt" if flags.teacher == "sam2" else None)
+    return [Path(file) for file in (flags.encoder, flags.decoder, weights) if file]
+
+
+def size_of(files) -> str:
+    """What files of weights take, in words."""
+    if not files:
+        return "it has no weights"
+    if not all(file.is_file() for file in files):
+        return "its weights are not here"
+    return f"{sum(file.stat().st_size for file in files) / 1e6:.1f} MB"
 
 
 def call(command, *words, **options):
@@ -189,6 +213,17 @@ def call(command, *words, **options):
     done = subprocess.run([sys.executable, "-m", "keras_meduda", command, *map(str, words)])
     if done.returncode:
         raise ValueError(f"{command} ended with code {done.returncode}; its message is above.")
+
+
+def _phantoms(flags):
+    """Drawn slices of brains, or whole brains with --volumes: their table, and its cases."""
+    if flags.volumes:
+        count, size = (8, (24, 28, 20)) if flags.smoke else (24, (44, 48, 40))
+        path = drawn(write_brain, flags.out, count, size, flags.seed, ("flair",))
+        return path, cases_at(path).assign(split="")  # of three parts, as that of slices
+    count = 16 if flags.smoke else 96
+    path = drawn(write_brain_slices, flags.out, count, 128, flags.seed)
+    return path, cases_at(path)
 
 
 def _split(cases, seed):
@@ -235,11 +270,10 @@ def _check(flags):
             "--calibrate needs labelled cases from which nothing learns; here a detector, the "
             "network teacher or --supervised does."
         )
-    trained = flags.detector and not flags.detector.endswith(".yaml")
-    if trained and not Path(flags.detector).is_file():
-        raise FileNotFoundError(f"{flags.detector}: no such weights, expected .pt, or a .yaml.")
-    if weights and flags.teacher == "network" and not (weights / "network.keras").exists():
-        raise FileNotFoundError(f"{weights}: expected a run folder with network.keras.")
+    if flags.detector and not flags.detector.endswith(".yaml"):
+        _check_detector(Path(flags.detector), flags.out)
+    if weights and flags.teacher == "network":
+        _check_run(weights)
     downloadable = re.fullmatch(r"sam2(\.1)?_[tsbl]\.pt", flags.teacher_weights or "")
     if weights and not weights.exists() and not downloadable:
         raise FileNotFoundError(
@@ -251,3 +285,42 @@ def _check(flags):
     fixed = flags.fixed_weights or (1.0,)
     if not any(fixed[: 2 if flags.teacher == "grabcut" else 3]):
         raise ValueError(f"--fixed-weights {fixed}: expected not all 0 (grabcut has no third).")
+
+
+def _check_detector(path, out):
+    """Refuses weights that are not there, and a run folder that is none or is to be written."""
+    if path.is_dir():
+        _check_run(path)
+        if path.resolve() == out.resolve():
+            raise ValueError(
+                f"--detector {path} is --out as well; expected another folder for a second round."
+            )
+    elif not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: no such weights, expected .pt, or a .yaml, or a run folder."
+        )
+
+
+def _check_run(folder):
+    if not (folder / "network.keras").exists():
+        raise FileNotFoundError(f"{folder}: expected a run folder with network.keras.")
+
+
+def _check_rank(flags, volumes):
+    """Refuses what pictures alone, or volumes alone, can have."""
+    if not volumes:
+        if flags.patch:
+            raise ValueError("--patch is for volumes; received pictures, which are seen whole.")
+        return
+    if flags.detector and not Path(flags.detector).is_dir():
+        raise ValueError(
+            f"--detector {flags.detector}: YOLO sees pictures alone; received volumes: expected "
+            "--boxes with six corners, a student's run folder, or boxes from masks (--jitter)."
+        )
+    if flags.legacy:
+        raise ValueError("--legacy: the original scores pictures alone; received volumes.")
+    if flags.fixed_weights and not any(flags.fixed_weights[:2]):
+        raise ValueError(
+            f"--fixed-weights {flags.fixed_weights}: expected not all 0 of the first two (slices "
+            "of volumes give no third)."
+        )

@@ -9,7 +9,7 @@ from keras_meduda.models.encoders import encode
 from keras_meduda.models.needs import needs
 
 
-@needs(small={"filters": (8, 16)})
+@needs(small={"filters": (4, 8, 16)})
 def UNetPlusPlus(input_shape, channels, filters=(32, 64, 128, 256, 512), deep_supervision=False,
                  name="unetplusplus", backbone=None, weights=None):
     """Nested U-Net with linear upsampling, 2D or 3D by the length of `input_shape`.

@@ -1,11 +1,12 @@
-"""MedDistill: boxes prompt a teacher, whose soft masks teach a UNet++ that needs neither.
+"""MedDistill: boxes prompt a teacher, whose soft masks teach a small network that needs neither.
 
 System: MedDistill (BUCT-IUSRC): detector → foundation model → UNet++ student with ULWR.
 
 DATA is a case table, a folder with images/ and masks/, or a folder of images. Cases of the split
 `train` are seen without masks; `labelled` ones train the detector, the `network` teacher and, with
 --supervised, the student; `test` ones are scored. Boxes come from --boxes, from --detector, or from
-the masks with --jitter, which is an upper figure. Every stage goes on where it stopped.
+the masks with --jitter, which is an upper figure. Volumes are taught slice by slice, from boxes
+with six corners; their student is an AERUNet on patches. Every stage goes on where it stopped.
 
 Time and score on 2 cores (benchmarks/brain2d.md, three seeds, 300 steps): about 10 minutes; Dice of
 tumours in slices 48 % with a Dice term, 46 % with the 200 masks, 85 % of GrabCut with such boxes.
@@ -15,6 +16,7 @@ python scripts/train_meddistill.py                             (phantoms, GrabCu
 python scripts/train_meddistill.py --cases DATA --boxes boxes.csv --oracle
 python scripts/train_meddistill.py --cases DATA --detector yolo11n.yaml --teacher sam2
 python scripts/train_meddistill.py --cases DATA --teacher network     (feature term on)
+python scripts/train_meddistill.py --cases VOLUMES --boxes boxes.csv --network RatLesNetV2
 meduda distil --cases DATA --boxes boxes.csv --teacher sam --encoder E.onnx --decoder D.onnx
 """
 
@@ -27,31 +29,36 @@ from keras_meduda.experiment.options import (
     Bound,
     Count,
     Existing,
+    Network,
+    NetworkFlags,
     NotNegative,
     Options,
     Positive,
     Share,
-    StartFlags,
 )
 from keras_meduda.experiment.prompting import TeacherFlags
+from keras_meduda.experiment.shift import GridFlags
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flags(TeacherFlags, StartFlags, CaseFlags, Options):
+class Flags(TeacherFlags, NetworkFlags, GridFlags, CaseFlags, Options):
     """Student without masks, from a teacher that boxes prompt."""
 
     cases: Existing | None = None
     """Case table or folder; none: phantoms of brain slices."""
+    volumes: bool = False
+    """Without data: drawn brains, FLAIR, instead of slices."""
     classes: tuple[str, ...] | None = None
     """The class and its mask values; default: tumour=1,255."""
     values: tuple[int, ...] | None = None
     """Older form of --classes: the mask values alone."""
     detector: str | None = None
-    """YOLO weights (.pt) that find the boxes, or a model (.yaml) to train on the labelled cases."""
+    """YOLO weights (.pt) that find the boxes, a model (.yaml) to train on the labelled cases, or
+    the run folder of a student, whose own masks give the boxes of a second round."""
     detector_epochs: Count = 100
     """Of that training."""
-    jitter: NotNegative = 4
-    """Pixels by which edges of boxes from masks are moved at random."""
+    jitter: NotNegative | None = None
+    """How far edges of boxes from masks are moved at random; default: 4 pixels, 2 voxels."""
     teacher_weights: str | None = None
     """SAM2's checkpoint, or the run folder of network; none: trained on labelled cases."""
     calibrate: bool = False
@@ -77,12 +84,19 @@ class Flags(TeacherFlags, StartFlags, CaseFlags, Options):
     """Run folder."""
     steps: Count | None = None
     """Updates of each network; default: 1500, 300 on phantoms."""
-    batch_size: Count = 8
-    """Images in a batch."""
-    size: Count = 96
-    """Side of the network's input, in pixels."""
-    filters: tuple[Count, ...] = (16, 32, 64, 128)
-    """Width of each level; the original has 32 64 128 256 512."""
+    network: Network | None = None
+    """The student, one of km.models; default: UNetPlusPlus of pictures, AERUNet of volumes."""
+    batch_size: Count | None = None
+    """Images in a batch: pictures, 8 by default, or patches of volumes, 2."""
+    size: tuple[Count, ...] = ()
+    """The network's grid: pixels a side, 96 by default, or voxels from left to right, back to front
+    and bottom to top, 144 176 160."""
+    patch: tuple[Count, ...] | None = None
+    """Of volumes: what the network sees at once; the rest is predicted by a sliding window.
+    Default: 64 64 64 voxels of the grid."""
+    filters: tuple[Count, ...] | None = None
+    """Width of each level; default: 16 32 64 128 of UNetPlusPlus, of which the original has 32 64
+    128 256 512, and of AERUNet; another network's own."""
     deep_supervision: bool = False
     """Train heads at every depth, so that the network can be pruned (docs/distil.md)."""
     learning_rate: Positive = 1e-3
@@ -101,12 +115,14 @@ def recipe(flags, data):
     from functools import partial
 
     import keras_meduda as km
-    from keras_meduda.experiment.grids import picture_grid
+    from keras_meduda.experiment.grids import are_volumes
     from keras_meduda.experiment.recipe import Recipe, Stage, adam, supervised
     from keras_meduda.experiment.teaching import teach
 
     if flags.smoke:
-        flags = replace(flags, size=32, filters=(4, 8, 16), steps=12, batch_size=2)
+        flags = replace(flags, steps=12, batch_size=2)
+    build = _student(flags, are_volumes(data.prompted))
+    grid = flags.grid(data, build.func.needs, side=96, normalise="zero_one")
     compile_alone = adam(flags.learning_rate, flags.encoder_rate)
     alone = Stage(supervised, compile=compile_alone, prepare=flags.prepare)
 
@@ -129,24 +145,30 @@ def recipe(flags, data):
         stages["oracle"] = replace(alone, uses=("oracle",))
     return Recipe(
         title=f"MedDistill: student of {flags.teacher}",
-        network=partial(
-            km.models.UNetPlusPlus,
-            filters=flags.filters,
-            deep_supervision=flags.deep_supervision,
-            backbone=flags.backbone,
-            weights=flags.weights,
-        ),
-        preprocessing=picture_grid(
-            flags.size, **{"normalise": "zero_one", **flags.ranged}
-        ).preprocessing,
+        network=build,
+        preprocessing=grid.preprocessing,
         stages=stages,
-        steps=flags.steps or (1500 if flags.place else 300),
-        batch_size=flags.batch_size,
-        batches={"photometry": None},
+        steps=flags.steps or (300 if flags.drawn else 1500),
+        batch_size=flags.batch_size or (2 if grid.volumes else 8),
+        batches={**grid.batches, "photometry": None},
+        window=grid.window,
         teacher=partial(teach, flags),
         notes=partial(notes, flags),
         facts={"Teacher": flags.teacher},
     )
+
+
+def _student(flags, volumes):
+    """The builder of the student, which the network teacher and the oracle share."""
+    from keras_meduda.experiment.networks import builder_of
+
+    name = flags.network or ("AERUNet" if volumes else "UNetPlusPlus")
+    ours = name in ("AERUNet", "UNetPlusPlus")
+    return builder_of(
+        name, 3 if volumes else 2, flags.smoke, backbone=flags.backbone, weights=flags.weights,
+        filters=flags.filters or ((16, 32, 64, 128) if ours else None),
+        deep_supervision=flags.deep_supervision or None,
+    )  # fmt: skip
 
 
 def notes(flags, run, cases, frame, folder):
@@ -157,6 +179,7 @@ def notes(flags, run, cases, frame, folder):
 
     from keras_meduda.evaluation.legacy import evaluate_meddistill
     from keras_meduda.evaluation.predict import predict_all
+    from keras_meduda.experiment.teaching import size_of, teacher_files
     from keras_meduda.teachers.targets import open_targets, read_target
 
     if flags.teacher != "network":
@@ -166,30 +189,13 @@ def notes(flags, run, cases, frame, folder):
     seconds = (time.perf_counter() - start) / len(cases)
     yield (
         f"Student: {1000 * seconds:.0f} ms an image, reading and resizing included; "
-        f"{run.network.count_params():,} parameters, {_size([run.path / 'network.keras'])}."
+        f"{run.network.count_params():,} parameters, {size_of([run.path / 'network.keras'])}."
     )
     table = open_targets(flags.out / "teaching" / "targets.csv")
     taught = [read_target(table, case) for case in cases["case"]]
     times = [target.seconds for target in taught if target and target.seconds]
     took = f"{1000 * np.mean(times):.0f} ms an image" if times else "of an unknown time"
-    yield f"Teacher {flags.teacher}: {took}, reading included; {_size(_weights(flags))}."
+    yield f"Teacher {flags.teacher}: {took}, reading included; {size_of(teacher_files(flags))}."
     if flags.legacy:
         means = evaluate_meddistill(run, cases, run.task).mean(numeric_only=True)
         yield "As the original scores: " + " ".join(f"{k} {v:.4f}" for k, v in means.items())
-
-
-def _weights(flags):
-    """The files that hold what the teacher has learnt."""
-    if flags.teacher == "network":
-        return [Path(flags.teacher_weights or flags.out / "teacher") / "network.keras"]
-    weights = flags.teacher_weights or ("sam2.1_l.pt" if flags.teacher == "sam2" else None)
-    return [Path(file) for file in (flags.encoder, flags.decoder, weights) if file]
-
-
-def _size(files):
-    """What files take, in words."""
-    if not files:
-        return "it has no weights"
-    if not all(file.is_file() for file in files):
-        return "its weights are not here"
-    return f"{sum(file.stat().st_size for file in files) / 1e6:.1f} MB"

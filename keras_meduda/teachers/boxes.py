@@ -100,11 +100,12 @@ def boxes_from_probabilities(cases: pd.DataFrame, probabilities, task) -> pd.Dat
 
     Args:
         cases: a case table.
-        probabilities: of each case, `(H, W, channels)`, as `predict_all` gives them.
+        probabilities: of each case, `(*spatial, channels)`, as `predict_all` gives them.
         task: of the student; a box goes around any class.
 
     Returns:
         A box table; the score is the mean probability of the pixels that the box was drawn around.
+        Of volumes it has six corners.
 
     Example:
         >>> from keras_meduda.data.cases import case_table
@@ -115,13 +116,16 @@ def boxes_from_probabilities(cases: pd.DataFrame, probabilities, task) -> pd.Dat
         >>> boxes_from_probabilities(cases, [p], Task(("t",), True)).to_numpy().tolist()
         [['a', 4, 5, 12, 9, 0.75]]
     """
-    rows = []
+    rows, corners = [], CORNERS
     for case, p in zip(cases["case"], probabilities, strict=True):
         foreground = p.max(axis=-1) if task.overlapping else 1 - p[..., 0]
-        for x0, y0, x1, y1 in boxes_of(foreground > 0.5).tolist():
-            inside = foreground[y0:y1, x0:x1]
-            rows.append((case, x0, y0, x1, y1, float(inside[inside > 0.5].mean())))
-    return pd.DataFrame(rows, columns=COLUMNS)
+        rank = foreground.ndim
+        corners = CORNERS_3D if rank == 3 else CORNERS
+        for box in boxes_of(foreground > 0.5).tolist():
+            edges = list(map(slice, box[:rank], box[rank:]))
+            inside = foreground[tuple(edges if rank == 3 else edges[::-1])]
+            rows.append((case, *box, float(inside[inside > 0.5].mean())))
+    return pd.DataFrame(rows, columns=["case", *corners, "score"])
 
 
 def write_boxes(boxes: pd.DataFrame, path) -> None:

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from keras_meduda.data.phantoms import write_brain_slices
+from keras_meduda.data.phantoms import write_brain, write_brain_slices
 from keras_meduda.data.roi import read_boxes
 from keras_meduda.teachers.targets import open_targets, read_target
 
@@ -67,6 +67,8 @@ def test_boxes_lead_to_targets_that_a_second_start_keeps(table, tmp_path, meduda
         ("teach --cases nowhere.csv --boxes {bad}", "no such file"),
         ("teach --cases {none} --teacher network", "none.csv: received 0 cases, expected at least"),
         ("teach --cases {table} --out {bad}", "a table of targets"),
+        ("teach --cases {volumes} --teacher network", "teaches pictures alone; received"),
+        ("detect predict --cases {volumes} --weights none.pt", "YOLO detector sees pictures alone"),
         ("boxes --cases {tmp}/empty", "found an empty folder, expected image files"),
         ("boxes --cases {table} --out {tmp}/drawn", "boxes.csv is there"),
         ("boxes --cases {table} --split val", "no case of split 'val'"),
@@ -81,10 +83,12 @@ def test_a_mistake_is_named_and_writes_over_nothing(table, tmp_path, meduda, wor
     bad = tmp_path / "bad.csv"
     bad.write_text(f"case,x0,y0,x1,y1\n{pd.read_csv(table)['case'][0]},1,1,900,9\n")
     (none := tmp_path / "none.csv").write_text("case,image\n")
+    volumes = write_brain(tmp_path / "brains", 1, (16, 18, 14), domains=["flair"])
     (drawn := tmp_path / "drawn").mkdir()
     (drawn / "boxes.csv").write_text("by hand")
     out = "" if "--out" in words else " --out {tmp}/out.csv"
-    words = (words + out).format(table=table, bad=bad, none=none, tmp=tmp_path).split()
+    places = {"table": table, "bad": bad, "none": none, "volumes": volumes, "tmp": tmp_path}
+    words = (words + out).format(**places).split()
     code, _, error = meduda(*words)
     assert code == 2 and any(part in error for part in message.split("|")), error
     assert (drawn / "boxes.csv").read_text() == "by hand" and bad.read_text().startswith("case")

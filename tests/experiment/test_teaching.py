@@ -32,6 +32,7 @@ def with_splits(table, folder, change):
         ("--teacher sam2 --teacher-weights runs/typo.pt", "runs/typo.pt: no such"),
         ("--teacher sam2 --teacher-weights sam2.1_x.pt", "sam2.1_x.pt: no such"),
         ("--detector typo.pt", "typo.pt: no such weights, expected .pt, or a .yaml"),
+        ("--detector {tmp}", "expected a run folder with network.keras"),
         ("--refine 2", "--refine 2.0: expected 0 to 1"),
         ("--fixed-weights -1 0 0", "--fixed-weights -1.0: expected 0 or more"),
         ("--fixed-weights 0 0 1", "not all 0 (grabcut has no third)"),
@@ -54,6 +55,19 @@ def with_splits(table, folder, change):
             "--cases {few} --teacher network --oracle",
             "10 train cases without a mask; --oracle needs all",
         ),
+        ("--cases {table} --patch 16 16", "--patch is for volumes; received pictures"),
+        ("--cases {table} --spacing 1 1 1", "--spacing and --fit are for volumes"),
+        ("--cases {table} --network RatLesNetV2", "RatLesNetV2 takes no pictures"),
+        ("--cases {table} --network UNet --deep-supervision", "UNet takes no --deep-supervision"),
+        ("--volumes --smoke --network DeepLabV3Plus", "DeepLabV3Plus takes no volumes"),
+        ("--volumes --smoke --detector a.yaml", "YOLO sees pictures alone; received volumes"),
+        ("--volumes --smoke --teacher network", "--teacher network teaches pictures alone"),
+        ("--volumes --smoke --legacy", "the original scores pictures alone; received volumes"),
+        (
+            "--volumes --smoke --teacher sam --encoder {table} --decoder {table} "
+            "--fixed-weights 0 0 1",
+            "not all 0 of the first two (slices of volumes give no third)",
+        ),
     ],
 )
 def test_a_mistake_is_named_before_anything_is_written(table, tmp_path, meduda, flags, message):
@@ -65,7 +79,8 @@ def test_a_mistake_is_named_before_anything_is_written(table, tmp_path, meduda, 
     cases.loc[:9, ["split", "mask"]] = ["labelled", cases["mask"][0]]
     cases.loc[10:, "mask"] = ""
     write_cases(cases, few := tmp_path / "b" / "few.csv")
-    words = flags.format(table=table, unlabelled=unlabelled, half=half, few=few).split()
+    places = {"table": table, "unlabelled": unlabelled, "half": half, "few": few, "tmp": tmp_path}
+    words = flags.format(**places).split()
     code, _, error = meduda("distil", *words, "--out", tmp_path / "out")
     assert code == 2 and message.format(table=table) in " ".join(error.split())
     assert not (tmp_path / "out" / "teaching").exists()

@@ -7,16 +7,24 @@ import re
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
+import keras_meduda as km
 from keras_meduda.data.cases import read_cases, without_masks, write_cases
-from keras_meduda.data.phantoms import write_brain_slices
+from keras_meduda.data.phantoms import write_brain, write_brain_slices
 from keras_meduda.data.roi import read_boxes
+from keras_meduda.evaluation.predict import predict_all
 from keras_meduda.recipes import meddistill
 from keras_meduda.task import Task
-from keras_meduda.teachers.boxes import boxes_from_masks, write_boxes
+from keras_meduda.teachers.boxes import (
+    CORNERS_3D,
+    boxes_from_masks,
+    boxes_from_probabilities,
+    write_boxes,
+)
 from keras_meduda.teachers.targets import open_targets, read_target
 
 pytestmark = pytest.mark.slow
@@ -29,7 +37,7 @@ pytestmark = pytest.mark.slow
 def test_a_student_of_real_images_is_no_smoke_test(table, tmp_path, words, steps):
     words = {**words, "cases": table} if "cases" in words else words
     flags = meddistill.Flags(out=tmp_path, **words)
-    assert meddistill.recipe(flags, None).steps == steps
+    assert meddistill.recipe(flags, meddistill.data(flags)).steps == steps
 
 
 @pytest.fixture
@@ -143,3 +151,46 @@ def test_a_student_learns_from_targets_that_know_what_they_do_not_know(table, tm
     taught = targets.index[targets["status"] == "done"]
     assert all(read_target(targets, case).doubt.any() for case in taught)
     assert list((tmp_path / "out" / "prepared").glob("*.weight"))
+
+
+def test_volumes_teach_a_student_that_opens_no_mask(tmp_path, meduda):
+    """Files that cannot be read take the place of the train cases' masks, once boxes are drawn."""
+    table = write_brain(tmp_path / "brains", 6, (24, 28, 20), domains=["flair"])
+    boxes, out = tmp_path / "boxes" / "boxes.csv", tmp_path / "out"
+    code, said, error = meduda("boxes", "--cases", table, "--jitter", 1, "--out", boxes.parent)
+    assert code == 0 and "no YOLO data" in said, error
+    assert set(CORNERS_3D) <= set(read_boxes(boxes))
+    cases = read_cases(table)
+    for mask in cases["mask"][cases["split"] == "train"]:
+        Path(mask).write_bytes(b"not an image")
+    words = ("distil", "--smoke", "--cases", table, "--boxes", boxes, "--out", out)
+    code, said, error = meduda(*words)
+    assert code == 0, error
+    assert "the teacher's targets: 4 of 4 cases" in said
+    run = km.load(out)
+    assert run.network.name == "aerunet" and run.window.size == (16, 16, 16)
+    targets = open_targets(out / "teaching" / "targets.csv")
+    assert read_target(targets, cases["case"][0]).probability.shape == (24, 28, 20)
+    page = (out / "report.html").read_text()
+    shown = re.findall(r"<option [^>]*>(teacher|student|reference)<", page)
+    assert shown[:3] == ["teacher", "student", "reference"]
+    scores = [pd.read_csv(out / "evaluation" / who / "cases.csv") for who in ("teacher", "student")]
+    assert all(set(frame["case"]) == {"flair_004", "flair_005"} for frame in scores)
+    history = (out / "history.csv").read_text()
+    code, _, error = meduda(*words)
+    assert code == 0 and (out / "history.csv").read_text() == history, "all is there already"
+
+
+def test_a_student_gives_the_boxes_of_a_second_round(table, boxes, tmp_path, meduda):
+    words = ("--cases", table, "--size", 32, "--filters", 4, 8, 16, "--learning-rate", 0.01)
+    first, second = tmp_path / "first", tmp_path / "second"
+    code, _, error = meduda("distil", *words, "--boxes", boxes, "--steps", 80, "--out", first)
+    assert code == 0, error
+    code, _, error = meduda("distil", *words, "--detector", first, "--steps", 1, "--out", second)
+    assert code == 0, error
+    run, cases = km.load(first), read_cases(table)
+    own = boxes_from_probabilities(cases, predict_all(run, list(cases["image"])), run.task)
+    found = read_boxes(second / "teaching" / "boxes.csv")
+    pd.testing.assert_frame_equal(found, own, check_dtype=False, atol=0.011)
+    code, _, error = meduda("distil", *words, "--detector", first, "--out", first)
+    assert code == 2 and "expected another folder for a second round" in error

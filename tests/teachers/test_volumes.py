@@ -14,6 +14,7 @@ from keras_meduda.teachers.boxes import (
     CORNERS_3D,
     boxes_by_case,
     boxes_from_masks,
+    boxes_from_probabilities,
     boxes_of,
     write_boxes,
 )
@@ -142,6 +143,14 @@ def test_jitter_moves_edges_of_volumes_and_keeps_them_within(cases):
     exact, moved = (boxes_from_masks(cases, TASK, jitter)[CORNERS_3D] for jitter in (0, 2))
     away = (moved - exact).to_numpy()
     assert 0 < np.abs(away).max() <= 2 and (moved.to_numpy() >= 0).all()
+
+
+def test_what_a_student_finds_in_a_volume_is_boxed(cases):
+    probability = 0.75 * ellipsoid()[..., None]
+    found = boxes_from_probabilities(cases, [probability, 0 * probability], Task(("t",), True))
+    assert found[["case", *CORNERS_3D, "score"]].to_numpy().tolist() == [
+        ["c0", 5, 3, 2, 19, 15, 10, 0.75]
+    ]
 
 
 def test_of_pieces_of_a_volume_the_largest_comes_first():
