@@ -13,7 +13,7 @@ from keras_meduda.data.cases import without_masks
 from keras_meduda.experiment import promise
 from keras_meduda.experiment.data import Data
 
-STUDIES = ("fundus", "brain", "brain2d", "oct", "shifts", "which_network")
+STUDIES = ("fundus", "brain", "brain2d", "brain3d", "oct", "shifts", "which_network")
 
 
 @pytest.mark.parametrize("study", STUDIES)
