@@ -149,6 +149,61 @@ def check_grid(labels, mask_cell, image_cell) -> None:
         raise DataError(*problems)
 
 
+def read_reference(row, task) -> np.ndarray:
+    """The labels of a case, which lie where its image does.
+
+    Args:
+        row: of a case table, with a mask.
+        task: declares the values of the mask file.
+
+    Returns:
+        uint8 labels `(*spatial)`, as `read_mask` gives them.
+
+    Raises:
+        DataError: a mask that cannot be read, or of another shape or position than its image.
+
+    Example:
+        >>> from keras_meduda.data.cases import read_cases
+        >>> from keras_meduda.task import Task
+        >>> task = Task(("cup", "disc"), True, {"cup": (255,), "disc": (128, 255)})
+        >>> row = next(read_cases(getfixture("phantoms")).itertuples())
+        >>> read_reference(row, task).shape
+        (64, 64)
+    """
+    labels = read_mask(row.mask, task.of(row))
+    check_grid(labels, row.mask, row.image)
+    return labels
+
+
+def read_labelled(row, task, nan_background=False):
+    """The image of a case and the labels that lie where it does.
+
+    Args:
+        row: of a case table, with a mask.
+        task: declares the values of the mask file.
+        nan_background: whether NaN is background, as `Preprocessing` has it. Default `False`.
+
+    Returns:
+        `(image, labels)`, as `read_image` and `read_mask` give them.
+
+    Raises:
+        DataError: as `read_reference`; an image that cannot be read, or that holds NaN.
+
+    Example:
+        >>> from keras_meduda.data.cases import read_cases
+        >>> from keras_meduda.task import Task
+        >>> task = Task(("cup", "disc"), True, {"cup": (255,), "disc": (128, 255)})
+        >>> row = next(read_cases(getfixture("phantoms")).itertuples())
+        >>> image, labels = read_labelled(row, task)
+        >>> image.array.shape, labels.shape
+        ((64, 64, 3), (64, 64))
+    """
+    image = read_image(row.image)
+    if problems := _odd_numbers(row.image, image.array, nan_background):
+        raise DataError(*problems)
+    return image, read_reference(row, task)
+
+
 def _table_problems(cases):
     """What the table shows without opening a file."""
     if cases.empty:
@@ -235,9 +290,7 @@ def _image_problems(cell, array, channels, nan_background):
         problems.append(Problem(cell, alpha, "alpha, which is dropped", "warning"))
     planes = np.ascontiguousarray(np.moveaxis(array, -1, 0)).reshape(found, -1)
     low, high = planes.min(axis=1), planes.max(axis=1)
-    if not np.isfinite([low, high]).all():
-        remedy = "" if np.isinf([low, high]).any() or nan_background else _NAN_REMEDY
-        problems.append(Problem(cell, "NaN or infinite values", f"finite numbers{remedy}"))
+    problems += _odd_numbers(cell, np.array([low, high]), nan_background)
     constant = low == high
     if constant.all() or (constant.any() and several):
         problems.append(
@@ -249,6 +302,17 @@ def _image_problems(cell, array, channels, nan_background):
             )
         )
     return problems
+
+
+def _odd_numbers(cell, array, nan_background):
+    """NaN and infinite values, of which NaN may be the background."""
+    odd = ~np.isfinite(array)
+    if nan_background and odd.any():
+        odd &= ~np.isnan(array)
+    if not odd.any():
+        return []
+    remedy = "" if nan_background or np.isinf(array).any() else _NAN_REMEDY
+    return [Problem(cell, "NaN or infinite values", f"finite numbers{remedy}")]
 
 
 def _jpeg_mask(cell):

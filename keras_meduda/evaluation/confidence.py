@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from keras_meduda.data.cases import require_masks
-from keras_meduda.data.io import read_image, read_mask, replacing
+from keras_meduda.data.checks import read_labelled
+from keras_meduda.data.io import replacing
 from keras_meduda.evaluation.predict import predict_all
 from keras_meduda.progress import track
 from keras_meduda.run import check_run
@@ -182,11 +183,15 @@ def labelled_inputs(run, cases: pd.DataFrame, description: str):
     Yields:
         `(row, image, reference)`: the image as it is stored, float32 `(*size, channels)`, and its
         boolean masks `(*size, classes)`.
+
+    Raises:
+        DataError: an image that cannot be read or holds NaN, or a mask that does not lie where its
+            image does.
     """
     for row in track(list(cases.itertuples()), len(cases), description):
-        image = read_image(row.image)
+        image, labels = read_labelled(row, run.task, run.preprocessing.nan_background)
         arrays = image.array, image.spacing
-        labels = run.preprocessing.stored_labels(read_mask(row.mask, run.task.of(row)), *arrays)
+        labels = run.preprocessing.stored_labels(labels, *arrays)
         reference = run.task.one_hot(labels)[..., -len(run.task.classes) :] > 0
         yield row, run.preprocessing.stored(*arrays).astype("float32"), reference
 

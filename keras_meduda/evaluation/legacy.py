@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from scipy.ndimage import distance_transform_edt
 
-from keras_meduda.data.io import read_mask
+from keras_meduda.data.checks import read_reference
 from keras_meduda.evaluation.predict import predict_all
 
 LOGIT = 0.5  # the original cuts logits, not probabilities, at ½: a probability of 0.6225
@@ -28,6 +28,9 @@ def evaluate_meddistill(run, cases: pd.DataFrame, task=None) -> pd.DataFrame:
     Returns:
         A frame `case, dice, iou, hausdorff`.
 
+    Raises:
+        DataError: an image that cannot be predicted, or a mask of another shape than its image.
+
     Source:
         `predict_eval.py` of MedDistill (BUCT-IUSRC).
     """
@@ -35,7 +38,7 @@ def evaluate_meddistill(run, cases: pd.DataFrame, task=None) -> pd.DataFrame:
     predictions = predict_all(run, list(cases["image"]))
     for case, probabilities in zip(cases.itertuples(), predictions, strict=True):
         a = probabilities[..., -1] > 1.0 / (1.0 + np.exp(-LOGIT))
-        b = read_mask(case.mask, task.of(case)) > 0
+        b = read_reference(case, task) > 0
         both = np.count_nonzero(a & b)
         rows.append(
             {

@@ -10,14 +10,13 @@ import numpy as np
 import pandas as pd
 
 from keras_meduda.data.cases import case_table, require_masks
-from keras_meduda.data.checks import check_grid
+from keras_meduda.data.checks import read_reference
 from keras_meduda.data.io import (
     DataError,
     Image,
     Problem,
     is_volume,
     read_image,
-    read_mask,
     read_spacing,
 )
 from keras_meduda.progress import is_out_of_memory, track
@@ -219,8 +218,7 @@ def evaluate(
         )
 
     def score(row, prediction, probabilities):
-        labels = read_mask(row.mask, task.of(row))
-        check_grid(labels, row.mask, row.image)
+        labels = read_reference(row, task)
         spacing = read_spacing(row.image) if task.unit == "mm" else (1.0,) * labels.ndim
 
         def reference(i):  # class by class: a volume is large

@@ -3,7 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from keras_meduda.data.io import read_mask, read_spacing
+from keras_meduda.data.checks import read_reference
+from keras_meduda.data.io import read_spacing
 from keras_meduda.evaluation.metrics import case_metrics
 from keras_meduda.teachers.targets import open_targets, target_of
 
@@ -22,12 +23,12 @@ def evaluate_teacher(targets, cases: pd.DataFrame, task) -> pd.DataFrame:
         One row a case, as `km.evaluate` gives it, and `failed`.
 
     Raises:
-        DataError: a missing or damaged file or case, or one whose image is not that which the
-            teacher saw.
+        DataError: a missing or damaged file or case, a mask of another shape or position than its
+            image, or an image that is not that which the teacher saw.
     """
     rows, table = [], open_targets(targets)
     for case in cases.itertuples():
-        reference, target = read_mask(case.mask, task.of(case)) > 0, target_of(table, case)
+        reference, target = read_reference(case, task) > 0, target_of(table, case)
         found = np.zeros_like(reference) if target is None else target.probability > 0.5
         rows.append(
             {

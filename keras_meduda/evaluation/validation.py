@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_meduda.data.cases import require_masks, states_of
-from keras_meduda.data.checks import check_grid
-from keras_meduda.data.io import read_mask
+from keras_meduda.data.checks import read_reference
 from keras_meduda.evaluation.predict import predict_all
 from keras_meduda.progress import track
 from keras_meduda.run import Run
@@ -49,9 +48,7 @@ def mean_dice(cases, task, preprocessing, window=None):
         predictions = predict_all(run, list(cases["image"]))
         rows = zip(cases.itertuples(), predictions, strict=True)
         for row, p in track(rows, len(cases), "validating"):
-            labels = read_mask(row.mask, task.of(row))
-            check_grid(labels, row.mask, row.image)
-            reference = task.one_hot(labels)[..., -len(task.classes) :] > 0
+            reference = task.one_hot(read_reference(row, task))[..., -len(task.classes) :] > 0
             prediction, axes = task.masks(p), tuple(range(reference.ndim - 1))
             both = 2.0 * np.count_nonzero(prediction & reference, axis=axes)
             total = np.count_nonzero(prediction, axis=axes) + np.count_nonzero(reference, axis=axes)

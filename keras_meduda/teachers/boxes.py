@@ -15,9 +15,9 @@ from scipy import ndimage
 
 from keras_meduda.data._cv2 import cv2
 from keras_meduda.data.cases import split_together
-from keras_meduda.data.checks import check_grid
+from keras_meduda.data.checks import read_labelled, read_reference
 from keras_meduda.data.files import each
-from keras_meduda.data.io import DataError, Problem, read_image, read_mask, replacing, write_picture
+from keras_meduda.data.io import DataError, Problem, read_image, replacing, write_picture
 from keras_meduda.progress import track
 
 CORNERS = ["x0", "y0", "x1", "y1"]
@@ -73,8 +73,7 @@ def boxes_from_masks(cases: pd.DataFrame, task, jitter: int = 0, seed: int = 0) 
     """
     rows, labelled = [], cases[cases["mask"] != ""]
     for case in track(labelled.itertuples(), len(labelled), "boxes from masks"):
-        labels = read_mask(case.mask, task.of(case))
-        check_grid(labels, case.mask, case.image)
+        labels = read_reference(case, task)
         rng = np.random.default_rng([seed, zlib.crc32(case.case.encode())])
         for box in boxes_of(labels):
             rows.append((case.case, *_jittered(box, labels.shape, jitter, rng), 1.0))
@@ -255,8 +254,8 @@ def write_yolo(cases: pd.DataFrame, task, folder, name: str = "tumour", seed: in
         The path of `data.yaml`.
 
     Raises:
-        DataError: a case without a mask, names that two domains share, or too few groups for both
-            parts.
+        DataError: a case without a mask, names that two domains share, too few groups for both
+            parts, an image that holds NaN, or a mask of another shape than its image.
         ValueError: a folder that holds something else.
     """
     check_names(cases)
@@ -288,11 +287,9 @@ def write_yolo(cases: pd.DataFrame, task, folder, name: str = "tumour", seed: in
     fresh = folder.with_name(f".{folder.name}-unfinished")
     shutil.rmtree(fresh, ignore_errors=True)  # of a call that was interrupted
     for case in track(parts.itertuples(), len(parts), "writing YOLO data"):
-        labels = read_mask(case.mask, task.of(case))
-        write_picture(
-            fresh / "images" / case.split / f"{case.case}.png",
-            as_rgb(read_image(case.image).array),
-        )
+        image, labels = read_labelled(case, task)
+        picture = fresh / "images" / case.split / f"{case.case}.png"
+        write_picture(picture, as_rgb(image.array))
         label = fresh / "labels" / case.split / f"{case.case}.txt"
         label.parent.mkdir(parents=True, exist_ok=True)
         label.write_text(yolo_label(boxes_of(labels), labels.shape))

@@ -20,8 +20,9 @@ from scipy.optimize import minimize_scalar
 
 from keras_meduda.data.cache import contents, digest, stored
 from keras_meduda.data.cases import read_table
+from keras_meduda.data.checks import read_reference
 from keras_meduda.data.files import each
-from keras_meduda.data.io import DataError, Problem, image_files, read_image, read_mask, replacing
+from keras_meduda.data.io import DataError, Problem, image_files, read_image, replacing
 from keras_meduda.data.spatial import resize
 from keras_meduda.progress import track
 from keras_meduda.teachers.boxes import check_names
@@ -260,7 +261,8 @@ def calibrate(path, cases: pd.DataFrame, task) -> float:
         task: declares the values of the mask files; all classes together are the foreground.
 
     Raises:
-        DataError: no case of them that the teacher has taught.
+        DataError: no case of them that the teacher has taught, or a mask of another shape or
+            position than its image.
 
     Source:
         Guo et al., "On calibration of modern neural networks", ICML 2017.
@@ -269,7 +271,7 @@ def calibrate(path, cases: pd.DataFrame, task) -> float:
     for case in cases.itertuples():
         if (target := target_of(table, case)) is not None:
             p = np.clip(target.probability.astype("float64"), 1e-4, 1 - 1e-4).ravel()
-            pairs.append((np.log(p / (1 - p)), read_mask(case.mask, task.of(case)).ravel() > 0))
+            pairs.append((np.log(p / (1 - p)), read_reference(case, task).ravel() > 0))
     if not pairs:
         raise DataError(Problem(path, "no labelled case that was taught", "one to calibrate on"))
     logits, found = (np.concatenate(arrays) for arrays in zip(*pairs, strict=True))
