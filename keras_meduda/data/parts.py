@@ -39,20 +39,22 @@ def write_parts(folder, parts: dict[str, pd.DataFrame], tests: dict, start=None)
             Default `None`.
     """
     before = None if start is None else read_parts(start)
-    rows = [] if before is None else [before[before["split"] != "test"]]
-    for name, cases in parts.items():
-        rows.append(cases.assign(part=name, split="val" if name == "validation" else "train"))
-    rows += [cases.assign(part=name, split="test") for name, cases in tests.items()]
-    rows = [cases.drop(columns="fingerprint", errors="ignore") for cases in rows if len(cases)]
+    rows = [] if before is None else [before[before["split"] != "test"]]  # files may be gone
+    of = [(name, "val" if name == "validation" else "train", c) for name, c in parts.items()]
+    of += [(name, "test", cases) for name, cases in tests.items()]
+    for name, split, cases in of:
+        rows.append(cases.assign(part=name, split=split, fingerprint=fingerprints(cases)))
+    rows = [cases for cases in rows if len(cases)]
     if not rows:
         return
     table = pd.concat(rows).fillna("")
     keys, first = ["domain", "case", "image"], dict.fromkeys(table.columns, "first")
-    how = {**first, "mask": "max", "part": lambda names: _TOGETHER.join(dict.fromkeys(names))}
+    how = {**first, "mask": "max", "fingerprint": "last"}
+    how["part"] = lambda names: _TOGETHER.join(dict.fromkeys(names))
     table = table.groupby(keys, sort=False).agg(how).reset_index(drop=True)
     twice = table.duplicated(["domain", "case"], keep=False)  # of two data sets
     table.loc[twice, "domain"] += " (" + table.loc[twice, "part"] + ")"
-    write_cases(table.assign(fingerprint=fingerprints(table)), Path(folder) / NAME)
+    write_cases(table, Path(folder) / NAME)
 
 
 def read_parts(folder) -> pd.DataFrame | None:

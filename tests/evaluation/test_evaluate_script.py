@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ import keras_meduda as km
 from keras_meduda.commands import evaluate
 from keras_meduda.data.cases import without_masks, write_cases
 from keras_meduda.data.io import DataError, read_image, write_mask
-from keras_meduda.data.parts import write_parts
+from keras_meduda.data.parts import read_parts, write_parts
 from keras_meduda.evaluation.report import free_name, write_evaluation
 
 
@@ -72,6 +73,20 @@ def test_cases_that_have_trained_the_run_are_told(flags, phantoms, capsys, tmp_p
     assert set(own["case"]) == {case for of in tests.values() for case in of["case"]}
     page = (flags.run[0] / "evaluation" / "cases_test" / "report.html").read_text("utf-8")
     assert "on camera_b, camera_a, test" in page
+
+
+def test_cases_of_a_first_run_stay_known_where_their_files_are_gone(phantoms, tmp_path):
+    """As in an adaptation without the source's images."""
+    moved = shutil.copytree(phantoms.parent, tmp_path / "moved")
+    cases = km.read_cases(moved / "cases.csv")
+    source, target = (cases[cases["domain"] == f"camera_{name}"] for name in "ab")
+    write_parts(tmp_path / "first", {"source": source}, {})
+    for file in source["image"]:
+        Path(file).unlink()
+    write_parts(tmp_path / "second", {"target": target}, {}, start=tmp_path / "first")
+    first, second = (read_parts(tmp_path / name) for name in ("first", "second"))
+    of_source = second[second["part"] == "source"]
+    assert of_source["fingerprint"].tolist() == first["fingerprint"].tolist()
 
 
 def test_masks_of_another_encoding_score_the_same(flags, phantoms, tmp_path):
