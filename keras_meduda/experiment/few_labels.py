@@ -5,15 +5,15 @@ from dataclasses import replace
 import keras
 import numpy as np
 
-from keras_meduda.data.parts import write_parts
 from keras_meduda.data.pipeline import Batches, prepare
 from keras_meduda.evaluation.adjust import few
 from keras_meduda.evaluation.confidence import dice, labelled_inputs
+from keras_meduda.evaluation.guard import paired_error
 from keras_meduda.experiment.guarding import kept
 from keras_meduda.methods import Supervised
 from keras_meduda.methods.finetuning import train_only
 from keras_meduda.progress import track
-from keras_meduda.run.decided import FEW
+from keras_meduda.run.decided import FEW, forget
 from keras_meduda.run.scope import setup
 
 PART = "few_target"
@@ -27,7 +27,8 @@ def few_labels(recipe, data, options, run, trained):
     Two ways are tried: a temperature and a bias for each class (`evaluation.adjust.few`), and
     fine-tuning of the decoder. Patients are left out in at most five folds. Their Dice decides
     which way is taken, and after how many updates fine-tuning stops. The result is kept in
-    `OUT/few`, a run folder. If neither way helps, nothing is kept.
+    `OUT/few`, a run folder, if its gain over patients is above one standard error: the best of
+    several ways gains a little by chance.
 
     Args:
         recipe: batch size and augmentation.
@@ -45,29 +46,33 @@ def few_labels(recipe, data, options, run, trained):
     prepared = prepare(cases, data.task, run.preprocessing, folder, labels=True)
     steps = (2, 4) if options.smoke else STEPS
     tuner = _Tuner(recipe, run, options.seed)
-    tuned = _left_out(tuner, cases, prepared, steps, options.seed).mean(axis=0)  # by updates
-    best = steps[int(tuned.argmax())]
-    was, scaled = adjusted.before.mean(), adjusted.after.mean()
+    tuned = _left_out(tuner, cases, prepared, steps, options.seed)
+    ways = np.column_stack([adjusted.after, tuned])  # Dice by patient
+    means, way = ways.mean(axis=0), int(ways.mean(axis=0).argmax())
+    gains, updates = ways[:, way] - adjusted.before, steps[int(tuned.mean(axis=0).argmax())]
+    gain, error = gains.mean(), paired_error(gains, sorted(set(cases["group"])))
     figures = (
-        f"Dice of a patient left out: {was:.3f} as it is, {scaled:.3f} with a temperature and a "
-        f"bias for each class, {tuned.max():.3f} with the decoder fine-tuned for {best} updates."
+        f"Dice of a patient left out: {adjusted.before.mean():.3f} as it is, {means[0]:.3f} with a "
+        f"temperature and a bias for each class, {means[1:].max():.3f} with the decoder fine-tuned "
+        f"for {updates} updates. The better one is the best of {len(means)} on these patients, so "
+        "its figure is a little too good."
     )
     count = f"{len(cases)} labelled target cases of {cases['group'].nunique()} patients"
-    if max(scaled, tuned.max()) <= was:
-        (options.out / FEW / "network.keras").unlink(missing_ok=True)  # of an earlier table
-        return None, f"{count} are not used: they would not help. {figures}"
-    if tuned.max() > scaled:
-        (chosen,), what = tuner.after(prepared, (best,)), "fine-tune the decoder"
+    if gain <= error:
+        forget(options.out, FEW)  # of an earlier table
+        because = f"the gain of {gain:.3f} is not above its standard error, {error:.3f}"
+        return None, f"{count} are not used: {because}. {figures}"
+    if way:
+        (chosen,), what = tuner.after(prepared, (updates,)), "fine-tune the decoder"
     else:
         chosen, what = adjusted.run, "set a temperature and a bias for each class"
     reason = f"{count} {what}. {figures}"
-    fitted = kept(chosen, options.out / FEW, trained, {"reason": reason})
-    write_parts(fitted.path, {PART: cases}, data.tests, start=trained.path)
-    return fitted, reason
+    decision, learnt = {"reason": reason}, {PART: cases}
+    return kept(chosen, options.out / FEW, trained, decision, data.tests, learnt), reason
 
 
 def _left_out(tuner, cases, prepared, steps, seed):
-    """Dice of each patient after so many updates without him, `(patients, steps)`."""
+    """Dice of each patient, sorted, after so many updates without him, `(patients, steps)`."""
     run, groups = tuner.run, np.asarray(cases["group"])
     patients = np.random.default_rng(seed).permutation(sorted(set(groups)))
     folds = np.array_split(patients, min(FOLDS, len(patients)))
@@ -85,7 +90,7 @@ def _left_out(tuner, cases, prepared, steps, seed):
                 mask = run.task.masks(tuned.probabilities(x[None])[0])
                 score = dice(mask, reference).mean()
                 found.setdefault((groups[i], number), []).append(score)
-    return np.array([[np.mean(found[p, n]) for n in range(len(steps))] for p in patients])
+    return np.array([[np.mean(found[p, n]) for n in range(len(steps))] for p in sorted(patients)])
 
 
 class _Tuner:

@@ -4,10 +4,8 @@ import json
 import shutil
 from dataclasses import replace
 
-from keras_meduda.data.cases import write_cases
 from keras_meduda.data.io import replacing
-from keras_meduda.data.parts import NAME as KEPT
-from keras_meduda.data.parts import read_parts
+from keras_meduda.data.parts import write_parts
 from keras_meduda.data.pipeline import prepare
 from keras_meduda.evaluation.guard import Decision, decide
 from keras_meduda.experiment.shares import NAME as SHARES
@@ -40,28 +38,31 @@ def guard(data, options, runs, styles) -> Decision | None:
     decision = decide(first, runs["adapted"], source, target, held["group"], steps, options.seed)
     scores = json.loads(decision.scores.to_json(orient="records"))
     written = {"a": decision.a, "reason": decision.reason, "scores": scores}
-    run = kept(decision.run, options.out / GUARDED, runs["adapted"], written)
+    run = kept(decision.run, options.out / GUARDED, runs["adapted"], written, data.tests)
     return replace(decision, run=run)
 
 
-def kept(run, folder, trained, decision):
+def kept(run, folder, trained, decision, tests, learnt=None):
     """A run in a run folder of its own, with `decision.json` beside the network.
+
+    The network is written last: by it `chosen` knows that the folder is whole.
 
     Args:
         run: whose network is kept.
         folder: the run folder.
         trained: the run that was trained for it; its settings and its cases are copied.
         decision: what was decided, as words and numbers.
+        tests: the cases that are kept back for tests, by heading.
+        learnt: the cases that have trained it since, by part. Default none.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / "network.keras") as unfinished:
-        run.network.save(unfinished)
     with replacing(folder / "config.json") as unfinished:
         unfinished.write_text((trained.path / "config.json").read_text())
-    if (cases := read_parts(trained.path)) is not None:
-        write_cases(cases, folder / KEPT)
+    write_parts(folder, learnt or {}, tests, start=trained.path)
     if (trained.path / SHARES).exists():
-        shutil.copy(trained.path / SHARES, folder / SHARES)
+        with replacing(folder / SHARES) as unfinished:
+            shutil.copy(trained.path / SHARES, unfinished)
     with replacing(folder / "decision.json") as unfinished:
         unfinished.write_text(json.dumps(decision, indent=1))
+    with replacing(folder / "network.keras") as unfinished:
+        run.network.save(unfinished)
     return replace(run, path=folder)

@@ -28,7 +28,7 @@ from keras_meduda.evaluation.teacher import evaluate_teacher
 from keras_meduda.experiment.few_labels import PART, few_labels
 from keras_meduda.experiment.guarding import guard
 from keras_meduda.experiment.promise import TABLE, predicted, promise
-from keras_meduda.run.decided import FEW, GUARDED
+from keras_meduda.run.decided import FEW, GUARDED, forget
 from keras_meduda.run.model_card import write_model_card
 
 FIRST = 3  # cases with the lowest predicted Dice, to look at first
@@ -49,6 +49,7 @@ def evaluate_runs(recipe, data, options, runs, targets, styles, began) -> None:
     runs = {**runs, recipe.deployed: recipe.deploy(runs[recipe.deployed])}
     started = time.perf_counter()
     decision, decided = guard(data, options, runs, styles), ""
+    adapts = {"source_only", "adapted"} <= set(runs) and "target" in data.parts
     recipe = replace(recipe, facts={**recipe.facts, **styles.facts})
     if decision:
         cost = f"{time.perf_counter() - started:.0f} s"
@@ -59,7 +60,8 @@ def evaluate_runs(recipe, data, options, runs, targets, styles, began) -> None:
             f"How far to go, decided without target labels: {100 * decision.a:.0f} % of the way; "
             f"{decision.reason[0].lower()}{decision.reason[1:]}"
         )
-    elif {"source_only", "adapted"} <= set(runs) and "target" in data.parts:
+    elif adapts:
+        forget(options.out, GUARDED)
         decided = (
             "None: no labelled case that did not train is at hand to judge by. Look at the "
             "pictures before the adapted network is used."
@@ -70,6 +72,8 @@ def evaluate_runs(recipe, data, options, runs, targets, styles, began) -> None:
         decided = f"{decided} {reason}".strip()
         if fitted:
             runs = _with(runs, FEW, fitted)
+    elif adapts:
+        forget(options.out, FEW)
     promising = [runs[name] for name in (FEW, GUARDED, recipe.deployed) if name in runs]
     expected = promise(data, options, promising)
     table = predicted(options)

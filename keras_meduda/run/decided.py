@@ -1,5 +1,6 @@
 """Which network of a run folder is used: as it was trained, or as its adaptation decided."""
 
+import shutil
 from pathlib import Path
 
 FEW, GUARDED = "few", "guarded"  # where an adaptation keeps the network that it decides for
@@ -15,3 +16,15 @@ def chosen(run_dir) -> Path:
     folder = Path(run_dir)
     decided = (folder / name for name in (FEW, GUARDED))
     return next((path for path in decided if (path / "network.keras").is_file()), folder)
+
+
+def forget(run_dir, *names) -> None:
+    """Removes networks that an earlier call has decided for, so that `chosen` takes them no more.
+
+    Args:
+        run_dir: the run folder.
+        names: `FEW`, `GUARDED`, or both.
+    """
+    for folder in (Path(run_dir) / name for name in names):
+        (folder / "network.keras").unlink(missing_ok=True)  # first: half a run is never chosen
+        shutil.rmtree(folder, ignore_errors=True)

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from keras_meduda.data.files import check_writable
 from keras_meduda.data.io import replacing
+from keras_meduda.run.decided import FEW, GUARDED, forget
 from keras_meduda.run.extension import extension, follows_steps, in_words
 from keras_meduda.task import Preprocessing, to_json
 
@@ -57,6 +58,7 @@ class RunFolder:
                 path / "config.json",
                 path / "network.keras",
                 path / "best.keras",
+                path / "confidence.json",
                 path / "comparison.json",  # and what else is said of the network
                 path / "report.html",
                 path / "shares.json",
@@ -64,6 +66,7 @@ class RunFolder:
             ]:
                 old.unlink(missing_ok=True)
             shutil.rmtree(path / "evaluation", ignore_errors=True)
+            forget(path, FEW, GUARDED)
 
     def check_config(self, config, defaults):
         """Writes the settings, or compares them with those of the run that is there.
@@ -116,6 +119,8 @@ class RunFolder:
 
     def _unfinish(self, keep):
         """Takes back what the end of a run that is extended has left: there is no network yet."""
+        forget(self.path, FEW, GUARDED)
+        (self.path / "confidence.json").unlink(missing_ok=True)
         network, best = self.path / "network.keras", self.path / "best.keras"
         if keep == "last":
             network.unlink(missing_ok=True)

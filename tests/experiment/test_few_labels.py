@@ -12,6 +12,7 @@ from keras_meduda.data.cases import read_cases, write_cases
 from keras_meduda.data.io import write_picture
 from keras_meduda.data.phantoms import write_fundus
 from keras_meduda.data.pipeline import Batches, prepare
+from keras_meduda.evaluation.adjust import Few
 from keras_meduda.experiment import few_labels
 from keras_meduda.experiment.data import Data
 from keras_meduda.experiment.options import Options
@@ -87,8 +88,24 @@ def test_labels_that_do_not_help_leave_nothing(trained, tmp_path, monkeypatch):
     (tmp_path / "few").mkdir()
     (tmp_path / "few" / "network.keras").touch()  # as an earlier table has left it
     found, reason = ended(run, cases, tmp_path, (2,), monkeypatch, rate=1.0)
-    assert found is None and "are not used: they would not help" in reason
-    assert not list((tmp_path / "few").iterdir())
+    assert found is None and "are not used: the gain of " in reason
+    assert not (tmp_path / "few").exists()
+
+
+@pytest.mark.parametrize(
+    ("after", "taken"), [((0.9, 0.9, 0.4), False), ((0.61, 0.62, 0.63), True)]
+)
+def test_a_gain_within_its_standard_error_is_none(trained, tmp_path, monkeypatch, after, taken):
+    """Dice of three patients with a temperature and a bias for each class; fine-tuning harms."""
+    run, target, _ = trained
+    cases = target.drop_duplicates("group").iloc[:3]
+    before, after = np.full(3, 0.6), np.array(after)
+    adjusted = Few(run, 1.0, (0.0, 0.0), before, after)
+    monkeypatch.setattr(few_labels, "few", lambda *_: adjusted)
+    monkeypatch.setattr(few_labels, "_left_out", lambda *_: np.full((3, 2), 0.5))
+    found, reason = ended(run, cases, tmp_path, (1, 2), monkeypatch)
+    assert bool(found) == taken and ("is not above its standard error" in reason) != taken
+    assert "is the best of 3 on these patients" in reason
 
 
 def test_a_table_that_cannot_be_used_is_refused_before_the_training(phantoms, tmp_path):

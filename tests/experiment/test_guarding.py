@@ -4,12 +4,16 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 import keras_meduda as km
 from keras_meduda.data.cases import without_masks
+from keras_meduda.experiment import guarding
 from keras_meduda.experiment.data import Data
 from keras_meduda.experiment.guarding import guard
 from keras_meduda.experiment.options import Options
 from keras_meduda.experiment.styles import Styles
+from keras_meduda.run import chosen
 
 
 def styles(options):
@@ -40,6 +44,18 @@ def test_without_held_out_source_masks_nothing_is_decided(phantoms, run, tmp_pat
     assert guard(data, options, {"source_only": run, "adapted": run}, styles(options)) is None
     assert guard(parts(phantoms, run), options, {"source_only": run}, styles(options)) is None
     assert not (tmp_path / "guarded").exists()
+
+
+def test_an_interrupted_decision_is_not_taken(phantoms, run, tmp_path, monkeypatch):
+    """The network comes last: a folder without settings or cases has none."""
+    def interrupted(*args, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(guarding, "write_parts", interrupted)
+    data, options = parts(phantoms, run), Options(out=tmp_path, smoke=True)
+    with pytest.raises(KeyboardInterrupt):
+        guard(data, options, {"source_only": run, "adapted": run}, styles(options))
+    assert chosen(tmp_path) == tmp_path
 
 
 def test_masks_of_the_target_are_never_opened(phantoms, run, tmp_path):

@@ -6,6 +6,7 @@ Networks are not trained here: a given run stands for each of them.
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,11 @@ import keras_meduda as km
 from keras_meduda.experiment.data import Data
 from keras_meduda.experiment.options import Options
 from keras_meduda.experiment.recipe import Recipe
+from keras_meduda.experiment.results import evaluate_runs
 from keras_meduda.experiment.runner import run as run_recipe
+from keras_meduda.experiment.styles import Styles
+from keras_meduda.run import chosen
+from keras_meduda.run.decided import FEW, GUARDED
 
 
 @pytest.fixture
@@ -97,6 +102,18 @@ def test_without_target_labels_the_page_says_so(given, tmp_path, capsys, there):
     folders = {path.name for path in (tmp_path / "evaluation").iterdir()}
     assert folders == {"source_only_on_source", "guarded_on_source"}, "what was decided for"
     assert not (tmp_path / "comparison.json").exists()
+
+
+def test_networks_that_an_earlier_call_decided_for_are_not_taken_any_more(given, tmp_path):
+    """Few labels and held-out cases were there then, and are not now."""
+    recipe, data = given
+    for name in (FEW, GUARDED):
+        shutil.copytree(recipe.given["adapted"].path, tmp_path / name)
+    evaluate = partial(evaluate_runs, recipe, runs=recipe.given, targets=None, began=0.0)
+    options = Options(out=tmp_path)
+    styles = Styles(tmp_path / "prepared", 0)
+    evaluate(data=without_masks(data, "source, test"), options=options, styles=styles)
+    assert chosen(tmp_path) == tmp_path
 
 
 def test_the_decision_is_three_sentences_and_names_whom_to_look_at(given, phantoms, tmp_path):

@@ -46,11 +46,25 @@ def test_a_bundle_holds_what_was_decided_for(folder, tmp_path):
     assert bias(km.load(bundle(folder, tmp_path / "run.zip"))) == [2, 2]
 
 
-def test_a_finished_training_goes_on_from_its_own_network(folder, run, batches):
+def supervised():
+    """The method that has trained the run."""
     with km.setup():
-        method = km.methods.Supervised(
-            km.models.AERUNet((32, 32, 3), channels=2, filters=(4, 8)), overlapping=True
-        )
+        network = km.models.AERUNet((32, 32, 3), channels=2, filters=(4, 8))
+        method = km.methods.Supervised(network, overlapping=True)
         method.compile(keras.optimizers.Adam(1e-3))
-    again = km.fit(method, batches, steps=4, run_dir=folder)
+    return method
+
+
+@pytest.mark.parametrize("again", [{"steps": 4, "resume": False}, {"steps": 6}])
+def test_a_training_that_starts_over_or_is_extended_forgets_what_was_decided(
+    folder, batches, again
+):
+    (folder / "confidence.json").write_text("{}")
+    run = km.fit(supervised(), batches, run_dir=folder, **again)
+    assert chosen(folder) == run.path and bias(km.load(folder)) == bias(run)
+    assert not {FEW, GUARDED, "confidence.json"} & {path.name for path in folder.iterdir()}
+
+
+def test_a_finished_training_goes_on_from_its_own_network(folder, run, batches):
+    again = km.fit(supervised(), batches, steps=4, run_dir=folder)
     assert again.path == folder and bias(again) == bias(run)
