@@ -189,20 +189,26 @@ def recipe(flags, data):
 
 
 def totals(run, cases, frame, folder):
-    """Pixels counted over all B-scans together, as published, with the background."""
+    """Pixels counted over all B-scans together, as published, with the background.
+
+    Classes that overlap have no such counts: a pixel may be of several.
+    """
     import json
 
     import keras_meduda as km
     from keras_meduda.data.io import read_mask, replacing
     from keras_meduda.evaluation.predict import predict_all
 
+    if run.task.overlapping:
+        return
     found = (p.argmax(axis=-1).astype("uint8") for p in predict_all(run, list(cases["image"])))
     references = (read_mask(mask, run.task) for mask in cases["mask"])
     result = km.metrics.totals(zip(found, references, strict=True), run.task.classes)
     with replacing(folder / "totals.json") as unfinished:
         unfinished.write_text(json.dumps(result, indent=1))
+    names = " and ".join(("background", *run.task.classes))
     yield (
-        "Totals, pixels counted over all B-scans together: mean Dice of background and fluid "
+        f"Totals, pixels counted over all B-scans together: mean Dice of {names} "
         f"{100 * result['mdice']:.2f} %, mean IoU {100 * result['miou']:.2f} %."
     )
 

@@ -21,6 +21,7 @@ from keras_meduda.losses import cross_entropy, focal_loss, joint_dice_loss
 from keras_meduda.models.stages import leaves
 from keras_meduda.models.torch_weights import expected_shapes
 from keras_meduda.recipes import oct
+from keras_meduda.run import Run
 
 
 @pytest.mark.parametrize(
@@ -129,6 +130,24 @@ def test_a_mistake_is_named_before_anything_is_trained(tmp_path, changes, messag
     with pytest.raises((ValueError, OSError), match=message):
         train(tmp_path, **changes)
     assert not (tmp_path / "config.json").exists()
+
+
+class Nothing(Run):
+    """A run that finds no class anywhere."""
+
+    def probabilities(self, x):
+        p = np.zeros((*x.shape[:-1], self.task.channels), "float32")
+        p[..., 0] = not self.task.overlapping
+        return p
+
+
+def test_totals_name_their_classes_and_leave_out_overlapping_ones(tmp_path):
+    cases = km.read_cases(write_oct(tmp_path, 1, 2, size=32))
+    alone, both = km.Task(("cyst",)), km.Task(("a", "b"), True, {"a": (1,), "b": (1,)})
+    runs = [Nothing(tmp_path, None, task, km.Preprocessing((32, 32))) for task in (alone, both)]
+    (note,) = oct.totals(runs[0], cases, None, tmp_path)
+    assert "mean Dice of background and cyst " in note
+    assert not list(oct.totals(runs[1], cases, None, tmp_path / "both"))
 
 
 def test_a_checkpoint_of_mmsegmentation_is_evaluated_as_it_is(tmp_path):
