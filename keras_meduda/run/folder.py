@@ -14,6 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 from keras_meduda.data.files import check_writable
 from keras_meduda.data.io import replacing
 from keras_meduda.run.decided import FEW, GUARDED, forget
@@ -40,15 +45,17 @@ class Best:
 class RunFolder:
     """The files of one run; everything is written whole or not at all.
 
-    Of several workers one writes, all read.
+    Of several workers one writes, all read. The one that writes holds the folder alone until the
+    block ends that it is used in.
     """
 
     def __init__(self, path, resume, writes=True):
         self.path, self.checkpoints = path, path / "checkpoints"
-        self.writes, self.rows, self.events = writes, [], None
+        self.writes, self.rows, self.events, self.lock = writes, [], None, None
         if writes:
             check_writable(path, "--out")
             self.checkpoints.mkdir(exist_ok=True)
+            self.lock = _locked(self.checkpoints)
             for unfinished in self.checkpoints.glob(".*"):  # of a process that was killed
                 unfinished.unlink()
         if writes and not resume:
@@ -67,6 +74,14 @@ class RunFolder:
                 old.unlink(missing_ok=True)
             shutil.rmtree(path / "evaluation", ignore_errors=True)
             forget(path, FEW, GUARDED)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.lock is not None:
+            os.close(self.lock)
+            self.lock = None
 
     def check_config(self, config, defaults):
         """Writes the settings, or compares them with those of the run that is there.
@@ -228,6 +243,28 @@ class RunFolder:
                 if name not in ("step", "ended") and not math.isnan(float(value)):
                     tf.summary.scalar(name, float(value))
         self.events.flush()
+
+
+def _locked(checkpoints):
+    """A descriptor that holds a run alone; the lock ends with its process, however that ends.
+
+    Raises:
+        ValueError: another training holds it.
+    """
+    if fcntl is None:
+        return None
+    descriptor = os.open(checkpoints, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise ValueError(
+            f"{checkpoints.parent}: another training writes into this run folder; expected one at "
+            "a time. Wait for its end, stop it, or choose another folder."
+        ) from error
+    except OSError:  # a file system without locks, as some in a network are
+        pass
+    return descriptor
 
 
 def _variables(method):

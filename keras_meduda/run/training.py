@@ -74,8 +74,8 @@ def fit(
         FloatingPointError: a term of the loss or a weight is NaN or infinite; the last good
             checkpoint stays.
         ValueError: the folder holds a run with other settings, a setting does not fit the rest, the
-            method is of another task or has trained elsewhere, or the batch does not divide among
-            the replicas.
+            method is of another task or has trained elsewhere, the batch does not divide among
+            the replicas, or another training writes into the folder.
         ConnectionError: another worker was lost; started again, all go on from the last checkpoint.
         KeyboardInterrupt: Ctrl-C or SIGTERM, after a checkpoint was written; within a validation
             the last one stays, and the steps since are repeated.
@@ -88,7 +88,6 @@ def fit(
     steps, chief = int(steps), distribution.is_chief(strategy)
     distribution.check_batch(strategy, train_data)
     check_start(method, Path(run_dir), resume)
-    run = RunFolder(Path(run_dir), resume, writes=chief)
     validate_every = validate_every or max(1, steps // 10)
     method.start = method.start or _start(method.network)
     config = _config(method, train_data, steps, keep, patience, window)
@@ -132,7 +131,10 @@ def fit(
         """Whether the chief, which alone validates, has waited long enough."""
         return patience and distribution.total(strategy, best.waited >= patience) > 0
 
-    with distribution.lost_worker_explained(strategy, run.checkpoints):
+    with (
+        RunFolder(Path(run_dir), resume, writes=chief) as run,
+        distribution.lost_worker_explained(strategy, run.checkpoints),
+    ):
         distribution.total(strategy, 1)  # the folder is in order before another worker reads it
         run.check_config(config, method.defaults)
         with strategy.scope():

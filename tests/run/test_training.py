@@ -355,6 +355,31 @@ def test_a_run_folder_that_cannot_be_written_is_refused_at_once(tmp_path):
         run_folder.RunFolder(tmp_path / "file" / "run", resume=True)
 
 
+OTHER = """
+import fcntl, os, sys
+fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_folder_in_which_another_process_trains_is_refused(batches, tmp_path):
+    """Its unfinished checkpoint stays; the lock ends with the process."""
+    (unfinished := tmp_path / "checkpoints" / ".unfinished").parent.mkdir()
+    unfinished.touch()
+    command = [sys.executable, "-c", OTHER, unfinished.parent]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(ValueError, match="another training writes into this run folder"):
+            km.fit(build(), batches, steps=2, run_dir=tmp_path, resume=False)
+        assert unfinished.exists()
+        other.kill()
+    assert km.fit(build(), batches, steps=2, run_dir=tmp_path).path == tmp_path
+    with run_folder.RunFolder(tmp_path, True), pytest.raises(ValueError, match="another training"):
+        run_folder.RunFolder(tmp_path, resume=True)
+    assert len(run_folder.RunFolder(tmp_path, resume=True, writes=False).rows) == 0
+
+
 def test_a_method_goes_on_with_its_own_run_and_begins_no_other(batches, tmp_path):
     method = build()
     km.fit(method, batches, steps=2, run_dir=tmp_path / "a")
