@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 import time
+from dataclasses import replace
 
 from rich.console import Console
 from rich.filesize import decimal
@@ -132,7 +133,8 @@ class _Stages:
 
     def train_all(self) -> dict[str, Run]:
         """The stages in their order."""
-        runs = dict(self.recipe.given)
+        # They read masks as this study encodes them, whatever the values of their own were.
+        runs = {n: replace(given, task=self.data.task) for n, given in self.recipe.given.items()}
         for name, stage in self.recipe.stages.items():
             runs[name] = self.train(name, stage, runs)
         return runs

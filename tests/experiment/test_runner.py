@@ -11,7 +11,9 @@ import pytest
 
 import keras_meduda as km
 from keras_meduda.data.cases import without_masks
+from keras_meduda.data.io import read_mask, write_picture
 from keras_meduda.data.parts import read_parts
+from keras_meduda.evaluation.confidence import labelled_inputs
 from keras_meduda.evaluation.report.facts import about_run
 from keras_meduda.experiment.data import Data
 from keras_meduda.experiment.options import Options
@@ -144,6 +146,26 @@ def test_a_given_run_is_adapted_and_no_label_of_the_target_is_read(run_4, data, 
     assert len(list(store.glob("*.label"))) == labels
     images = len(parts["source"]) + len(parts["target"]) + 3 * held  # in the target's style, twice
     assert len(list(store.glob("*.image"))) == images
+
+
+def test_a_given_run_reads_masks_as_this_study_encodes_them(run_4, data, tmp_path):
+    """Here cup and rim have each other's values."""
+    swapped = np.arange(256, dtype="uint8")
+    swapped[[128, 255]] = 255, 128
+    cases, files = data.parts["source"], []
+    for row in cases.itertuples():
+        labels = data.task.decode(data.task.one_hot(read_mask(row.mask, data.task)))
+        files.append(str(write_picture(tmp_path / f"{row.case}.png", swapped[labels])))
+    task = replace(data.task, values={"cup": (128,), "disc": (128, 255)})
+    there = replace(recipe(), stages={}, given={"source_only": run_4})
+    here = train(there, replace(data, task=task), Options(out=tmp_path))["source_only"]
+    pairs = zip(
+        labelled_inputs(run_4, cases, "there"),
+        labelled_inputs(here, cases.assign(mask=files), "here"),
+        strict=True,
+    )
+    for (_, _, expected), (_, _, found) in pairs:
+        np.testing.assert_array_equal(found, expected)
 
 
 REFUSED = {
