@@ -19,19 +19,20 @@ def check_few(cases: pd.DataFrame, task: Task, test: pd.DataFrame | None = None)
     Args:
         cases: the few cases.
         task: what is segmented.
-        test: the cases that a run will be scored on. Default none.
+        test: the cases that a run will be tested on; those without a mask are never scored and do
+            not count. Default none.
 
     Raises:
         ValueError: as `few` has them.
     """
     require_masks("few", cases)
     if test is not None:
-        files = set(map(os.path.realpath, test["image"]))
-        keys = set(zip(test["domain"], test["group"], strict=True))
+        test = test[test["mask"] != ""]
+        files, groups = set(map(os.path.realpath, test["image"])), set(test["group"])
         shared = [
             row.case
             for row in cases.itertuples()
-            if os.path.realpath(row.image) in files or (row.domain, row.group) in keys
+            if os.path.realpath(row.image) in files or row.group in groups
         ]
         if shared:
             raise ValueError(

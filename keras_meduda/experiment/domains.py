@@ -35,7 +35,9 @@ def read(flags, draw):
         ValueError: flags that name no data, half of them or data twice, or domains without cases.
     """
     source, target, task, described = _domains(flags, draw)
-    source, target = _split(source, target, flags)
+    few = _few(flags.few, target)
+    source, target = _split(source, target, few, flags)
+    _check_few(flags.few, few, task, target)
     source = _held_out(source, flags.seed)
     oracle = target[target["split"] == "train"] if flags.oracle else target.iloc[:0]
     if (oracle["mask"] == "").any():
@@ -58,7 +60,7 @@ def read(flags, draw):
             "source": source[source["split"] == "train"],
             "target": without_masks(target[target["split"] == "train"]),
             "oracle": oracle,
-            "few_target": _few(flags.few, target, task),
+            "few_target": few,
         },
         tests={
             "target, test": target[target["split"] == "test"],
@@ -85,18 +87,24 @@ def read(flags, draw):
     return data
 
 
-def _few(table, target, task):
-    """The few labelled target cases; refused here if they cannot be used, before the training."""
+def _few(table, target):
+    """The few labelled target cases."""
     if not table:
         return target.iloc[:0]
     cases = read_cases(table).assign(domain=target["domain"].iloc[0], split="train")
     if "encoding" in target:
         cases["encoding"] = target["encoding"].iloc[0]
+    return cases
+
+
+def _check_few(table, few, task, target):
+    """Refuses few labelled cases that cannot be used, before the training."""
+    if not table:
+        return
     try:
-        check_few(cases, task, target[target["split"] == "test"])
+        check_few(few, task, target[target["split"] == "test"])
     except ValueError as error:
         raise ValueError(f"--few {table}: {str(error).removeprefix('few: ')}") from error
-    return cases
 
 
 def _held_out(source, seed):
@@ -123,18 +131,30 @@ def _held_out(source, seed):
     return source.assign(split=split)
 
 
-def _split(source, target, flags):
-    """Both in train and test; a group that both have, such as a patient, is in one part alone."""
+def _split(source, target, few, flags):
+    """Both in train and test; a group that both have, such as a patient, is in one part alone.
+
+    Where a split is drawn here, and not in folds, the patients of the few labelled cases train.
+    """
     shares, seed = {"train": 0.8, "test": 0.2}, flags.seed
     if flags.folds:
         both = pd.concat([source, target], keys=["source", "target"])
         both = in_folds(both, flags.folds, flags.fold, seed)
         return both.loc["source"], both.loc["target"]
     both = pd.concat([source, target])
-    if (both["split"] == "").all() and set(source["group"]) & set(target["group"]):
-        both = split_together(both, shares, seed)
-        return both[: len(source)], both[len(source) :]
-    return split_or_given(source, shares, seed), split_or_given(target, shares, seed)
+    drawn = [(cases["split"] == "").all() for cases in (source, target)]
+    if all(drawn) and set(source["group"]) & set(target["group"]):
+        parts = split_together(both, shares, seed)
+        parts = parts[: len(source)], parts[len(source) :]
+    else:
+        parts = [split_or_given(cases, shares, seed) for cases in (source, target)]
+    labelled = both["image"].map(os.path.realpath).isin(few["image"].map(os.path.realpath))
+    train = {*few["group"], *both["group"][labelled]}  # a table of few cases may name no patient
+
+    def with_few(cases):
+        return cases.assign(split=cases["split"].mask(cases["group"].isin(train), "train"))
+
+    return [with_few(c) if new else c for c, new in zip(parts, drawn, strict=True)]
 
 
 def _check_parts(data, source, target):

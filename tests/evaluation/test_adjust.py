@@ -140,6 +140,9 @@ def test_a_table_of_few_labels_that_cannot_be_used_is_refused(tmp_path):
     run, cases = readout(task, tmp_path), drawn(tmp_path, task, count=4)
     with pytest.raises(ValueError, match=r"few: cases \['c1'\] are of patients of the test part"):
         few(run, cases, test=cases[1:2])
+    elsewhere = cases[1:2].assign(domain="another", image="another.png")
+    with pytest.raises(ValueError, match=r"few: cases \['c1'\] are of patients of the test part"):
+        few(run, cases, test=elsewhere)
     with pytest.raises(ValueError, match="few: cases of 2 patients; expected 3 or more"):
         few(run, cases[:2])
     other = km.Task(("a", "b", "c"))

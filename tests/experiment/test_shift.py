@@ -3,13 +3,14 @@
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import keras_meduda as km
 from keras_meduda.data import catalog
 from keras_meduda.data.cases import write_cases
 from keras_meduda.data.io import DataError
-from keras_meduda.data.phantoms import write_brain
+from keras_meduda.data.phantoms import write_brain, write_fundus
 from keras_meduda.experiment import shift
 from keras_meduda.recipes import aerunet_kd
 
@@ -173,6 +174,51 @@ def test_target_cases_without_a_mask_are_left_out_of_the_scores(changed, tmp_pat
     found = read(tmp_path, changed(hide), **DOMAINS)
     assert len(found.scored["target, test"]) == len(found.tests["target, test"]) - 1
     assert [part["cases"] for part in found.table if part["use"] == "none there"] == [1]
+
+
+@pytest.fixture(scope="module")
+def twelve(tmp_path_factory):
+    """The case table of twelve drawn discs a camera, each of a patient, without a split."""
+    table = write_fundus(tmp_path_factory.mktemp("twelve"), cases_per_domain=12, size=64)
+    write_cases(km.read_cases(table).assign(split="", group=lambda t: t["case"]), table)
+    return table
+
+
+def few_of(cases, folder):
+    """A table of few labelled cases, as a user writes it."""
+    write_cases(cases.drop(columns=["split", "domain"]), folder / "few.csv")
+    return folder / "few.csv"
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["by group", "by file"])
+def test_patients_of_few_labels_train_where_the_split_is_drawn(twelve, tmp_path, named):
+    drawn = read(tmp_path, twelve, **DOMAINS)
+    tested, trained = drawn.tests["target, test"], drawn.parts["target"]["case"]
+    cases = km.read_cases(twelve)
+    few = pd.concat([tested[:1], cases[cases["case"].isin(trained[:3])]])
+    table = few_of(few if named else few.assign(group="", case=list("abcd")), tmp_path)
+    found = read(tmp_path, twelve, few=table, **DOMAINS)
+    assert set(found.tests["target, test"]["case"]) == set(tested["case"][1:])
+    assert tested["case"].iloc[0] in set(found.parts["target"]["case"])
+    for part, others in (("source", drawn.parts["source"]), ("few_target", few)):
+        assert len(found.parts[part]) == len(others)
+    with pytest.raises(ValueError, match="are of patients of the test part"):
+        read(tmp_path, twelve, few=table, folds=2, fold=0, **DOMAINS)
+
+
+def test_few_labels_of_a_case_that_is_never_scored_are_taken(changed, tmp_path):
+    def hide(cases):
+        return cases.assign(mask=cases["mask"].mask(of_domain(cases, "b", "test"), ""))
+
+    def tested_in_one_part(cases):
+        return cases.assign(group=cases["case"])
+
+    table = changed(lambda cases: hide(tested_in_one_part(cases)))
+    few = tested_in_one_part(km.read_cases(changed(lambda cases: cases)))
+    few = few_of(few[few["domain"] == "camera_b"], tmp_path)
+    table = changed(lambda cases: hide(tested_in_one_part(cases)))
+    found = read(tmp_path, table, few=few, **DOMAINS)
+    assert len(found.parts["few_target"]) == 6 and "target, test" not in found.scored
 
 
 MISTAKES = {  # what the user typed after the case table, and what the message says
