@@ -2,13 +2,13 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import keras_meduda as km
 from keras_meduda.data.cases import without_masks
-from keras_meduda.experiment import guarding
 from keras_meduda.experiment.data import Data
 from keras_meduda.experiment.guarding import guard
 from keras_meduda.experiment.options import Options
@@ -46,15 +46,12 @@ def test_without_held_out_source_masks_nothing_is_decided(phantoms, run, tmp_pat
     assert not (tmp_path / "guarded").exists()
 
 
-def test_an_interrupted_decision_is_not_taken(phantoms, run, tmp_path, monkeypatch):
+def test_a_decision_that_ends_early_is_not_taken(phantoms, run, tmp_path):
     """The network comes last: a folder without settings or cases has none."""
-    def interrupted(*args, **settings):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(guarding, "write_parts", interrupted)
     data, options = parts(phantoms, run), Options(out=tmp_path, smoke=True)
-    with pytest.raises(KeyboardInterrupt):
-        guard(data, options, {"source_only": run, "adapted": run}, styles(options))
+    broken = replace(run, path=tmp_path / "no settings")
+    with pytest.raises(FileNotFoundError):
+        guard(data, options, {"source_only": run, "adapted": broken}, styles(options))
     assert chosen(tmp_path) == tmp_path
 
 
