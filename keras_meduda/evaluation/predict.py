@@ -82,7 +82,7 @@ def predict_all(run, images, window=None, keep_going=False):
     def read(image):
         """The network's input and its place in the image, or what is wrong with that."""
         try:
-            return _input(run, image)
+            return network_input(run, image)
         except DataError as error:
             return error
 
@@ -143,8 +143,19 @@ def _is_read(item):
     return not isinstance(item, DataError)
 
 
-def _input(run, image):
-    """What the network takes of an image, and where that lies in it."""
+def network_input(run, image):
+    """What the network takes of an image, and where that lies in it.
+
+    Args:
+        run: what `km.load` or `km.fit` returns.
+        image: a path (or table cell), an `Image` or an array.
+
+    Returns:
+        float32 `(*size, channels)`, and its `Placement`.
+
+    Raises:
+        DataError: an image that cannot be read, does not fit the run, or holds NaN.
+    """
     name = image if isinstance(image, str | Path) else "image"
     if isinstance(image, str | Path):
         image = read_image(image)

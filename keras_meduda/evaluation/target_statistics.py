@@ -2,14 +2,14 @@
 
 import contextlib
 from dataclasses import replace
-from pathlib import Path
 
 import keras
 import numpy as np
 from keras import layers
 
-from keras_meduda.data.io import Image, read_image
+from keras_meduda.data.io import DataError
 from keras_meduda.data.subset import evenly
+from keras_meduda.evaluation.predict import network_input
 from keras_meduda.models.stages import leaves
 from keras_meduda.run import check_run
 
@@ -21,7 +21,7 @@ def with_target_statistics(run, images, seed: int = 0):
     """A run whose batch-norm statistics are those of new images; no weight moves, no label is read.
 
     Mean and variance of every layer become averages over batches of the images, each normalised as
-    in training, without dropout.
+    in training, without dropout. Images that cannot be predicted are left out.
 
     Args:
         run: what `km.load` or `km.fit` returns.
@@ -34,6 +34,7 @@ def with_target_statistics(run, images, seed: int = 0):
 
     Raises:
         ValueError: no images, or a network without batch normalisation.
+        DataError: images of which none can be predicted; what is wrong with each.
 
     Source:
         Li et al., Revisiting batch normalization for practical domain adaptation, 2016.
@@ -51,7 +52,7 @@ def with_target_statistics(run, images, seed: int = 0):
             f"with_target_statistics: '{run.network.name}' has no batch normalisation, so no "
             "statistics that could be the target's; predict with the run as it is."
         )
-    inputs = (_input(run, images[i]) for i in evenly(len(images), MOST))
+    inputs = _inputs(run, [images[i] for i in evenly(len(images), MOST)])
     network = keras.models.clone_model(run.network)
     network.set_weights(run.network.get_weights())
     re_estimate(network, statistics_batches(inputs, run.window, seed))
@@ -118,9 +119,15 @@ def _as_in_training(network, norms):
             layer.rate = rate
 
 
-def _input(run, image):
-    """The network's input of one image."""
-    if isinstance(image, str | Path):
-        image = read_image(image)
-    array, spacing = (image.array, image.spacing) if isinstance(image, Image) else (image, None)
-    return run.preprocessing.apply(array, spacing)
+def _inputs(run, images):
+    """Inputs of the images that can be predicted: a single NaN would spread to all statistics."""
+    errors = []
+    for image in images:
+        try:
+            x, _ = network_input(run, image)
+        except DataError as error:
+            errors.append(error)
+        else:
+            yield x
+    if len(errors) == len(images):
+        raise DataError(*(problem for error in errors for problem in error.problems))

@@ -9,6 +9,7 @@ import pytest
 from keras import layers
 
 import keras_meduda as km
+from keras_meduda.data.io import DataError
 from keras_meduda.evaluation.target_statistics import (
     batch_norms,
     re_estimate,
@@ -77,6 +78,20 @@ def test_the_given_run_is_left_as_it_is(run):
     weights = adapted.network.weights
     changed = [w.name for w, b in zip(weights, before, strict=True) if not np.array_equal(w, b)]
     assert changed and all("moving" in name for name in changed)
+
+
+def test_images_that_cannot_be_predicted_are_left_out(run, tmp_path):
+    """One NaN would spread to every statistic, and every mask would be empty."""
+    good = [np.full((40, 40, 3), v, "uint8") for v in (10, 200)]
+    (tmp_path / "b.png").write_bytes(b"not an image")
+    bad = [np.full((40, 40, 3), np.nan, "float32"), tmp_path / "b.png", tmp_path / "none.png"]
+    expected = with_target_statistics(run, good).network.get_weights()
+    found = with_target_statistics(run, [bad[0], good[0], *bad[1:], good[1]]).network.get_weights()
+    for w, e in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(w, e)
+    with pytest.raises(DataError, match="NaN or infinite") as caught:
+        with_target_statistics(run, bad)
+    assert len(caught.value.problems) == 3
 
 
 def test_windows_of_large_images_pass_instead_of_the_whole():
