@@ -47,16 +47,21 @@ class Job:
 
     row: tuple
     folder: Path
-    name: str  # of the mask, below --out and without its ending
+    name: str  # of the case, below --out
     made_from: list
+
+    def file(self, ending, below=""):
+        """The path of a file of the case: named like it, without the ending of an image."""
+        from keras_meduda.data.io import stem
+
+        path = self.folder / below / self.row.case
+        return path.with_name(stem(path) + ending)
 
 
 def main(flags):
     """Predicts every image and writes its mask; raises what could not be read at the end."""
     from keras_meduda.data.cache import remove_outdated
-    from keras_meduda.data.files import DataError, Problem, check_writable
-    from keras_meduda.evaluation.predict import predict_all
-    from keras_meduda.progress import track
+    from keras_meduda.data.files import DataError, check_writable
 
     if len(flags.run) > 1 and (flags.adapt_statistics or flags.confidence):
         raise ValueError("--adapt-statistics and --confidence are of a single run, not of votes.")
@@ -67,51 +72,67 @@ def main(flags):
         )
     flags.check()
     jobs = jobs_of(flags)
-    left = jobs if flags.overwrite else unfinished(jobs, flags.out)
+    left = jobs if flags.overwrite else unfinished(jobs, flags)
     check_outputs(jobs, left, flags)
     check_writable(flags.out, "--out")
     sure = calibration(flags.run[0]) if flags.confidence else None
     run, masks_of = flags.load()
-    warn(left, run)
-    for job in left:
-        for file in files_of(job, flags.out):  # checked above: an earlier call's
-            file.unlink()
-    remove_outdated(flags.out, {job.name: job.made_from for job in left})
-    problems, expected = [], []
-    images = [job.row.image for job in left]
-    if flags.adapt_statistics and images:
+    if flags.adapt_statistics and left:
         from keras_meduda.evaluation.target_statistics import with_target_statistics
 
-        run = with_target_statistics(run, images)
-    predictions = predict_all(run, images, keep_going=True)
-    for job in track(left, len(left), "predicting"):
-        probabilities = next(predictions)
-        if isinstance(probabilities, DataError):
-            problems += probabilities.problems
-            continue
-        if sure:
-            columns = zip(run.task.classes, *sure.predict(probabilities), strict=True)
-            expected += [[job.name, *(x if i < 1 else float(x) for i, x in enumerate(row))]
-                         for row in columns]  # fmt: skip
-        try:
-            write(run, job, masks_of(probabilities), flags)
-        except OSError as error:
-            if error.errno != errno.ENAMETOOLONG:  # a full disk is no problem of one image
-                whole = len(jobs) - len(unfinished(jobs, flags.out))
-                raise OSError(
-                    f"{error}\n{whole} masks in {flags.out} are whole; once that is mended the "
-                    "same command goes on."
-                ) from error
-            found = f"the name {job.row.case!r}, too long for a file"
-            problems.append(Problem(job.row.image, found, "a shorter name of the case"))
-    if expected:
-        write_confidence(expected, flags.out / "confidence.csv", sure)
+        run = with_target_statistics(run, [job.row.image for job in jobs])  # whichever are left
+    warn(left, run)
+    same = set() if flags.overwrite else begun(left, flags.out)
+    for job in left:
+        for file in () if job.name in same else masks_of_case(job):
+            file.unlink()  # an earlier call's, as was checked above
+    remove_outdated(flags.out, {job.name: job.made_from for job in left})
+    try:
+        problems = predict_left(run, masks_of, left, sure, flags)
+    except OSError as error:  # a full disk is no problem of one image
+        whole = len(jobs) - len(unfinished(jobs, flags))
+        raise OSError(
+            f"{error}\n{whole} masks in {flags.out} are whole; once that is mended the same "
+            "command goes on."
+        ) from error
     failed = len({str(problem.file) for problem in problems})
     before = f", {len(jobs) - len(left)} of them from before" if len(left) < len(jobs) else ""
     print(f"{len(jobs) - failed} masks in {flags.out}{before}")
     if problems:
         print(f"{failed} of {len(jobs)} images have no mask:", file=sys.stderr)
         raise DataError(*problems)
+
+
+def predict_left(run, masks_of, left, sure, flags):
+    """Writes what is missing of these cases; what is wrong with those that cannot be predicted."""
+    from keras_meduda.data.files import DataError, Problem
+    from keras_meduda.evaluation.predict import predict_all
+    from keras_meduda.progress import track
+
+    problems, rows = [], []
+    predictions = predict_all(run, [job.row.image for job in left], keep_going=True)
+    try:
+        for job in track(left, len(left), "predicting"):
+            probabilities = next(predictions)
+            if isinstance(probabilities, DataError):
+                problems += probabilities.problems
+                continue
+            try:
+                if not masks_of_case(job):  # else its row alone is missing
+                    write(run, job, masks_of(probabilities), flags)
+            except OSError as error:
+                if error.errno != errno.ENAMETOOLONG:
+                    raise
+                found = f"the name {job.row.case!r}, too long for a file"
+                problems.append(Problem(job.row.image, found, "a shorter name of the case"))
+                continue
+            if sure:
+                columns = zip(run.task.classes, *sure.predict(probabilities), strict=True)
+                rows += [[job.name, name, *map(float, numbers)] for name, *numbers in columns]
+    finally:  # Ctrl-C loses no row: masks that are there are not predicted again
+        if rows:
+            write_confidence(rows, flags.out / "confidence.csv", sure)
+    return problems
 
 
 def calibration(run_dir):
@@ -130,7 +151,7 @@ def write_confidence(rows, path, sure):
 
     table = pd.DataFrame(rows, columns=["case", "class", "dice", "low", "high"])
     if path.exists():
-        earlier = pd.read_csv(path, dtype={"case": str})
+        earlier = read_confidence(path)
         table = pd.concat([earlier[~earlier["case"].isin(table["case"])], table])
     table = table.sort_values("dice", kind="stable")
     first = max(3, len(table) // 10)
@@ -142,35 +163,36 @@ def write_confidence(rows, path, sure):
         print(f"  {row.case}, {row[2]}: {row.dice:.2f} ({row.low:.2f} to {row.high:.2f})")
 
 
+def read_confidence(path):
+    """The table of `write_confidence`; a case may be named NA."""
+    import pandas as pd
+
+    return pd.read_csv(path, dtype={"case": str}, keep_default_na=False)
+
+
 def jobs_of(flags):
     """What is to be done, case by case."""
+    from keras_meduda.data.cache import digest
+    from keras_meduda.data.cases import image_states
+
     cases = cases_of(flags.images)
+    states = [image_states(row) for row in cases.itertuples()]
     shared, settings = cases["case"].duplicated().any(), settings_of(flags)
+    if flags.adapt_statistics:  # every mask depends on all images
+        settings.append(digest(states))
     jobs = []
-    for row in cases.itertuples():
+    for row, own in zip(cases.itertuples(), states, strict=True):
         folder = flags.out / row.domain if shared else flags.out
         name = Path(os.path.relpath(folder / row.case, flags.out)).as_posix()
-        jobs.append(Job(row, folder, name, [settings, states_of(row)]))
+        jobs.append(Job(row, folder, name, [settings, own]))
     return jobs
 
 
 def write(run, job, masks, flags):
-    """The mask of one case, and what goes with it."""
+    """Writes the mask of one case, after all that goes with it: the mask says that all is there."""
     from keras_meduda.data.io import image_files, read_image, write_mask, write_picture
 
-    row, out, values = job.row, job.folder, run.task.decode(masks)
-    if flags.full_field and hasattr(row, "full_width"):
-        from keras_meduda.data.roi import paste
-
-        background = run.task.decode(masks[:1, :1] & False).item()
-        write_picture(out / f"{row.case}.png", paste(values, row._asdict(), background))
-    else:
-        if is_dicom(row):
-            from keras_meduda.data import dicom
-
-            series = image_files(row.image)[0]
-            dicom.write_segmentation(out / row.case, masks, series, run.task.classes)
-        write_mask(out / row.case, values, like=row.image)
+    row, values = job.row, run.task.decode(masks)
     if flags.overlays:  # whose modules take half a second to load
         from keras_meduda.evaluation.orthogonal import orthogonal_slices
         from keras_meduda.evaluation.report import outline
@@ -180,7 +202,19 @@ def write(run, job, masks, flags):
             picture = outline(image.array, masks)
         else:
             picture = orthogonal_slices(image.array, masks.any(axis=-1), spacing=image.spacing)
-        write_picture(out / "overlays" / f"{row.case}.png", picture)
+        write_picture(job.file(".png", "overlays"), picture)
+    if flags.full_field and hasattr(row, "full_width"):
+        from keras_meduda.data.roi import paste
+
+        background = run.task.decode(masks[:1, :1] & False).item()
+        write_picture(job.file(".png"), paste(values, row._asdict(), background))
+        return
+    if is_dicom(row):
+        from keras_meduda.data import dicom
+
+        series = image_files(row.image)[0]
+        dicom.write_segmentation(job.file(".dcm"), masks, series, run.task.classes)
+    write_mask(job.file(".png"), values, like=row.image)
 
 
 def cases_of(paths):
@@ -225,12 +259,12 @@ def is_dicom(row):
 
 
 def paths_of(job, flags):
-    """What is written of a case; of a mask its path without the ending."""
-    paths = [job.folder / job.row.case]
+    """What is written of a case; the mask's ending may be another."""
+    paths = [job.file(".png")]
     if flags.overlays:
-        paths.append(job.folder / "overlays" / job.row.case)
+        paths.append(job.file(".png", "overlays"))
     if is_dicom(job.row):
-        paths.append(job.folder / f"{job.row.case}.dcm")
+        paths.append(job.file(".dcm"))
     return paths
 
 
@@ -248,35 +282,28 @@ def settings_of(flags):
     ]
 
 
-def states_of(row):
-    """Size and time of change of the files of a case; `None` of one that is not there."""
-    from keras_meduda.data.files import state_of, visible_files
-    from keras_meduda.data.io import image_files
-
-    files = []
-    for path in map(Path, image_files(row.image)):
-        files += visible_files(path, deep=False) if path.is_dir() else [path]
-    return [[file.name, state_of(file) if file.exists() else None] for file in files]
-
-
-def unfinished(jobs, out):
-    """Those whose mask is not there, or was made of another image or with other settings."""
+def begun(jobs, out):
+    """Names of the cases that an earlier call has begun, of this image and with these settings."""
     from keras_meduda.data.cache import digest, recorded
 
     known = recorded(out)
-    return [
-        job
-        for job in jobs
-        if known.get(job.name) != digest(job.made_from) or not files_of(job, out)
-    ]
+    return {job.name for job in jobs if known.get(job.name) == digest(job.made_from)}
 
 
-def files_of(job, out):
+def unfinished(jobs, flags):
+    """Those without a mask or a row, or made of another image or with other settings."""
+    done, table = begun(jobs, flags.out), flags.out / "confidence.csv"
+    if flags.confidence:
+        done &= set(read_confidence(table)["case"]) if table.exists() else set()
+    return [job for job in jobs if job.name not in done or not masks_of_case(job)]
+
+
+def masks_of_case(job):
     """The masks of that name that are there, whatever their ending."""
     from keras_meduda.data.io import FORMATS
 
-    files = (out / f"{job.name}{ending}" for ending in FORMATS)
-    return [file for file in files if file.exists()]
+    # Path.exists raises where a name is too long for a file.
+    return [file for file in map(job.file, FORMATS) if os.path.exists(file)]
 
 
 def warn(jobs, run):
@@ -323,7 +350,8 @@ def check_outputs(jobs, left, flags):
             f"--out: {len(twice)} files would be written beside or over an input of the same name, "
             f"such as {twice[0]}; expected another folder."
         )
-    new = {place(path) for job in left for path in paths_of(job, flags)}
+    same = begun(left, flags.out)
+    new = {place(path) for job in left if job.name not in same for path in paths_of(job, flags)}
     folders = {p.parent for p in new if p.parent.is_dir()}
     there = [file for f in folders for file in sorted(f.iterdir()) if place(file) in new]
     if there and not flags.overwrite:

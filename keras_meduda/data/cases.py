@@ -22,7 +22,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from keras_meduda.data.files import as_on_disk, one_name, state_of
+from keras_meduda.data.cache import states
+from keras_meduda.data.files import as_on_disk, one_name
 from keras_meduda.data.io import DataError, Problem, image_files, mask_files, replacing
 
 COLUMNS = ("case", "domain", "split", "group", "image", "mask")
@@ -192,13 +193,25 @@ def without_masks(cases) -> pd.DataFrame:
 
 
 def states_of(cases) -> list:
-    """Case, size and time of change of every file, which tell whether something was made of it."""
+    """Case, size and time of change of every file, which tell whether something was made of it.
+
+    Wherever the files lie: data may move. A DICOM series has those of all files of its folder.
+    """
     return [
-        [case.case, *state_of(file)]
+        [case.case, *state]
         for case in cases.itertuples()
-        for file in [*image_files(case.image), *(file for _, file in mask_files(case.mask))]
-        if file
+        for state in image_states(case) + _states([file for _, file in mask_files(case.mask)])
     ]
+
+
+def image_states(case) -> list:
+    """Size and time of change of every image file of a row, wherever it lies."""
+    return _states(image_files(case.image))
+
+
+def _states(files):
+    """Those of `cache.states` without the paths."""
+    return [state for _, *state in states(file for file in files if file)]
 
 
 def require_masks(caller, cases) -> None:

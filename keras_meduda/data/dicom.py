@@ -123,7 +123,7 @@ def write_segmentation(path, masks, like, classes) -> Path:
     """Write masks as DICOM SEG, one segment a class, in the frame of reference of their series.
 
     Args:
-        path: the file; its ending becomes `.dcm`.
+        path: the file, ending in `.dcm`.
         masks: boolean `(*spatial, classes)` on the grid of `read_volume(like)`.
         like: the series, a folder or one of its files.
         classes: their names.
@@ -142,6 +142,8 @@ def write_segmentation(path, masks, like, classes) -> Path:
         import highdicom
         from pydicom import dcmread
         from pydicom.sr.codedict import codes
+
+        from keras_meduda import __version__
     except ImportError as error:
         raise DataError(_missing(like, "highdicom")) from error
     headers = _series(like)
@@ -150,7 +152,7 @@ def write_segmentation(path, masks, like, classes) -> Path:
         raise ValueError(f"{like}: received masks of shape {masks.shape}, expected {expected}.")
     frames = [stored(masks[..., i], affine).T for i in range(len(classes))]
     maker = highdicom.AlgorithmIdentificationSequence(
-        name="keras_meduda", family=codes.DCM.ArtificialIntelligence, version="0.1"
+        name="keras_meduda", family=codes.DCM.ArtificialIntelligence, version=__version__
     )
     segments = [
         highdicom.seg.SegmentDescription(
@@ -175,15 +177,13 @@ def write_segmentation(path, masks, like, classes) -> Path:
         instance_number=1,
         manufacturer="keras_meduda",
         manufacturer_model_name="keras_meduda",
-        software_versions="0.1",
+        software_versions=__version__,
         device_serial_number="0",
         omit_empty_frames=bool(masks.any()),
     )
-    path = Path(path)
-    path = path.with_name(f"{path.name}.dcm")
     with replacing(path) as temporary:
         segmentation.save_as(temporary)
-    return path
+    return Path(path)
 
 
 def _missing(path, package):

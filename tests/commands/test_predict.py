@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -14,7 +15,8 @@ from keras_meduda.commands import predict
 from keras_meduda.data.cases import write_cases
 from keras_meduda.data.io import DataError, read_image
 from keras_meduda.data.roi import paste, prepare_rois
-from keras_meduda.evaluation import postprocess
+from keras_meduda.evaluation import postprocess, target_statistics
+from keras_meduda.evaluation.confidence import Confidence
 from keras_meduda.evaluation.ensemble import load_together
 
 
@@ -163,6 +165,97 @@ def test_a_second_start_makes_what_has_changed_only_when_asked(run, tmp_path, ca
     flags = replace(flags, overwrite=False)
     predict.main(flags)
     assert "4 masks in" in (out := capsys.readouterr().out) and "3 of them from before" in out
+
+
+def stopped(flags, after, monkeypatch):
+    """A prediction that Ctrl-C ends after some masks."""
+    write, left = predict.write, iter(range(after))
+
+    def until(*args):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        write(*args)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(predict, "write", until)
+        predict.main(flags)
+
+
+@pytest.fixture
+def six(run, tmp_path):
+    """Flags of the prediction of six pictures, into the folder o."""
+    for i in range(6):
+        picture(tmp_path / "d" / f"p{i}.png", i)
+    return predict.Flags(run=(run.path,), images=(tmp_path / "d",), out=tmp_path / "o")
+
+
+def test_statistics_are_those_of_all_images_also_after_an_interruption(six, tmp_path, monkeypatch):
+    flags = replace(six, adapt_statistics=True)
+    seen = []
+    with_target_statistics = target_statistics.with_target_statistics
+
+    def listed(run, images):
+        seen.append([Path(image).name for image in images])
+        return with_target_statistics(run, images)
+
+    monkeypatch.setattr(target_statistics, "with_target_statistics", listed)
+    stopped(flags, 3, monkeypatch)
+    predict.main(flags)
+    assert seen == [[f"p{i}.png" for i in range(6)]] * 2
+    predict.main(flags)
+    assert len(seen) == 2, "nothing was left"
+    picture(tmp_path / "d" / "p6.png", 6)
+    with pytest.raises(ValueError, match="6 files of these names are there"):
+        predict.main(flags)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_no_row_of_the_confidence_is_lost(six, tmp_path, monkeypatch, lost):
+    """Neither by Ctrl-C nor where the process was killed; masks that are there stay as they are."""
+    run = shutil.copytree(six.run[0], tmp_path / "calibrated")
+    two = (0.5, 0.5)
+    Confidence(("cup", "disc"), two, two, two, two, 0.9, 8, two).save(run)
+    flags, table = replace(six, run=(run,), confidence=True), tmp_path / "o" / "confidence.csv"
+    stopped(flags, 3, monkeypatch)
+    assert pd.read_csv(table)["case"].nunique() == 3
+    if lost:
+        table.unlink()
+        (tmp_path / "o" / "p0.png").write_bytes(b"drawn by hand")
+    predict.main(flags)
+    assert sorted(pd.read_csv(table)["case"]) == [f"p{i // 2}" for i in range(12)]
+    assert not lost or (tmp_path / "o" / "p0.png").read_bytes() == b"drawn by hand"
+
+
+def test_where_a_mask_is_there_its_overlay_is_too(six, tmp_path, monkeypatch):
+    """A second start goes on beside an overlay whose mask was not written."""
+    flags = replace(six, overlays=True)
+
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("keras_meduda.data.io.write_mask", stop)
+        predict.main(flags)
+    assert [path.name for path in (tmp_path / "o" / "overlays").iterdir()] == ["p0.png"]
+    predict.main(flags)
+    names = [f"p{i}.png" for i in range(6)]
+    assert sorted(path.name for path in (tmp_path / "o" / "overlays").iterdir()) == names
+    assert sorted(path.name for path in (tmp_path / "o").glob("*.png")) == names
+
+
+def test_names_that_end_like_images_are_found_again(run, tmp_path, capsys):
+    """Files are named without that ending, whoever writes or looks for them."""
+    for name in ("a", "b"):
+        picture(tmp_path / "d" / f"{name}.png")
+    (tmp_path / "cases.csv").write_text("case,image\nimg1.png,d/a.png\nimg2.nii.gz,d/b.png\n")
+    flags = predict.Flags(
+        run=(run.path,), images=(tmp_path / "cases.csv",), out=tmp_path / "o", overlays=True
+    )
+    predict.main(flags)
+    for folder in (tmp_path / "o", tmp_path / "o" / "overlays"):
+        assert sorted(path.name for path in folder.glob("*.png")) == ["img1.png", "img2.png"]
+    predict.main(flags)
+    assert "2 masks in" in (out := capsys.readouterr().out) and "2 of them from before" in out
 
 
 @pytest.mark.parametrize("name", ["._p1.png", ".p2.png", "Thumbs.db", ".DS_Store", "notes.txt"])

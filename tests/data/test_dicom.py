@@ -1,5 +1,6 @@
 """DICOM series in, DICOM SEG out: every plane lies where the scanner saw it, or is refused."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from pydicom.data import get_testdata_file
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from keras_meduda.data.cases import case_table
+from keras_meduda.data.cases import case_table, states_of
 from keras_meduda.data.catalog import cases_at
 from keras_meduda.data.checks import validate
 from keras_meduda.data.dicom import series_in, write_segmentation
@@ -126,7 +127,7 @@ def test_masks_become_segments_in_the_place_of_their_series(tmp_path, plane):
     folder = series(tmp_path / "s", plane)
     image = read_image(folder)
     masks = np.random.default_rng(1).random((*image.array.shape[:3], 2)) > 0.5
-    path = write_segmentation(tmp_path / "case", masks, folder, ("cup", "disc"))
+    path = write_segmentation(tmp_path / "case.dcm", masks, folder, ("cup", "disc"))
     seg = highdicom.seg.segread(path)
     assert path.name == "case.dcm" and [s.SegmentLabel for s in seg.SegmentSequence] == [
         "cup", "disc"]
@@ -145,10 +146,10 @@ def test_masks_become_segments_in_the_place_of_their_series(tmp_path, plane):
 def test_an_empty_mask_is_a_segmentation_too(tmp_path):
     folder = series(tmp_path / "s")
     masks = np.zeros((*read_shape(folder), 1), bool)
-    seg = highdicom.seg.segread(write_segmentation(tmp_path / "c", masks, folder, ("lesion",)))
+    seg = highdicom.seg.segread(write_segmentation(tmp_path / "c.dcm", masks, folder, ("lesion",)))
     assert not seg.pixel_array.any()
     with pytest.raises(ValueError, match=r"received masks of shape \(1, 2, 3, 1\)"):
-        write_segmentation(tmp_path / "c", np.zeros((1, 2, 3, 1)), folder, ("lesion",))
+        write_segmentation(tmp_path / "c.dcm", np.zeros((1, 2, 3, 1)), folder, ("lesion",))
 
 
 def test_the_nifti_beside_lies_on_the_series(tmp_path):
@@ -285,3 +286,16 @@ def test_what_is_wrong_with_a_series_is_named(tmp_path, make, found, expected):
     problem = caught.value.problems[0]
     assert found in problem.found and expected in problem.expected
     assert str(tmp_path) in str(problem.file) and "\n" not in str(problem)
+
+
+def test_a_slice_that_has_changed_is_seen(tmp_path):
+    """What was made of a series is made again, though its folder says nothing of it."""
+    folder = series(tmp_path / "ct")
+    cases = case_table([{"case": "a", "image": folder}])
+    before = states_of(cases)
+    assert len(before) == SLICES and states_of(cases) == before
+    one = sorted(folder.iterdir())[1]
+    content, times = one.read_bytes(), folder.stat()
+    one.write_bytes(content + bytes(2))
+    os.utime(folder, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert states_of(cases) != before
