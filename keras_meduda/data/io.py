@@ -133,7 +133,8 @@ def write_mask(path, array, like) -> Path:
     """Write a mask in the format and the grid of an image, in one step or not at all.
 
     A volume's orientation and place return unchanged, of NIfTI its header too; DICOM becomes NIfTI.
-    A picture becomes the same lossless format, a JPEG becomes PNG, and so does a mask of colours.
+    A picture becomes the same lossless format. A JPEG becomes PNG, and so does a mask of colours,
+    and a BMP whose mask values do not fit into 8 bits.
 
     Args:
         path: where to; its ending is replaced by that of the format.
@@ -158,7 +159,8 @@ def write_mask(path, array, like) -> Path:
     if not reader:
         suffix = like.suffix.lower() if like.suffix.lower() in LOSSLESS else ".png"
         check_shape(array, picture_shape(like), like)
-        suffix = ".png" if array.dtype == "uint32" else suffix
+        deep = array.dtype == "uint32" or (suffix == ".bmp" and array.dtype != "uint8")
+        suffix = ".png" if deep else suffix
         return write_picture(Path(path).with_name(stem(path) + suffix), array)
     if array.dtype == "uint32":
         raise ValueError(f"{like}: received a mask with colours, expected numbers: a volume.")

@@ -138,6 +138,16 @@ def test_a_predicted_mask_has_the_colours_that_were_declared(tmp_path):
     np.testing.assert_array_equal(read_mask(written, COLOURS), LABELS)
 
 
+@pytest.mark.parametrize(("value", "ending"), [(255, ".bmp"), (300, ".png")])
+def test_a_mask_beside_a_bmp_is_a_png_where_its_values_need_16_bits(tmp_path, value, ending):
+    image = write_picture(tmp_path / "image.bmp", np.zeros((2, 3, 3), "uint8"))
+    task = Task(("a",), values={"a": (value,)})
+    masks = np.array([[[True], [False], [True]]] * 2)
+    path = write_mask(tmp_path / "mask", task.decode(masks), like=image)
+    assert path.suffix == ending
+    np.testing.assert_array_equal(read_mask(path, task), masks[..., 0])
+
+
 def test_colours_survive_a_run_s_settings():
     assert Task(**to_json(COLOURS)) == COLOURS and COLOURS.values["cup"] == ("#ff0000",)
 
