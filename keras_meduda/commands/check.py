@@ -26,10 +26,11 @@ def main(flags):
     from rich.table import Table
 
     from keras_meduda.data.checks import checked
+    from keras_meduda.experiment.grids import are_volumes
     from keras_meduda.experiment.one_domain import task_of
 
     cases, task = flags.read()
-    channels = 1 if cases["image"].iloc[0].endswith((".nii", ".nii.gz")) else 3
+    channels = 1 if are_volumes(cases) else 3
     masks = (cases["mask"] != "") & (task is not None)
     nan = flags.nan_background
     checked(cases, task or task_of(("any=1",), cases), masks, channels, nan_background=nan)

@@ -7,8 +7,15 @@ from typing import Any
 import numpy as np
 
 from keras_meduda.data.augment import Geometry, Intensity, RandomPatch
-from keras_meduda.data.io import DataError, Problem, image_files, is_volume, read_spacing
-from keras_meduda.data.nifti import read_canonical_shape, slice_axis
+from keras_meduda.data.io import (
+    DataError,
+    Problem,
+    image_files,
+    is_volume,
+    read_shape,
+    read_spacing,
+)
+from keras_meduda.data.nifti import slice_axis
 from keras_meduda.run.sliding import SlidingWindow
 from keras_meduda.task import Preprocessing
 
@@ -107,7 +114,7 @@ def volume_grid(
         )
 
     if size is None:
-        blank = (np.broadcast_to(0, (*read_canonical_shape(file), 1)) for file in files)
+        blank = (np.broadcast_to(0, (*read_shape(file), 1)) for file in files)
         grids = map(preprocessing((1, 1, 1), "crop").placement, blank, spacings)
         size = np.max([place.grid for place in grids], axis=0)
         size = -(-size // multiple) * multiple

@@ -60,7 +60,8 @@ def read(flags):
     if unknown := {home, away} - {None, *domains}:
         raise ValueError(f"no case of domain {sorted(unknown)}; there are {sorted(domains)}.")
     if flat := [cell for cell in cases["image"] if not is_volume(cell)]:
-        raise DataError(*(Problem(cell, "no volume", "NIfTI: .nii or .nii.gz") for cell in flat))
+        expected = "a volume: NIfTI, NRRD, MetaImage or a DICOM series"
+        raise DataError(*(Problem(cell, "no volume", expected) for cell in flat))
     labelled = cases[cases["mask"] != ""]
     if lost := len(cases) - len(labelled):
         print(f"{lost} of {len(cases)} cases have no mask and are left out")

@@ -41,9 +41,10 @@ class CaseFlags:
 
         Raises:
             ValueError: no data are named, half of them, or twice.
-            DataError: what is wrong with the table or the layout.
+            DataError: what is wrong with the table or the layout, or a table without a case.
         """
         from keras_meduda.data import catalog
+        from keras_meduda.data.files import DataError, Problem
 
         if bool(self.dataset) != bool(self.root) or bool(self.cases) == bool(self.dataset):
             raise ValueError(
@@ -52,6 +53,9 @@ class CaseFlags:
         if self.dataset:
             return of_dataset(self.dataset, self.root, None, self)
         cases = catalog.cases_at(self.cases)
+        if cases.empty:
+            found, expected = "a header and no case below it", "a row for each case"
+            raise DataError(Problem(self.cases, found, expected))
         task = task_of(self.classes, cases, self.tolerance) if self.classes else None
         return cases, task
 

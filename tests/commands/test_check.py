@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import keras_meduda as km
@@ -33,3 +34,21 @@ def test_all_problems_come_in_one_message(phantoms, tmp_path, meduda):
 def test_one_source_of_data_is_expected(meduda, words):
     code, _, error = meduda("check", *words.split())
     assert code == 2 and "expected --cases, or --dataset with --root" in error
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.NII", "a.nrrd"])
+def test_a_volume_of_any_format_has_one_channel(tmp_path, meduda, name):
+    sitk = pytest.importorskip("SimpleITK")
+    array = np.random.default_rng(0).integers(0, 99, (8, 8, 4)).astype("int16")
+    written = tmp_path / name.lower()
+    sitk.WriteImage(sitk.GetImageFromArray(array), str(written))
+    written.rename(tmp_path / name)
+    (tmp_path / "cases.csv").write_text(f"case,image\na,{name}\n")
+    code, out, error = meduda("check", "--cases", tmp_path / "cases.csv")
+    assert code == 0 and "no problems found" in out, error
+
+
+def test_a_table_without_a_case_is_said(tmp_path, meduda):
+    (tmp_path / "cases.csv").write_text("case,image\n")
+    code, _, error = meduda("check", "--cases", tmp_path / "cases.csv", *TIDY)
+    assert code == 2 and "cases.csv: found a header and no case below it" in error

@@ -67,6 +67,17 @@ def test_all_headers_are_compared(tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("ending", ["nrrd", "mha"])
+def test_the_grid_of_other_formats_is_that_of_nifti(tmp_path, ending):
+    sitk = pytest.importorskip("SimpleITK")
+    cases = volumes(tmp_path, (0.1, 0.1, 0.5), [(30, 20, 8), (20, 36, 6)])
+    others = [image.replace(".nii.gz", f".{ending}") for image in cases["image"]]
+    for image, other in zip(cases["image"], others, strict=True):
+        sitk.WriteImage(sitk.ReadImage(image), other)
+    grid, expected = (volume_grid(c, axes="slices") for c in (cases.assign(image=others), cases))
+    assert grid.preprocessing.size == expected.preprocessing.size == (8, 30, 36)
+
+
 @pytest.mark.parametrize(
     ("spacing", "of_files", "rotation"),
     [
