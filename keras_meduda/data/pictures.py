@@ -104,6 +104,27 @@ def mask_numbers(file, array, colours=False) -> np.ndarray:
     return np.where(grey, red, COLOUR + (red << 16) + (green << 8) + blue).astype("uint32")
 
 
+def as_colours(numbers) -> np.ndarray:
+    """The colours that the numbers of a mask stand for, as `mask_numbers` gives them.
+
+    Args:
+        numbers: uint32 `(*spatial)`.
+
+    Returns:
+        uint8 RGB `(*spatial, 3)`; the numbers as they are where one is neither a colour nor 8 bits
+        of grey.
+
+    Example:
+        >>> as_colours(np.array([7, (1 << 24) + 0xFF8000], "uint32")).tolist()
+        [[7, 7, 7], [255, 128, 0]]
+    """
+    grey = numbers[..., None]
+    if ((grey >= 256) & (grey < COLOUR)).any():
+        return numbers
+    rgb = (grey >> np.array([16, 8, 0], "uint32")) & np.uint32(255)
+    return np.where(grey < COLOUR, grey, rgb).astype("uint8")
+
+
 def write_picture(path, array) -> Path:
     """Write a picture losslessly, in one step or not at all.
 
@@ -124,7 +145,7 @@ def write_picture(path, array) -> Path:
     """
     path, array = Path(path), np.asarray(array)
     if array.dtype == "uint32" and array.ndim == 2:
-        array = _rgb(array)
+        array = as_colours(array)
     channels = array.shape[2] if array.ndim == 3 else 1
     suffix, depths = path.suffix.lower(), ("uint8", "uint16")
     if (
@@ -182,15 +203,6 @@ def _through_pillow(stream, file, indices):
             array = np.asarray(picture)
             return array.astype(array.dtype.newbyteorder("="), copy=False)
         return np.asarray(picture.convert("RGB"))
-
-
-def _rgb(numbers):
-    """Colours of what `mask_numbers` gives; an array that holds other numbers stays as it is."""
-    grey = numbers[..., None]
-    if ((grey >= 256) & (grey < COLOUR)).any():
-        return numbers
-    rgb = (grey >> np.array([16, 8, 0], "uint32")) & np.uint32(255)
-    return np.where(grey < COLOUR, grey, rgb).astype("uint8")
 
 
 def _without_text(png):

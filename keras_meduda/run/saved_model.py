@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_meduda import losses
+from keras_meduda.data.pictures import as_colours
 from keras_meduda.data.serving import invert_volume, preprocess, preprocess_volume, resize
 from keras_meduda.run.loading import check_run
 from keras_meduda.run.sliding_graph import sliding_window_graph
@@ -20,7 +21,8 @@ def export(run, path, warm_up=()) -> Path:
 
     * `serving_default`: uint8 `image (batch, H, W, channels)` to one float32 probability map
       `(batch, H, W)` a class, named like the class.
-    * `predict_mask`: the same image to `mask (batch, H, W)`, in the task's mask values.
+    * `predict_mask`: the same image to `mask (batch, H, W)`, in the task's mask values; where these
+      are colours, `(batch, H, W, 3)`.
     * `predict_png`: `image_bytes (batch,)`, whole PNG or JPEG files with 8 bits a channel, to
       `mask_bytes (batch,)`, PNG files. Images of one request may differ in size. Only of networks
       of 1, 3 or 4 channels, which such files have.
@@ -41,8 +43,8 @@ def export(run, path, warm_up=()) -> Path:
 
     Raises:
         FileExistsError: there is something at `path` already.
-        ValueError: something else than a run, or a size of `warm_up` of another rank than the
-            network's.
+        ValueError: something else than a run, a size of `warm_up` of another rank than the
+            network's, or mask values that no picture holds together.
         ImportError: `warm_up` without the extra `serving`.
 
     Example:
@@ -60,6 +62,7 @@ def export(run, path, warm_up=()) -> Path:
     for size in warm_up:
         if len(size) != len(preprocessing.size):
             raise ValueError(f"warm_up: received the size {tuple(size)}, expected {expected}.")
+    values = _values(task)
     module = tf.Module()
     module.network = run.network  # so that its variables are saved
     first = 0 if task.overlapping else 1
@@ -88,7 +91,7 @@ def export(run, path, warm_up=()) -> Path:
         return {name: found[..., first + i] for i, name in enumerate(task.classes)}
 
     def predict_mask(*inputs):
-        return {"mask": _mask(maps(*inputs), task)}
+        return {"mask": _mask(maps(*inputs), task, values)}
 
     def predict_png(image_bytes):
         def one(encoded):
@@ -97,7 +100,8 @@ def export(run, path, warm_up=()) -> Path:
             if channels == 1:  # rounded as by `to_channels`, where the decoder cuts off
                 grey = tf.tensordot(tf.cast(image, "float32"), [0.299, 0.587, 0.114], 1)
                 image = tf.cast(tf.round(grey), "uint8")[..., None]
-            return tf.io.encode_png(_mask(maps(image[None]), task)[0][..., None])
+            mask = _mask(maps(image[None]), task, values)[0]
+            return tf.io.encode_png(mask if values.ndim == 2 else mask[..., None])
 
         return {"mask_bytes": tf.map_fn(one, image_bytes, fn_output_signature=tf.string)}
 
@@ -123,14 +127,28 @@ def export(run, path, warm_up=()) -> Path:
     return path
 
 
-def _mask(maps, task):
-    """Mask file values of probabilities, as `task.decode(task.masks(maps))` but in the graph."""
+def _values(task):
+    """What a mask file has for each label, `(labels,)`, or RGB `(labels, 3)` of colours."""
     if task.overlapping:
         bit = np.arange(len(task.classes))
         values = task.decode(np.arange(2 ** len(bit))[:, None] >> bit & 1)
-        chosen = tf.reduce_sum(tf.cast(maps > task.threshold, "int32") * 2**bit, axis=-1)
     else:
         values = task.decode(np.eye(task.channels)[:, 1:])
+    values = as_colours(values) if values.dtype == "uint32" else values
+    if values.dtype == "uint32":
+        raise ValueError(
+            f"export: received the mask values {task.values}, background {task.background}; "
+            "expected numbers below 256 beside colours, which a picture holds together."
+        )
+    return values
+
+
+def _mask(maps, task, values):
+    """Mask file values of probabilities, as `task.decode(task.masks(maps))` but in the graph."""
+    if task.overlapping:
+        bits = 2 ** np.arange(len(task.classes))
+        chosen = tf.reduce_sum(tf.cast(maps > task.threshold, "int32") * bits, axis=-1)
+    else:
         chosen = tf.argmax(maps, axis=-1)
     return tf.gather(values, chosen)
 

@@ -12,9 +12,10 @@ import tensorflow as tf
 from PIL import Image
 
 import keras_meduda as km
+from keras_meduda.data.io import write_mask
 from keras_meduda.data.serving import preprocess, resize
 from keras_meduda.run import Run
-from keras_meduda.run.saved_model import _mask
+from keras_meduda.run.saved_model import _mask, _values
 
 SHAPES = [(1, 40, 50, 3), (3, 64, 64, 3), (2, 33, 21, 3)]
 
@@ -86,11 +87,11 @@ def test_the_difference_to_prediction_is_one_of_rounding(run, exported):
         assert np.abs(served_maps - ours).max() < 0.02
 
 
-def bright(folder, channels):
+def bright(folder, channels, **values):
     """A run whose mask is where the first channel is bright: it shows every level of grey."""
     x = keras.Input((64, 64, channels))
     network = keras.Model(x, {"logits": keras.layers.Rescaling(1e3)(x[..., :1])})
-    task = km.Task(("bright",), overlapping=True)
+    task = km.Task(("bright",), overlapping=True, **values)
     return Run(folder, network, task, km.Preprocessing((64, 64), (), channels=channels))
 
 
@@ -125,9 +126,33 @@ def test_files_are_served_where_they_can_have_the_channels(tmp_path, channels, s
 def test_masks_in_the_graph_are_those_of_the_task(task):
     maps = np.random.default_rng(0).random((2, 9, 8, task.channels), "float32")
     expected = task.decode(task.masks(maps))
-    found = _mask(tf.constant(maps), task).numpy()
+    found = _mask(tf.constant(maps), task, _values(task)).numpy()
     assert found.dtype == expected.dtype
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("background", [0, "#0000ff"])
+def test_masks_of_colours_are_served_as_they_are_written(tmp_path, background):
+    values = {"values": {"bright": ("#ff8000",)}, "background": (background,)}
+    run, file = bright(tmp_path, 3, **values), tmp_path / "photograph.png"
+    image = images((1, 64, 64, 3))
+    Image.fromarray(image[0]).save(file)
+    written = write_mask(tmp_path / "mask", run.task.decode(run.task.masks(km.predict(run, file))),
+                         like=file)
+    served = tf.saved_model.load(str(km.export(run, tmp_path / "1"))).signatures
+    png = served["predict_png"](image_bytes=tf.io.read_file(str(file))[None])["mask_bytes"][0]
+    expected = np.asarray(Image.open(written))
+    assert expected.shape == (64, 64, 3) and len(np.unique(expected.reshape(-1, 3), axis=0)) == 2
+    np.testing.assert_array_equal(tf.io.decode_png(png), expected)
+    mask = served["predict_mask"](image=tf.constant(image))["mask"]
+    np.testing.assert_array_equal(mask, expected[None])
+
+
+def test_values_that_no_picture_holds_are_refused(tmp_path):
+    run = bright(tmp_path, 3, values={"bright": ("#ff8000",)}, background=(300,))
+    with pytest.raises(ValueError, match="expected numbers below 256 beside colours"):
+        km.export(run, tmp_path / "1")
+    assert not list(tmp_path.iterdir())
 
 
 def test_every_warm_up_request_is_answered(run, tmp_path):
