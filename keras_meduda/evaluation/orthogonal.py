@@ -10,6 +10,7 @@ from keras_meduda.data._cv2 import cv2
 from keras_meduda.data.io import read_image, read_mask, write_picture
 from keras_meduda.data.nifti import slice_axis
 from keras_meduda.evaluation.predict import predict
+from keras_meduda.evaluation.report.pictures import as_rgb
 
 REFERENCE, PREDICTION = (0, 190, 255), (255, 120, 0)  # blue and orange on grey, RGB
 SIDE = 320  # height of a slice as shown, px
@@ -58,7 +59,7 @@ def orthogonal_slices(image, prediction, reference=None, spacing=(1.0, 1.0, 1.0)
             )
     truth = masks.get("reference", masks["prediction"])
     lesion = _largest(truth if truth.any() else masks["prediction"])
-    grey = _grey(image)
+    grey = as_rgb(image[..., None])[..., 0]
     tiles = [
         _tile(grey, masks, axis, _fullest(lesion, axis, n), spacing, PLANES[axis])
         for axis, n in enumerate(image.shape)
@@ -109,13 +110,6 @@ def _fullest(mask, axis, count):
     """The slice that holds most of a mask; the middle one of an empty mask."""
     filled = mask.sum(axis=tuple(a for a in range(3) if a != axis))
     return int(filled.argmax()) if filled.any() else count // 2
-
-
-def _grey(image):
-    """8-bit grey between the 0.5th and the 99.5th percentile of what is not 0."""
-    inside = image[image != 0] if image.any() else image
-    low, high = np.percentile(inside, [0.5, 99.5])
-    return np.rint(255 * np.clip((image - low) / max(high - low, 1e-9), 0, 1)).astype("uint8")
 
 
 def _tile(grey, masks, axis, index, spacing, title):

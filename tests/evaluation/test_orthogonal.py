@@ -77,6 +77,16 @@ def test_left_of_the_picture_is_the_patients_right_and_up_is_the_head():
     assert not coronal[:, -60:].any()
 
 
+def test_nan_is_background_and_the_rest_is_seen():
+    lesion = ball((20, 24, 15), 5)
+    inside = ball((20, 24, 15), 12)
+    image = np.where(inside, 100 + IMAGE, 0)
+    expected = orthogonal_slices(image, lesion)
+    found = orthogonal_slices(np.where(inside, image, np.nan), lesion)
+    np.testing.assert_array_equal(found, expected)
+    assert np.unique(expected).size > 50
+
+
 @pytest.mark.parametrize("masks", [(True, True), (False, True), (True, False), (False, False)])
 def test_empty_masks(masks):
     prediction, reference = (ball((20, 24, 15), 6 * there) & there for there in masks)
