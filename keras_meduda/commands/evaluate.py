@@ -37,6 +37,7 @@ def main(flags):
     from keras_meduda.data.files import check_writable
     from keras_meduda.data.parts import seen
     from keras_meduda.run import settings_of
+    from keras_meduda.run.model_card import write_model_card
 
     began = time.perf_counter()
     flags.check()
@@ -73,6 +74,8 @@ def main(flags):
     try:
         name = flags.name or free_name(folder, table.stem, flags.domain or "", split or "", of=of)
         write_evaluation(folder, name, frame, of)
+        if not flags.out and len(flags.run) == 1 and (folder / "README.md").exists():
+            write_model_card(folder)  # of a vote the scores are not this run's
         page = write_report(
             folder / "evaluation" / name / "report.html",
             title=f"Evaluation of {method} on {which}: {table.name}",

@@ -14,6 +14,7 @@ from keras_meduda.data.cases import without_masks, write_cases
 from keras_meduda.data.io import DataError, read_image, write_mask
 from keras_meduda.data.parts import read_parts, write_parts
 from keras_meduda.evaluation.report import free_name, write_evaluation
+from keras_meduda.run.model_card import write_model_card
 
 
 @pytest.fixture
@@ -36,6 +37,19 @@ def test_the_table_comes_before_what_is_written(flags, capsys, tmp_path):
     assert folder.name == "cases_camera_b_test"
     names = {path.name for path in folder.iterdir()}
     assert {"cases.csv", "summary.json", "report.html"} <= names
+
+
+def test_the_card_of_a_run_has_its_scores(flags, tmp_path):
+    """Those of a vote, or written elsewhere, are not its own."""
+    folder = flags.run[0]
+    evaluate.main(replace(flags, name="without"))
+    assert not (folder / "README.md").exists()
+    shutil.rmtree(folder / "evaluation")
+    assert "Not scored yet" in write_model_card(folder).read_text("utf-8")
+    evaluate.main(replace(flags, out=tmp_path / "elsewhere"))
+    assert "Not scored yet" in (folder / "README.md").read_text("utf-8")
+    evaluate.main(flags)
+    assert "| cases_camera_b_test |" in (folder / "README.md").read_text("utf-8")
 
 
 def test_a_folder_that_cannot_be_written_is_refused_at_once(flags, capsys, tmp_path):
