@@ -4,12 +4,13 @@ import json
 from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
+import scipy  # whose modules load when they are used
 
 from keras_meduda.data._cv2 import cv2
 from keras_meduda.data.values import COLOUR, distances, mask_values, number_of
 from keras_meduda.preprocessing import Preprocessing
 
-__all__ = ["Preprocessing", "Task", "to_json"]
+__all__ = ["Preprocessing", "Task", "probabilities", "to_json"]
 
 
 @dataclass(frozen=True)
@@ -208,6 +209,29 @@ class Task:
         top = max(table)
         kind = "uint8" if top < 256 else "uint16" if top < COLOUR else "uint32"
         return np.array(table, kind)[self.labels(masks)]
+
+
+def probabilities(logits, overlapping) -> np.ndarray:
+    """`losses.probabilities` of an array, without Keras: no logit is too large for it.
+
+    Args:
+        logits: `(…, channels)`, real numbers.
+        overlapping: whether each channel is a class on its own (sigmoid), or they exclude each
+            other (softmax).
+
+    Returns:
+        Class probabilities of the same shape and type.
+
+    Example:
+        >>> probabilities(np.array([[0.0, -1000.0]]), overlapping=True).tolist()
+        [[0.5, 0.0]]
+        >>> probabilities(np.array([[1000.0, 1000.0]]), overlapping=False).tolist()
+        [[0.5, 0.5]]
+    """
+    if overlapping:
+        return scipy.special.expit(logits)
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
 
 
 def to_json(setting) -> dict:

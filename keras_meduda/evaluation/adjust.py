@@ -13,6 +13,7 @@ from keras_meduda.data.few import check_few
 from keras_meduda.evaluation.calibration import reliability
 from keras_meduda.evaluation.confidence import dice, labelled_inputs
 from keras_meduda.run import Run, check_run
+from keras_meduda.task import probabilities
 
 DOUBTFUL, SURE = 4096, 1024  # pixels of a case that are looked at, of each kind
 
@@ -91,7 +92,7 @@ def temper(run: Run, cases: pd.DataFrame) -> Tempered:
     temperature = float(np.exp(minimize_scalar(likelihood, bounds=(-3, 3), method="bounded").x))
     tempered = adjusted(run, temperature)
     after = [
-        count(_probabilities(_logits(p, overlapping) / temperature, overlapping), reference)
+        count(probabilities(_logits(p, overlapping) / temperature, overlapping), reference)
         for _, p, reference in seen
     ]
     return Tempered(tempered, temperature, sum(counts), sum(after))
@@ -192,17 +193,10 @@ def _logits(p, overlapping):
     return np.log(p) - np.log1p(-p) if overlapping else np.log(p)
 
 
-def _probabilities(z, overlapping):
-    if overlapping:
-        return 1 / (1 + np.exp(-z))
-    shares = np.exp(z - z.max(axis=-1, keepdims=True))
-    return shares / shares.sum(axis=-1, keepdims=True)
-
-
 def _surprise(sample, temperature, overlapping):
     """Mean negative log-likelihood of a sample's labels."""
     z, y, weight = sample
-    p = np.clip(_probabilities(z / temperature, overlapping), 1e-12, 1 - 1e-12)
+    p = np.clip(probabilities(z / temperature, overlapping), 1e-12, 1 - 1e-12)
     if overlapping:
         found = -np.where(y, np.log(p), np.log1p(-p)).sum(axis=1)
     else:
@@ -218,7 +212,7 @@ def _fit(samples, task):
     def loss(numbers):
         total = 0.0
         for z, y, weight in samples:
-            p = _probabilities(_shifted(z, np.exp(numbers[0]), numbers[1:]), task.overlapping)
+            p = probabilities(_shifted(z, np.exp(numbers[0]), numbers[1:]), task.overlapping)
             p, w = p[:, -classes:], weight[:, None]
             overlap, size = (w * p * y).sum(axis=0), (w * (p + y)).sum(axis=0)
             total += ((2 * overlap + 1) / (size + 1)).mean()
@@ -241,4 +235,4 @@ def _shifted(z, temperature, bias):
 def _moved(p, fit, task):
     """Masks of probabilities by a fitted temperature and biases."""
     z = _shifted(_logits(p, task.overlapping), *fit)
-    return task.masks(_probabilities(z, task.overlapping))
+    return task.masks(probabilities(z, task.overlapping))

@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_meduda.data.cases import require_masks, states_of
 from keras_meduda.data.checks import read_reference
+from keras_meduda.evaluation.confidence import dice
 from keras_meduda.evaluation.predict import predict_all
 from keras_meduda.progress import track
 from keras_meduda.run import Run
@@ -49,10 +50,7 @@ def mean_dice(cases, task, preprocessing, window=None):
         rows = zip(cases.itertuples(), predictions, strict=True)
         for row, p in track(rows, len(cases), "validating"):
             reference = task.one_hot(read_reference(row, task))[..., -len(task.classes) :] > 0
-            prediction, axes = task.masks(p), tuple(range(reference.ndim - 1))
-            both = 2.0 * np.count_nonzero(prediction & reference, axis=axes)
-            total = np.count_nonzero(prediction, axis=axes) + np.count_nonzero(reference, axis=axes)
-            scores.append(np.where(total > 0, both / np.maximum(total, 1), 1.0))
+            scores.append(dice(task.masks(p), reference))
         return {"dice": float(np.mean(scores))}
 
     of = [states_of(cases), to_json(task), *([asdict(window)] if window else [])]

@@ -97,19 +97,6 @@ def logits_function(network, name, shape, task, engine, folder):
     return _session(engine, path)
 
 
-def probabilities(logits, overlapping) -> np.ndarray:
-    """`losses.probabilities` of an array, without Keras.
-
-    Example:
-        >>> probabilities(np.zeros((1, 2, 2, 3), "float32"), overlapping=True)[0, 0, 0].tolist()
-        [0.5, 0.5, 0.5]
-    """
-    if overlapping:
-        return 1 / (1 + np.exp(-logits))
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
-
-
 def digest_of_file(path) -> str:
     """A name for the network in a file."""
     with open(path, "rb") as file:

@@ -17,7 +17,7 @@ from keras_meduda.run import engines
 from keras_meduda.run.bundle import unpacked
 from keras_meduda.run.decided import chosen
 from keras_meduda.run.sliding import WINDOW_PIXELS, SlidingWindow, sliding_window
-from keras_meduda.task import Preprocessing, Task
+from keras_meduda.task import Preprocessing, Task, probabilities
 
 if TYPE_CHECKING:
     import keras
@@ -104,7 +104,7 @@ class Run:
 
     def probabilities(self, x) -> np.ndarray:
         """Class probabilities of inputs of the network, `(batch, *size, channels)` both."""
-        of_logits = engines.probabilities
+        of_logits = probabilities
         if self.engine == "tensorflow":
             from keras_meduda.losses import probabilities as of_logits
         if not self.window:

@@ -4,6 +4,7 @@ import hashlib
 
 import numpy as np
 
+from keras_meduda.task import probabilities
 from keras_meduda.teachers.targets import Target, Teacher, merge, self_agreement
 
 
@@ -30,21 +31,14 @@ def network(run) -> Teacher:
 
     def teach(image, boxes) -> Target:
         x, features = run.preprocessing.apply(image)[None], None
+        overlapping = run.task.overlapping
         if run.window:
             p = run.probabilities(x)[0]
-            p = p.max(axis=-1) if run.task.overlapping else 1.0 - p[..., 0]
         else:
             outputs = run.network.predict_on_batch(x)
-            p = _foreground(np.asarray(outputs["logits"][0], "float32"), run.task.overlapping)
+            p = probabilities(np.asarray(outputs["logits"][0], "float32"), overlapping)
             features = np.asarray(outputs["features"][0], "float32")
+        p = p.max(axis=-1) if overlapping else 1.0 - p[..., 0]
         return merge(p[None], [self_agreement(p)], image.shape[:2], features)
 
     return Teacher("network", version, teach, prompted=False)
-
-
-def _foreground(logits, overlapping):
-    """Probability of any class, `(h, w)`."""
-    if overlapping:
-        return 1.0 / (1.0 + np.exp(-logits.max(axis=-1)))
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return 1.0 - powers[..., 0] / powers.sum(axis=-1)
