@@ -7,7 +7,7 @@ from keras_meduda.data.intensity import clahe_graph
 from keras_meduda.data.spatial import TIE
 from keras_meduda.preprocessing import ROUNDING, Preprocessing
 
-STEPS = {"clahe": clahe_graph}  # the counterparts of task.INTENSITY
+STEPS = {"clahe": clahe_graph}  # the counterparts of preprocessing.INTENSITY
 
 
 def preprocess(images, preprocessing: Preprocessing):

@@ -101,8 +101,9 @@ def read(path) -> dict:
         ValueError: not such a file, or the state dict holds something else than tensors.
 
     Example:
-        >>> np.savez("/tmp/weights.npz", **{"module.conv.bias": np.ones(2)})
-        >>> read("/tmp/weights.npz")["conv.bias"].tolist()
+        >>> path = getfixture("tmp_path") / "weights.npz"
+        >>> np.savez(path, **{"module.conv.bias": np.ones(2)})
+        >>> read(path)["conv.bias"].tolist()
         [1.0, 1.0]
     """
     with Path(path).open("rb") as file:

@@ -14,13 +14,13 @@ import pandas as pd
 from scipy import ndimage
 
 from keras_meduda.data._cv2 import cv2
+from keras_meduda.data.boxes import CORNERS
 from keras_meduda.data.cases import split_together
 from keras_meduda.data.checks import read_labelled, read_reference
 from keras_meduda.data.files import each
 from keras_meduda.data.io import DataError, Problem, read_image, replacing, write_picture
 from keras_meduda.progress import track
 
-CORNERS = ["x0", "y0", "x1", "y1"]
 CORNERS_3D = ["x0", "y0", "z0", "x1", "y1", "z1"]
 COLUMNS = ["case", *CORNERS, "score"]
 SPECK = 9  # pixels; a smaller piece of a mask gets no box beside a larger one
@@ -128,10 +128,16 @@ def boxes_from_probabilities(cases: pd.DataFrame, probabilities, task) -> pd.Dat
 
 
 def write_boxes(boxes: pd.DataFrame, path) -> None:
-    """Writes a box table, with two decimals, in one step or not at all; `roi.read_boxes` reads it.
+    """Writes a box table with two decimals, in one step or not at all.
+
+    `data.boxes.read_boxes` reads it.
+
+    Args:
+        boxes: a box table.
+        path: the CSV file.
 
     Example:
-        >>> from keras_meduda.data.roi import read_boxes
+        >>> from keras_meduda.data.boxes import read_boxes
         >>> path = getfixture("tmp_path") / "boxes.csv"
         >>> write_boxes(pd.DataFrame([("a", 1, 2, 30, 40, 0.9)], columns=COLUMNS), path)
         >>> read_boxes(path).loc[0, "x1"].item()

@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 
 import keras_meduda as km
+from keras_meduda.data.boxes import read_boxes
 from keras_meduda.data.cases import read_cases, without_masks, write_cases
 from keras_meduda.data.phantoms import write_brain, write_brain_slices
-from keras_meduda.data.roi import read_boxes
 from keras_meduda.evaluation.predict import predict_all
 from keras_meduda.recipes import meddistill
 from keras_meduda.task import Task
