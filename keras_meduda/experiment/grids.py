@@ -95,14 +95,8 @@ def volume_grid(
         DataError: cases whose slices lie across different axes.
         ValueError: a size that is not three sides, or a patch that is larger than the grid.
     """
-    files = [image_files(cell)[0] for cell in cases["image"]]
-    spacings = [read_spacing(file) for file in files]
-    if axes == "slices":
-        across = ["XYZ"[slice_axis(voxels)] for voxels in spacings]
-        axes = across[0] + "XYZ".replace(across[0], "")
-        seen = [f"slices across {axis}" for axis in across]
-        if turned := list(_unlike(files, seen, "--axes", "error")):
-            raise DataError(*turned)
+    axes = axes_of(cases, axes)
+    files, spacings = _headers(cases)
     if not spacing:
         seen = [f"voxels of {' × '.join(f'{mm:.2g}' for mm in s)} mm" for s in spacings]
         for problem in _unlike(files, seen, "--spacing", "warning"):
@@ -130,6 +124,33 @@ def volume_grid(
         batches["patch"] = RandomPatch(tuple(patch))
     window = SlidingWindow(tuple(patch), gaussian=True) if patch else None
     return Grid(preprocessing(size), batches, window, tuple(sides[0]))
+
+
+def axes_of(cases, axes) -> str:
+    """The network's order of axes, such as `"ZXY"`.
+
+    Args:
+        cases: case table of volumes.
+        axes: the order, or `"slices"`: the one across the slices first, which lies across the
+            thickest voxels.
+
+    Raises:
+        DataError: cases whose slices lie across different axes.
+    """
+    if axes != "slices":
+        return axes
+    files, spacings = _headers(cases)
+    across = ["XYZ"[slice_axis(voxels)] for voxels in spacings]
+    seen = [f"slices across {axis}" for axis in across]
+    if turned := list(_unlike(files, seen, "--axes", "error")):
+        raise DataError(*turned)
+    return across[0] + "XYZ".replace(across[0], "")
+
+
+def _headers(cases):
+    """The first file of every case, and its voxels in mm."""
+    files = [image_files(cell)[0] for cell in cases["image"]]
+    return files, [read_spacing(file) for file in files]
 
 
 def _square(size):

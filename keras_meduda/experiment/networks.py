@@ -41,3 +41,13 @@ def builder_of(name: str, rank: int, small: bool, **arguments):
             raise ValueError(f"{name} takes no --{flag}; {', '.join(takers)} do.")
     wide = partial(builder, **arguments)
     return partial(wide, **builder.needs.small) if small else wide
+
+
+def for_voxels(build, spacing):
+    """A builder for voxels of this spacing, where its network follows them, as DynUNet does.
+
+    Args:
+        build: builder of a network, `functools.partial` of one of `km.models`.
+        spacing: voxels in mm along the network's axes; `None` for pictures.
+    """
+    return partial(build, spacing=spacing) if spacing and build.func.needs.spacing else build

@@ -108,10 +108,11 @@ class GridFlags(StartFlags):
     batch_size: Count | None = None
     """Of each domain: photographs, 8 by default, or patches, 2."""
     patch: tuple[Count, ...] | None = None
-    """What the network sees at once; the rest is predicted by a sliding window. Default:
-    photographs whole, volumes in patches of 64 64 64 voxels of the grid."""
+    """What the network sees at once, in the order of --size; the rest is predicted by a sliding
+    window. Default: photographs whole, volumes in patches of 64 64 64 voxels of the grid."""
     spacing: tuple[Positive, Positive, Positive] | None = None
-    """Of volumes: voxels in mm to which they are resampled; default: the files' own."""
+    """Of volumes: voxels in mm, in the order of --size, to which they are resampled; default: the
+    files' own."""
     fit: Literal["crop", "crop_foreground"] = "crop"
     """Of volumes larger than the grid: keep the middle, or what lies around all that is not 0."""
 
@@ -130,7 +131,7 @@ class GridFlags(StartFlags):
         """
         import pandas as pd
 
-        from keras_meduda.experiment.grids import are_volumes, picture_grid, volume_grid
+        from keras_meduda.experiment.grids import are_volumes, axes_of, picture_grid, volume_grid
 
         cases = pd.concat([*data.parts.values(), *data.tests.values()])
         if not are_volumes(cases):
@@ -145,8 +146,14 @@ class GridFlags(StartFlags):
         patch = self.patch or ((32, 32, 32) if self.drawn else (64, 64, 64))
         if self.smoke:
             size, patch = (32, 32, 32), (16, 16, 16)
+        axes = axes_of(cases, needs.axes)
+
+        def along(sides):  # from the order of the flags to the network's
+            return tuple(sides["XYZ".index(a)] for a in axes) if len(sides) == 3 else sides
+
+        spacing = along(self.spacing) if self.spacing else None
         return volume_grid(
-            cases, size=size, patch=patch, spacing=self.spacing, axes=needs.axes, fit=self.fit
+            cases, size=along(size), patch=along(patch), spacing=spacing, axes=axes, fit=self.fit
         )
 
 

@@ -59,7 +59,7 @@ def recipe(flags, data):
         flags.network, 3 if volumes else 2, flags.smoke, backbone=flags.backbone,
         weights=flags.weights, filters=filters,
     )  # fmt: skip
-    ours = aerunet_kd.recipe(flags, data)
+    ours = aerunet_kd.recipe(flags, data, network)
     adapted = ours.stages["adapted"]
     if volumes and flags.mode is None:
         # A teacher from another contrast is wrong and sure: none is asked (benchmarks/shifts.md).
@@ -71,4 +71,4 @@ def recipe(flags, data):
     else:
         mode = aerunet_kd.mode_of(flags, volumes)
         adapted = replace(adapted, method=aerunet_kd.distillation(flags, mode, guard=not volumes))
-    return replace(ours, network=network, stages={**ours.stages, "adapted": adapted})
+    return replace(ours, stages={**ours.stages, "adapted": adapted})

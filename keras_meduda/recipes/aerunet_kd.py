@@ -75,13 +75,19 @@ def distillation(flags, mode, guard=False):
     return method
 
 
-def recipe(flags, data):
-    """Source only, adapted and, on request, the oracle."""
+def recipe(flags, data, network=None):
+    """Source only, adapted and, on request, the oracle, of AERUNet or another builder's network."""
     import keras_meduda as km
+    from keras_meduda.experiment.networks import for_voxels
     from keras_meduda.experiment.recipe import Recipe, Stage, adam, supervised
 
-    needs = km.models.AERUNet.needs
-    grid = flags.grid(data, needs, normalise="zero_one", intensity=("clahe",))
+    network = network or partial(
+        km.models.AERUNet,
+        filters=(8, 16) if flags.smoke else flags.filters,
+        backbone=flags.backbone,
+        weights=flags.weights,
+    )
+    grid = flags.grid(data, network.func.needs, normalise="zero_one", intensity=("clahe",))
     mode = mode_of(flags, grid.volumes)
     styled = mode in ("style", "chosen")
     twins = 2 if grid.volumes and styled else 4
@@ -99,12 +105,7 @@ def recipe(flags, data):
     )
     return Recipe(
         title=f"Adaptation: {data.route}",
-        network=partial(
-            km.models.AERUNet,
-            filters=(8, 16) if flags.smoke else flags.filters,
-            backbone=flags.backbone,
-            weights=flags.weights,
-        ),
+        network=for_voxels(network, grid.spacing),
         stages=flags.stages(alone, adapted),
         **flags.settings(grid),
     )

@@ -47,7 +47,7 @@ def data(flags):
 def recipe(flags, data):
     """Source only, adapted by the method, and, on request, the oracle."""
     from keras_meduda.experiment.grids import are_volumes
-    from keras_meduda.experiment.networks import builder_of
+    from keras_meduda.experiment.networks import builder_of, for_voxels
     from keras_meduda.experiment.recipe import Recipe, Stage, adam, supervised
     from keras_meduda.experiment.teaching import by_source_only
     from keras_meduda.recipes import uda_clr
@@ -79,7 +79,7 @@ def recipe(flags, data):
         settings["batches"] = {"boundary": regularises, **settings["batches"]}
     return Recipe(
         title=f"{flags.method} on {flags.network}: {data.route}",
-        network=build,
+        network=for_voxels(build, grid.spacing),
         stages=stages,
         teacher=by_source_only,
         **settings,

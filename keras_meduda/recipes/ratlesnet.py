@@ -134,16 +134,17 @@ def recipe(flags, data):
     from keras_meduda.data.augment import Geometry
     from keras_meduda.evaluation.postprocess import islands_and_holes
     from keras_meduda.experiment.lesions import as_the_mouse_study
+    from keras_meduda.experiment.networks import for_voxels
     from keras_meduda.experiment.recipe import Recipe, Stage
     from keras_meduda.methods.finetuning import load_checkpoint, train_only
     from keras_meduda.optimizers import AdamWithL2
 
     drawn = not (flags.root or flags.cases)
     builders = {"unet": km.models.UNet, "unetr": km.models.UNETR, "dynunet": km.models.DynUNet}
-    builder = builders.get(flags.model, km.models.RatLesNetV2)
-    grid = _grid(flags, data, builder.needs)
+    builder = partial(builders.get(flags.model, km.models.RatLesNetV2))
+    grid = _grid(flags, data, builder.func.needs)
     if flags.model == "dynunet":
-        builder = partial(builder, spacing=grid.spacing, deep_supervision=2)
+        builder = partial(builder, deep_supervision=2)
     still = Geometry(flip=False, rotation=0.0, scale=0.0, shift=0.0)
     batches = {
         "patch": grid.batches.get("patch"),
@@ -175,7 +176,7 @@ def recipe(flags, data):
     keep = keep if "validation" in data.parts else {}
     return Recipe(
         title=f"{data.task.classes[0].capitalize()} in brains: {flags.model}, {flags.transfer}",
-        network=builder,
+        network=for_voxels(builder, grid.spacing),
         preprocessing=grid.preprocessing,
         stages={"trained": Stage(method, compile=compile_method, prepare=prepare, keep=keep)},
         steps=epochs * epoch,

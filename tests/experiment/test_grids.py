@@ -10,7 +10,7 @@ from keras_meduda.data.cases import case_table
 from keras_meduda.experiment.data import Data
 from keras_meduda.experiment.grids import picture_grid, volume_grid
 from keras_meduda.experiment.networks import builder_of
-from keras_meduda.recipes import adapt, aerunet_kd, ratlesnet
+from keras_meduda.recipes import adapt, aerunet_kd, combination, ratlesnet
 from keras_meduda.task import Task
 
 
@@ -169,3 +169,28 @@ def test_a_flag_that_a_network_does_not_take_is_named(name, argument, takers):
         builder_of(name, 2, False, **argument)
     with pytest.raises(ValueError, match="RatLesNetV2 takes no --backbone; AERUNet, UNet"):
         builder_of("RatLesNetV2", 3, True, backbone="mobilenetv2")
+
+
+@pytest.mark.parametrize("recipe", [adapt, combination])
+def test_flags_are_in_the_order_of_anatomy_for_every_network(tmp_path, recipe):
+    """RatLesNetV2 wants slices first; --size still reads left to right, back to front, up."""
+    cases = volumes(tmp_path, (0.1, 0.2, 0.5), [(40, 24, 16)])
+    data = Data(Task(("tumour",)), {"source": cases}, {"test": cases[:0]}, "blank")
+    asked = {"size": (40, 24, 16), "patch": (20, 12, 8), "spacing": (0.1, 0.2, 0.5)}
+    if recipe is combination:
+        asked["method"] = "kl_distillation"
+    made = recipe.recipe(recipe.Flags(network="RatLesNetV2", cases=tmp_path, **asked), data)
+    p = made.preprocessing
+    assert (p.axes, p.size, p.spacing) == ("ZXY", (16, 40, 24), (0.5, 0.1, 0.2))
+    assert made.window.size == (8, 20, 12)
+
+
+@pytest.mark.parametrize("recipe", [adapt, combination])
+def test_dynunet_follows_thick_slices_in_every_recipe(tmp_path, recipe):
+    cases = volumes(tmp_path, (0.1, 0.1, 0.5), [(32, 32, 16)])
+    data = Data(Task(("lesion",)), {"source": cases}, {"test": cases[:0]}, "blank")
+    asked = {"method": "kl_distillation"} if recipe is combination else {}
+    flags = recipe.Flags(network="DynUNet", cases=tmp_path, smoke=True, **asked)
+    network = recipe.recipe(flags, data).build(data.task)
+    kernels = {w.path: tuple(w.shape) for w in network.weights}
+    assert next(k for path, k in kernels.items() if path.startswith("input_block"))[:3] == (3, 3, 1)
