@@ -58,7 +58,7 @@ def sentences(results, predicted):
         )
 
 
-def aims(results, choosing, predicted):
+def aims(results, choosing, predicted, minutes):
     """The lines that say which of the aims are met; none where the guard made no decision."""
     gains, closed, null, clean = [], [], [], []
     for shift, scores in (*results, *choosing):
@@ -96,6 +96,8 @@ def aims(results, choosing, predicted):
         ("predicted Dice of a data set, mean error", f"{off:.3f}", "0.05", off <= 0.05),
         ("lines whose intervals cover 90 %, %", f"{100 * covered:.0f}", "80", covered >= 0.8),
     ]
+    cost = 100 * minutes["guard"] / minutes["robust"]
+    rows.append(("time of a decision beside its adaptation's, %", f"{cost:.0f}", "20", cost <= 20))
     cells = ((*row[:3], "yes" if row[3] else "no") for row in rows)
     yield from ("", *markdown(("aim", "measured", "wanted", "met"), cells))
 

@@ -63,11 +63,12 @@ def page(budget):
         if choosing:
             yield from ("", "Recipes and thresholds are chosen on these: they are no results.", "")
             yield from shift_table(choosing)
-        yield from aims(results, choosing, promised(own, [shift for shift, _ in results]))
+        spent = own.drop_duplicates(list(COLUMNS)).groupby("method")["minutes"].mean()
+        said = promised(own, [shift for shift, _ in results])
+        yield from aims(results, choosing, said, spent)
         yield from decisions(own, [shift for shift, _ in results])
         yield from promises(own, [shift for shift, _ in results])
         yield from few_labels(results)
-        spent = own.drop_duplicates(list(COLUMNS)).groupby("method")["minutes"].mean()
         cells = [(method, f"{spent[method]:.1f}") for method in METHODS if method in spent]
         yield from ("", *markdown(("method", "minutes a training, on busy cores"), cells))
     yield from uda_clr()
