@@ -1,5 +1,7 @@
 """Probabilities that can be believed: one temperature, fitted on labelled cases.
 
+With cases of 8 patients or more the predicted Dice of `meduda predict --confidence` is calibrated.
+
 Where a class is present above 0.5, masks stay as they are in the network's grid. The cases must not
 have trained the run. Without --cases they are the test cases that the run itself has kept back:
 scores on them stay honest, the calibration measured on them does not.
@@ -47,6 +49,7 @@ def main(flags):
         print(f"warning: {line}", file=sys.stderr)
     load_backend()
     from keras_meduda.evaluation.adjust import temper
+    from keras_meduda.evaluation.confidence import FEWEST, calibrate
     from keras_meduda.evaluation.report.charts import reliability_diagram
     from keras_meduda.evaluation.report.page import calibration_errors, render
     from keras_meduda.experiment.guarding import kept
@@ -58,7 +61,13 @@ def main(flags):
         tempered = temper(run, cases)
         counts = {"before": tempered.before, "after": tempered.after}
         reason = f"Temperature {tempered.temperature:.2f}, fitted on {len(cases)} cases of {table}."
-        kept(tempered.run, flags.out, run, {"reason": reason})
+        copy = kept(tempered.run, flags.out, run, {"reason": reason})
+        patients = cases["group"].nunique()
+        if patients >= FEWEST:
+            calibrate(copy, cases)
+            reason += " Predicted Dice is calibrated on them."
+        else:
+            reason += f" Predicted Dice is not calibrated: {patients} of {FEWEST} patients."
     rows = [
         (row["class"], row["method"], f"{row['all']:.4f}", f"{row['likely']:.4f}")
         for row in calibration_errors(counts, task)

@@ -102,7 +102,8 @@ class Confidence:
         file = Path(run_dir) / FILE
         if not file.is_file():
             raise FileNotFoundError(
-                f"{file}: this run was not calibrated; do so with calibrate(run, held-out cases)."
+                f"{file}: this run was not calibrated, for want of {FEWEST} held-out patients; "
+                "meduda temper --run RUN --cases LABELLED --out COPY calibrates a copy."
             )
         values = json.loads(file.read_text())
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
@@ -238,7 +239,7 @@ def _fit_class(s, d, codes, views, level):
 
 
 def _quantile(scores, codes, level):
-    """Of so few patients the next one's place among them is not certain: hence their number + 1."""
+    """Finite-sample quantile of split conformal prediction: level · (1 + 1 / patients)."""
     level = min(level * (1 + 1 / len(np.unique(codes))), 1.0)
     return float(np.sort(scores)[math.ceil(level * len(scores)) - 1])
 
@@ -260,10 +261,16 @@ def _changed(image, strength, seed, zscored):
     seed = (seed[0], 1000 * seed[1] + int(10 * strength))
     k = 0.5 * strength
     effect = (
-        Intensity(0.6 * k, 0.6 * k, 1.0 * k, 2.0 * k, 0.3 * k, 1.0)
+        Intensity(
+            brightness=0.6 * k, contrast=0.6 * k, gamma=1.0 * k, blur=2.0 * k, noise=0.3 * k,
+            probability=1.0,
+        )
         if zscored
-        else Photometry(0.3 * k, 0.5 * k, 1.0 * k, 0.3 * k, 0.5 * k, 3.0 * k, 0.08 * k)
-    )
+        else Photometry(
+            brightness=0.3 * k, contrast=0.5 * k, gamma=1.0 * k, colour=0.3 * k,
+            saturation=0.5 * k, blur=3.0 * k, noise=0.08 * k,
+        )
+    )  # fmt: skip
     return np.asarray(effect.apply(image, effect.sample(seed)))
 
 

@@ -18,29 +18,32 @@ def promise(data, options, runs) -> str | None:
     `OUT/evaluation/predicted_dice.csv`; no label of the target is read.
 
     Args:
-        data: with held-out source cases that have masks, under `"source, test"`.
+        data: with held-out cases that have masks: under `"source, test"`, or `"test"` of an
+            experiment on one domain.
         options: the run folder.
         runs: each keeps its calibration in its folder, for `meduda predict --confidence`.
 
     Returns:
-        What is expected, or why nothing is, for a reader; `None` of an experiment on one domain.
+        What is expected, or why nothing is, for a reader; `None` where nothing was held out, or
+        too little of one domain.
     """
     path = options.out / "evaluation" / TABLE
     path.unlink(missing_ok=True)  # of an earlier network
-    held = data.scored.get("source, test")
-    if held is None:
+    heading = next((name for name in ("source, test", "test") if name in data.scored), None)
+    if heading is None:
         return None
+    held = data.scored[heading]
     if (count := held["group"].nunique()) < FEWEST:
-        return (
+        return None if heading == "test" else (
             f"none, as {count} patients of the source are held out with masks; {FEWEST} are needed "
             "to say how far a prediction can be off."
         )
     run, confidence = [(run, calibrate(run, held)) for run in runs][0]
     error = sum(confidence.error) / len(confidence.error)
-    measured = f"On held-out source cases such predictions were off by {error:.3f} on average."
+    measured = f"On held-out cases such predictions were off by {error:.3f} on average."
     tested = next(iter(data.tests.values()))
     target = tested if len(tested) else data.parts.get("target", tested)
-    if target is data.tests["source, test"] or not len(target):
+    if target is data.tests[heading] or not len(target):
         return f"meduda predict --confidence predicts the Dice of new images. {measured}"
     table = promised(run, confidence, target["image"], target["case"])
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -77,7 +77,7 @@ def evaluate_runs(recipe, data, options, runs, targets, styles, began) -> None:
     promising = [runs[name] for name in (FEW, GUARDED, recipe.deployed) if name in runs]
     expected = promise(data, options, promising)
     table = predicted(options)
-    if table is not None:
+    if table is not None and decided:
         lowest = table.groupby("case", sort=False)["dice"].mean().nsmallest(FIRST).index
         decided += f" Look first at {', '.join(lowest)}: their predicted Dice is lowest."
     said = {"Decision": decided, "Predicted Dice": expected}

@@ -74,6 +74,11 @@ def test_a_temperature_makes_an_overconfident_run_believable(run, phantoms, tmp_
     first, last = (r.task.masks(r.probabilities(inputs)) for r in (bold, km.load(out)))
     assert first.any() and not first.all()
     np.testing.assert_array_equal(first, last)
+    assert "Predicted Dice is calibrated on them" in said
+    code, _, error = meduda(
+        "predict", "--run", out, "--images", phantoms, "--confidence", "--out", tmp_path / "masks"
+    )
+    assert code == 0 and (tmp_path / "masks" / "confidence.csv").exists(), error
     errors = re.findall(r"(\w+), (before|after): calibration error ([\d.]+)", said)
     before, after = (
         sum(float(value) for _, when, value in errors if when == word)

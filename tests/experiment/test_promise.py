@@ -38,3 +38,14 @@ def test_too_few_patients_promise_nothing(phantoms, run, tmp_path):
     alone = replace(data, tests={"target, test": held})
     assert promise(alone, Options(out=tmp_path), [run]) is None
     assert not (tmp_path / "evaluation").exists()
+
+
+def test_a_run_of_one_domain_is_calibrated_on_its_test_cases(phantoms, run, tmp_path):
+    cases = km.read_cases(phantoms)
+    own = replace(run, path=shutil.copytree(run.path, tmp_path / "run"))
+    data = Data(run.task, {}, {"test": cases.assign(group=cases["case"])}, "phantoms")
+    said = promise(data, Options(out=tmp_path), [own])
+    assert said.startswith("meduda predict --confidence predicts the Dice of new images.")
+    assert Confidence.load(own.path).classes == run.task.classes
+    few = replace(data, tests={"test": cases.head(3)})
+    assert promise(few, Options(out=tmp_path), [own]) is None
