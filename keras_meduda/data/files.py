@@ -145,7 +145,7 @@ def as_on_disk(path) -> str:
 
 
 def state_of(file) -> list:
-    """Size and time of change: what was made of a file is made again where they differ."""
+    """Size and time of change. A result is made again when they differ."""
     found = os.stat(file)
     return [found.st_size, found.st_mtime_ns]
 

@@ -26,8 +26,8 @@ MOST = {2: 32, 3: 8}  # cases of either domain that are looked at, by rank
 TAUGHT = 0.5  # reverse Dice of source only, below which S2 has no vote
 CHANCE = 0.05  # by which reverse Dice differs between small networks that were taught alike
 HARDLY = 0.001  # of Dice, that no picture shows
-LARGER = 1.25  # times the area of source only, or as much smaller, where S1 does not rise by RISE
-RISE = 0.05  # of S1, with which confidence may fall, and a class go to its area in the source
+LARGER = 1.25  # largest ratio of mean areas, and its inverse the smallest, unless S1 rises by RISE
+RISE = 0.05  # rise of S1 that permits a fall of confidence, or an area nearer to the source's
 MORE_EMPTY = 0.1  # share of further cases in which a class may be found no more
 
 
@@ -63,17 +63,22 @@ def decide(
 ) -> Decision:
     """The largest a whose scores are not below those of source only.
 
-    a passes if S1 is not lower than at any smaller a by more than one standard error of the paired
-    difference (bootstrap over patients) or 0.001, whichever way makes the target's style, since a
-    network is always better at those twins that it has trained on; S2 is not lower than at a = 0 by
-    more than that and 0.05; S3 is not lower, or S1 rises by more than 0.05, since a network is
-    surest of what it finds wrongly where the order of grey levels has changed; and S4 is in range:
-    no class is found nowhere in a tenth more of the cases, nor is its mean area more than 1.25
-    times that of source only, or as much smaller, unless S1 rises by more than 0.05 and the area
-    comes nearer to that in the source's masks. Where the area is out of range at a = 1, no step
-    towards it is taken. S2 has no vote where it is below 0.5 at a = 0: its small network learns
-    hardly anything there, whoever teaches it, and is not asked again. Networks in windows are
-    scored in windows that do not overlap.
+    An a passes if it keeps all rules:
+
+    1. S1, Dice on the source in the target's style, is not lower than at any smaller a by more than
+       one standard error of the paired difference (bootstrap over patients) or 0.001. It is scored
+       on each kind of twins, and the worst counts: a network is better at twins that it has
+       trained on.
+    2. S2, reverse Dice, is not lower than at a = 0 by more than one standard error and 0.05. Below
+       0.5 at a = 0 it has no vote, and is not asked again: its small network has learnt too little.
+    3. S3, confidence on the target, is not lower than at a = 0, unless S1 rises by more than 0.05:
+       where the order of grey levels has changed, a network is most confident where it is wrong.
+    4. S4, areas: no class is missing in a tenth more of the cases. No mean area is more than 1.25
+       times that of source only, or as much smaller, unless S1 rises by more than 0.05 and the area
+       comes nearer to that in the source's masks. If the area is out of range at a = 1, no step
+       towards it is taken.
+
+    Networks in windows are scored in windows that do not overlap.
 
     Args:
         source_only: the run before adaptation.

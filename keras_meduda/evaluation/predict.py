@@ -31,9 +31,9 @@ def predict(run, image, window=None) -> np.ndarray:
 
     Args:
         run: what `km.load` or `km.fit` returns.
-        image: a path, what `km.data.io.read_image` gives, or its array `(*spatial, channels)`, of
-            whose voxels nothing is known but that they are as wide as deep: 1 mm. Of a network of
-            pictures, what is not uint8 is scaled from its own range to 0…255, as 16-bit files are.
+        image: a path, what `km.data.io.read_image` gives, or its array `(*spatial, channels)`. An
+            array has no spacing: 1 mm along each axis is assumed. Of a network of pictures, what is
+            not uint8 is scaled from its own range to 0…255, as 16-bit files are.
         window: `km.SlidingWindow` instead of the run's own, for this call (it is compiled anew).
 
     Returns:

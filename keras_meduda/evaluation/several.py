@@ -16,7 +16,7 @@ from keras_meduda.run.decided import FEW, GUARDED
 
 KEYS = ["domain", "case", "class"]
 METRICS = ("dice", "hd95")
-BESIDE = {"source_only", "oracle", "teacher", GUARDED, FEW, "source"}  # beside the network
+BESIDE = {"source_only", "oracle", "teacher", GUARDED, FEW, "source"}  # not of the deployed network
 
 
 def repeats(folder) -> dict[str, Path]:

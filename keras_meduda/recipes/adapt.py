@@ -62,8 +62,8 @@ def recipe(flags, data):
     ours = aerunet_kd.recipe(flags, data, network)
     adapted = ours.stages["adapted"]
     if volumes and flags.mode is None:
-        # A teacher from another contrast is wrong and sure: none is asked (benchmarks/shifts.md).
-        # Nor are there twins by bands: the guard judges by them.
+        # A teacher of another contrast is confidently wrong, so there is none
+        # (benchmarks/shifts_notes.md). Twins by bands are left to the guard, which judges by them.
         adapted = replace(
             adapted, method=supervised, uses=("source",), source_styles=0, target_styles=0,
             batches={"source_photometry": RandomTable()},

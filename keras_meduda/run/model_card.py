@@ -181,6 +181,7 @@ def _few(values):
 def _training(config):
     """Network, steps and data, as far as the run says so."""
     lines = [f"Network: {config.get('network', 'unknown')}."]
+    lines.append(f"First weights: {config.get('weights') or 'random'}.")
     if "steps" in config:
         lines.append(
             f"{config['steps']:,} steps of {config.get('batch_size')} images, seed "

@@ -229,7 +229,7 @@ def _config(method, data, steps, keep, patience, window):
 
 
 def _start(network):
-    """Size and norm of the weights, to as many digits as seeds need and devices agree in."""
+    """Size and norm of the weights: seven digits tell seeds apart and are equal on all devices."""
     squares = (np.sum(np.square(w, dtype="float64")) for w in network.get_weights())
     norm = math.sqrt(sum(squares))
     return f"{network.count_params():,} weights of norm {norm:.7g}"

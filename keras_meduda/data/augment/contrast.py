@@ -54,12 +54,11 @@ class RandomTable(Effect):
     """Sends grey levels to random ones: x ↦ table(x), piecewise linear and seldom monotone.
 
     The knots lie at equally spaced quantiles of the foreground, their values are drawn from
-    U(−reach, reach); all channels share the values, each has knots of its own. Afterwards every
+    U(−1, 1); all channels share the values, each has knots of its own. Afterwards every
     channel has the mean and the deviation that it had, so that z-scores stay z-scores.
 
     Args:
         knots: number of knots. Default 6.
-        reach: largest value of a knot before z-scoring; it decides nothing but ties. Default 3.
         targets: what `levels(target images)` gives: of 64 tables one of those 4 is taken whose
             histogram is nearest (1-D Wasserstein) to that of a target image drawn at random.
             Default none, any table.
@@ -73,16 +72,12 @@ class RandomTable(Effect):
     """
 
     knots: int = 6
-    reach: float = 3.0
     targets: Levels = Levels()
     probability: float = 0.5
 
     def __post_init__(self):
-        if self.knots < 2 or self.reach <= 0:
-            raise ValueError(
-                f"RandomTable: knots={self.knots}, reach={self.reach}; expected two knots or more "
-                "and a reach above 0."
-            )
+        if self.knots < 2:
+            raise ValueError(f"RandomTable: knots={self.knots}; expected two knots or more.")
 
     def sample(self, seed):
         """One draw: tables to choose from, and the numbers that choose."""
@@ -90,8 +85,7 @@ class RandomTable(Effect):
         count = TABLES if self.targets else 1
         return {
             "on": tf.random.stateless_uniform([], seeds[0]) < self.probability,
-            "tables": self.reach
-            * tf.random.stateless_uniform([count, self.knots], seeds[1], -1.0, 1.0),
+            "tables": tf.random.stateless_uniform([count, self.knots], seeds[1], -1.0, 1.0),
             "choice": tf.random.stateless_uniform([2], seeds[2]),
         }
 
