@@ -5,6 +5,7 @@ from dataclasses import replace
 from importlib import import_module
 
 import numpy as np
+import pandas as pd
 import pytest
 import tables
 
@@ -47,6 +48,46 @@ def test_the_readme_shows_the_rows_that_there_are():
     page = import_module("shift_page")
     table = "\n".join(page.readme())
     assert table in (tables.HERE.parent / "README.md").read_text()
+
+
+PUBLISHED = [  # line of the README, benchmark, network, source, target, method of each column
+    (
+        "| REFUGE → another camera, AERUNet |", "fundus", "aerunet", "refuge", "refuge_camera",
+        ("source_only", "kl_distillation_strong_styled", "oracle"),
+    ),
+    (
+        "| Drishti-GS → REFUGE, AERUNet |", "fundus", "aerunet", "drishti_gs", "refuge",
+        ("source_only", "kl_distillation_strong_styled", "oracle"),
+    ),
+    (
+        "| REFUGE → Drishti-GS, AERUNet |", "fundus", "aerunet", "refuge", "drishti_gs",
+        ("source_only", "kl_distillation_strong_styled", "oracle"),
+    ),
+    (
+        "| Drishti-GS → REFUGE, UDA_CLR |", "fundus", "deeplabv3plus_mobilenetv2", "drishti_gs",
+        "refuge", ("source_only", "category_regularization_styled", "oracle"),
+    ),
+    (
+        "| REFUGE → Drishti-GS, UDA_CLR |", "fundus", "deeplabv3plus_mobilenetv2", "refuge",
+        "drishti_gs", ("source_only", "category_regularization_styled", "oracle"),
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "network", "source", "target", "methods"), PUBLISHED, ids=lambda v: str(v)[:24]
+)
+def test_the_readme_has_the_figures_of_the_published_systems(
+    line, name, network, source, target, methods
+):
+    """Random starts; the mean over the seeds of the mean over classes, in %."""
+    table = tables.read(name, (*tables.KEY, "start")).astype({"value": float})
+    readme = (tables.HERE.parent / "README.md").read_text()
+    (row,) = (text for text in readme.splitlines() if text.startswith(line))
+    shown = [cell.strip() for cell in row.split("|")[2:5]]
+    keys = {"network": network, "source": source, "target": target, "start": "random"}
+    own = table[(table["metric"] == "dice") & (table[list(keys)] == pd.Series(keys)).all(axis=1)]
+    assert shown == [f"{100 * own[own['method'] == m]['value'].mean():.1f}" for m in methods]
 
 
 def test_what_is_said_of_predicted_dice_is_what_was_measured():
