@@ -18,6 +18,7 @@ from keras_meduda.models import (
     UNetS5D16,
     load_torch_weights,
 )
+from keras_meduda.models.encoders import BACKBONES
 from keras_meduda.models.torch_weights import expected_shapes
 
 THREE_LEVELS = {"kernel_sizes": (3, 3, 3), "strides": (1, 2, 2), "filters": (4, 6, 8)}
@@ -45,13 +46,12 @@ NETWORKS = {
 # A whole encoder once in the quick tests, the others cut at 1/4 or, DeepLab's, at 1/16.
 WHOLE = {"filters": (4, 4, 4, 4, 4), "backbone": "mobilenetv2"}
 NETWORKS["UNet-whole-mobilenetv2"] = partial(UNet, **WHOLE), (17, 23, 1)
-SLOW = {  # all sixteen pairs take ten minutes: each encoder is in two networks or more
+SLOW = {  # UNet with mobilenetv2 and DeepLabV3Plus with resnet50 stand above
     f"{build.__name__}-{backbone}": (partial(build, backbone=backbone, filters=(4, 6)), (17, 23, 3))
-    for build, backbone in (
-        (UNet, "resnet50"), (UNet, "efficientnetv2b0"), (AERUNet, "mobilenetv2"),
-        (AERUNet, "convnexttiny"), (UNetPlusPlus, "efficientnetv2b0"), (UNetPlusPlus, "resnet50"),
-    )
-}  # fmt: skip
+    for build in (UNet, AERUNet, UNetPlusPlus)
+    for backbone in BACKBONES
+    if (build, backbone) != (UNet, "mobilenetv2")
+}
 for backbone in ("efficientnetv2b0", "convnexttiny"):
     SLOW[f"DeepLabV3Plus-{backbone}"] = partial(DeepLabV3Plus, backbone=backbone), (17, 23, 3)
 NETWORKS |= SLOW

@@ -20,6 +20,7 @@ NETWORKS = {  # an encoder at a time, then each other decoder with one
     name: partial(km.models.UNet, filters=(4, 4, 4, 4), backbone=name) for name in BACKBONES
 } | {
     "AERUNet": partial(km.models.AERUNet, filters=(4, 4), backbone="mobilenetv2"),
+    "UNetPlusPlus": partial(km.models.UNetPlusPlus, filters=(4, 4), backbone="mobilenetv2"),
     "DeepLabV3Plus": km.models.DeepLabV3Plus,
     "DeepLabV3Plus, whose picture is padded": partial(
         km.models.DeepLabV3Plus, backbone="efficientnetv2b0"
