@@ -108,6 +108,30 @@ def checked(
         raise DataError(*errors)
 
 
+def check_parts(parts, task, channels=None, nan_background=False) -> None:
+    """Looks at every file of several case tables, as `checked` does of one.
+
+    Args:
+        parts: pairs of a case table and the masks to read of it, as `validate` takes them; tables
+            without a case are passed over.
+        task: as `validate` takes it.
+        channels: likewise. Default `None`.
+        nan_background: likewise. Default `False`.
+
+    Raises:
+        DataError: all errors of all tables, in one list.
+    """
+    problems = []
+    for cases, masks in parts:
+        try:
+            if len(cases):
+                checked(cases, task, masks, channels, nan_background=nan_background)
+        except DataError as error:
+            problems += error.problems
+    if problems:
+        raise DataError(*problems)
+
+
 def header_warnings(cell, spacing=None) -> list[Problem]:
     """What the headers of an image let doubt: pictures that viewers turn, sizes in another unit.
 

@@ -12,7 +12,7 @@ from keras_meduda.data.cases import (
     split_together,
     without_masks,
 )
-from keras_meduda.data.checks import checked
+from keras_meduda.data.checks import check_parts
 from keras_meduda.data.few import FEWEST_IMAGES, check_few
 from keras_meduda.data.io import DataError, Problem, image_files, is_volume
 from keras_meduda.data.splits import in_folds
@@ -35,9 +35,9 @@ def read(flags, draw):
         ValueError: flags that name no data, half of them or data twice, or domains without cases.
     """
     source, target, task, described = _domains(flags, draw)
-    few = _few(flags.few, target)
+    few = few_cases(flags.few, target)
     source, target = _split(source, target, few, flags)
-    _check_few(flags.few, few, task, target)
+    check_few_cases(flags.few, few, task, target)
     source = _held_out(source, flags.seed)
     oracle = target[target["split"] == "train"] if flags.oracle else target.iloc[:0]
     if (oracle["mask"] == "").any():
@@ -46,13 +46,7 @@ def read(flags, draw):
             f"{(oracle['mask'] == '').sum()} of its {len(oracle)} training cases have "
             "none. Leave the flag out."
         )
-    if (count := (target["split"] == "train").sum()) < FEWEST_IMAGES:
-        print(
-            f"the target has {count} training images. Below {FEWEST_IMAGES} nothing can be said of "
-            "a network adapted to them, so source only will be kept; meduda predict "
-            "--adapt-statistics needs no training.",
-            file=sys.stderr,
-        )
+    warn_of_few_images((target["split"] == "train").sum())
     route = " → ".join(", ".join(cases["domain"].unique()) for cases in (source, target))
     data = Data(
         task=task,
@@ -73,22 +67,25 @@ def read(flags, draw):
     labelled = pd.concat([data.parts["source"], data.tests["source, test"]])
     trained = data.parts.get("oracle", data.parts["target"])
     others = pd.concat([trained, data.tests["target, test"]])
-    channels, problems = 1 if is_volume(source["image"].iloc[0]) else 3, []
-    looked_at = [(labelled, [True] * len(labelled)), (others, None)]
-    if "few_target" in data.parts:
-        looked_at.append((data.parts["few_target"], None))
-    for cases, masks in looked_at:
-        try:
-            checked(cases, task, masks, channels, nan_background=flags.nan_background)
-        except DataError as error:
-            problems += error.problems
-    if problems:
-        raise DataError(*problems)
+    channels = 1 if is_volume(source["image"].iloc[0]) else 3
+    looked_at = [(labelled, [True] * len(labelled)), (others, None), (few, None)]
+    check_parts(looked_at, task, channels, flags.nan_background)
     return data
 
 
-def _few(table, target):
-    """The few labelled target cases."""
+def warn_of_few_images(count):
+    """Says what becomes of a target with so few training images that nothing can be decided."""
+    if count < FEWEST_IMAGES:
+        print(
+            f"the target has {count} training images. Below {FEWEST_IMAGES} nothing can be said of "
+            "a network adapted to them, so source only will be kept; meduda predict "
+            "--adapt-statistics needs no training.",
+            file=sys.stderr,
+        )
+
+
+def few_cases(table, target):
+    """The few labelled target cases of a table; none without one."""
     if not table:
         return target.iloc[:0]
     cases = read_cases(table).assign(domain=target["domain"].iloc[0], split="train")
@@ -97,7 +94,7 @@ def _few(table, target):
     return cases
 
 
-def _check_few(table, few, task, target):
+def check_few_cases(table, few, task, target):
     """Refuses few labelled cases that cannot be used, before the training."""
     if not table:
         return

@@ -63,8 +63,8 @@ def evaluate_runs(recipe, data, options, runs, targets, styles, began) -> None:
     elif adapts:
         forget(options.out, GUARDED)
         decided = (
-            "None: no labelled case that did not train is at hand to judge by. Look at the "
-            "pictures before the adapted network is used."
+            "None: no labelled case that did not train is at hand to judge by; --judge names some. "
+            "Look at the pictures before the adapted network is used."
         )
     if PART in data.parts:
         best = decision.run if decision else runs[recipe.deployed]

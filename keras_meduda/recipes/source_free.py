@@ -1,10 +1,9 @@
 """Source-free adaptation: a finished run and unlabelled images of another scanner, nothing else.
 
-Preprocessing, window and the classes' shares of the image come from the run folder. Where the cases
-that tested the run are still in their places, they judge how far the adaptation goes; no image of
-the source trains. Papers: the
-class-ratio prior of Bateson et al. (Medical Image Analysis 2022), a mean teacher (Tarvainen and
-Valpola, 2017).
+Preprocessing, window and the classes' shares of the image come from the run folder. The cases that
+tested the run, if they are still in their places, or those of --judge decide how far the adaptation
+goes; no image of the source trains. Papers: the class-ratio prior of Bateson et al. (Medical Image
+Analysis 2022), a mean teacher (Tarvainen and Valpola, 2017).
 
 Time on 2 cores: about as long as the run's own training with as many steps. Score: none yet; see
 benchmarks/shifts.md once its rows are made.
@@ -32,6 +31,13 @@ class Flags(Options):
     """Images of the target: a folder, or a case table (.csv)."""
     out: Path
     """Run folder of the adapted network."""
+    judge: Existing | None = None
+    """Case table (CSV) of labelled cases of the run's own scanner, none of which trained it: they
+    decide how far the adaptation goes. Default: those that tested the run, if their files are
+    there; without any, nothing is decided."""
+    few: Existing | None = None
+    """Case table (CSV) of 5 to 10 labelled target cases of patients who are not tested. They train
+    nothing but the last step, which is kept if it helps patients who were left out."""
     steps: Count = 300
     """Updates of the network."""
     batch_size: Count | None = None
@@ -42,11 +48,13 @@ class Flags(Options):
 
 def data(flags):
     """The target's images; a part `test` of a table is scored where it has masks."""
-    from keras_meduda.data.cases import without_masks
+    from keras_meduda.data.cases import read_cases, require_masks, without_masks
     from keras_meduda.data.catalog import cases_at
-    from keras_meduda.data.checks import checked
+    from keras_meduda.data.checks import check_parts
+    from keras_meduda.data.parts import seen
     from keras_meduda.data.splits import in_folds
     from keras_meduda.experiment.data import Data
+    from keras_meduda.experiment.domains import check_few_cases, few_cases, warn_of_few_images
     from keras_meduda.run import settings_of
 
     task, preprocessing, _ = settings_of(flags.run)
@@ -55,30 +63,41 @@ def data(flags):
         cases = in_folds(cases, flags.folds, flags.fold, flags.seed)
     tested = cases[cases["split"] == "test"]
     target = without_masks(cases[cases["split"] != "test"])
+    few = few_cases(flags.few, cases)
+    check_few_cases(flags.few, few, task, cases)
+    judges = read_cases(flags.judge) if flags.judge else _tested(flags.run)
+    if flags.judge:
+        require_masks(f"--judge {flags.judge}", judges)
+        if trained := list(seen(judges, flags.run, f"--run {flags.run}")):
+            raise ValueError(f"--judge {flags.judge}: {' '.join(trained)} Take cases that did not.")
     tested = tested if len(tested) else target
     masks = (cases["split"] == "test") & (cases["mask"] != "")
-    checked(cases, task, masks, nan_background=preprocessing.nan_background)
+    looked_at = [(cases, masks), (few, None), (judges, None)]
+    check_parts(looked_at, task, nan_background=preprocessing.nan_background)
+    warn_of_few_images(len(target))
     described = f"{flags.images}, with the network of {flags.run}"
-    tests = {"target, test": tested, **_held_out(flags.run)}
-    return Data(task, {"target": target}, tests, described)
+    tests = {"target, test": tested, "source, test": judges}
+    tests = {heading: table for heading, table in tests.items() if len(table)}
+    return Data(task, {"target": target, "few_target": few}, tests, described)
 
 
-def _held_out(run):
-    """The labelled cases that the run was tested on, to judge by, where their files are there."""
+def _tested(run):
+    """The labelled cases that the run was tested on, those whose files are there."""
     import os
 
+    from keras_meduda.data.cases import case_table
     from keras_meduda.data.io import image_files, mask_files
     from keras_meduda.data.parts import read_parts
 
     cases = read_parts(run)
     if cases is None:
-        return {}
+        return case_table([])
     cases = cases[cases["part"].isin(("source, test", "test")) & (cases["mask"] != "")]
     there = [
         all(map(os.path.exists, [*image_files(row.image), *(f for _, f in mask_files(row.mask))]))
         for row in cases.itertuples()
     ]
-    return {"source, test": cases[there]} if any(there) else {}
+    return cases[there]
 
 
 def recipe(flags, data):
