@@ -69,6 +69,7 @@ setup(
         "dicom": ["pydicom>=3.0", "highdicom>=0.26"],  # series in, SEG out
         "itk": ["SimpleITK>=2.3"],  # NRRD and MetaImage
         "sam": ["onnxruntime>=1.31"],  # MIT; the family of SAM as ONNX files
+        "sam2_keras": ["zeromodels>=1.3"],  # Apache-2.0; SAM2 in Keras
         "notebook": ["jupyterlab>=4.2"],
         "docs": ["mkdocs-material>=9.8", "mkdocstrings[python]>=1.0"],
         "serving": ["tensorflow-serving-api>=2.21"],  # warm-up requests, gRPC client
@@ -91,7 +92,7 @@ setup(
             "mlflow-skinny>=3",  # the page on logging
             "nbclient>=0.11",
             "ipykernel>=7.4",
-            "keras-meduda[docs,serving,export,engines,dicom,itk,sam]",
+            "keras-meduda[docs,serving,export,engines,dicom,itk,sam,sam2_keras]",
         ],
     },
 )

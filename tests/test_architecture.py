@@ -156,6 +156,7 @@ LIGHT = (
     "keras_meduda", "keras_meduda.task", "keras_meduda.data.cases", "keras_meduda.data.catalog",
     "keras_meduda.evaluation.metrics", "keras_meduda.run", "keras_meduda.teachers.grabcut",
     "keras_meduda.teachers.network", "keras_meduda.teachers.sam2", "keras_meduda.teachers.yolo",
+    "keras_meduda.teachers.sam2_keras",
 )  # fmt: skip
 
 

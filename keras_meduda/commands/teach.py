@@ -36,7 +36,8 @@ class Flags(TeacherFlags, CaseFlags):
     values: tuple[int, ...] | None = None
     """Older form of --classes: the mask values alone."""
     weights: str | None = None
-    """Checkpoint of sam2 (default sam2.1_l.pt), or run folder of network."""
+    """Checkpoint of sam2 (default sam2.1_l.pt) or sam2_keras (default sam2_hiera_tiny), or run
+    folder of network."""
     device: str | None = None
     """Of sam2, such as cpu or 0; by default a GPU where there is one."""
     out: Path = Path("targets.csv")
@@ -59,8 +60,6 @@ def main(flags):
     if flags.out.exists():
         open_targets(flags.out)  # or something else would be replaced
     cases, task = flags.read()
-    if cases.empty:
-        raise ValueError(f"{flags.place}: received 0 cases, expected at least one.")
     if not flags.boxes and flags.teacher != "network":
         raise ValueError(f"--teacher {flags.teacher} is prompted by boxes: expected --boxes FILE.")
     volumes = flags.sees_volumes(cases)
@@ -124,6 +123,13 @@ def prompted(name, flags):
         from keras_meduda.teachers.sam2 import sam2
 
         return sam2(flags.weights or "sam2.1_l.pt", flags.device)
+    if name == "sam2_keras":
+        from keras_meduda.experiment.backend import load_backend
+
+        load_backend()
+        from keras_meduda.teachers.sam2_keras import VARIANT, sam2_keras
+
+        return sam2_keras(flags.weights or VARIANT)
     from keras_meduda.teachers.sam import sam
 
     return sam(flags.encoder, flags.decoder)

@@ -14,8 +14,8 @@ class TeacherFlags(BoxFlags):
 
     boxes: Existing | None = None
     """Box table of the cases (--box-form and --box-unit say what its numbers are)."""
-    teacher: Literal["grabcut", "sam", "grabcut+sam", "sam2", "network"] = "grabcut"
-    """Who makes the soft masks; grabcut+sam averages the two."""
+    teacher: Literal["grabcut", "sam", "grabcut+sam", "sam2", "sam2_keras", "network"] = "grabcut"
+    """Who makes the soft masks; grabcut+sam averages the two, sam2_keras needs no PyTorch."""
     encoder: Existing | None = None
     """Image encoder of sam, an ONNX file in the signature of Meta's export (the extra sam)."""
     decoder: Existing | None = None
@@ -70,7 +70,7 @@ class TeacherFlags(BoxFlags):
                 f"--teacher {self.teacher} with --encoder {self.encoder} and --decoder "
                 f"{self.decoder}: sam needs both ONNX files, the others have none."
             )
-        if weights and self.teacher not in ("sam2", "network"):
+        if weights and self.teacher not in ("sam2", "sam2_keras", "network"):
             raise ValueError(f"--teacher {self.teacher} has no weights; expected no {flag}.")
         if self.draws and self.teacher == "network":
             raise ValueError(

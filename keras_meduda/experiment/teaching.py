@@ -30,6 +30,7 @@ from keras_meduda.experiment.prompting import together
 from keras_meduda.progress import track
 from keras_meduda.teachers.boxes import boxes_from_masks, check_names, write_boxes, write_yolo
 from keras_meduda.teachers.sam import sam
+from keras_meduda.teachers.sam2_keras import VARIANT
 from keras_meduda.teachers.targets import calibrate
 
 
@@ -189,7 +190,8 @@ def teacher_files(flags) -> list[Path]:
     """The files that hold what the teacher has learnt."""
     if flags.teacher == "network":
         return [Path(flags.teacher_weights or flags.out / "teacher") / "network.keras"]
-    weights = flags.teacher_weights or ("sam2.1_l.pt" if flags.teacher == "sam2" else None)
+    downloaded = {"sam2": "sam2.1_l.pt", "sam2_keras": VARIANT}.get(flags.teacher)
+    weights = flags.teacher_weights or downloaded
     return [Path(file) for file in (flags.encoder, flags.decoder, weights) if file]
 
 
@@ -274,11 +276,12 @@ def _check(flags):
         _check_detector(Path(flags.detector), flags.out)
     if weights and flags.teacher == "network":
         _check_run(weights)
-    downloadable = re.fullmatch(r"sam2(\.1)?_[tsbl]\.pt", flags.teacher_weights or "")
+    names = r"[^./]+" if flags.teacher == "sam2_keras" else r"sam2(\.1)?_[tsbl]\.pt"
+    downloadable = re.fullmatch(names, flags.teacher_weights or "")
     if weights and not weights.exists() and not downloadable:
         raise FileNotFoundError(
-            f"{weights}: no such weights; expected a file, or a name such as sam2.1_t.pt, which "
-            "would be downloaded."
+            f"{weights}: no such weights; expected a file, or a name that would be downloaded: "
+            f"sam2.1_t.pt of sam2, {VARIANT} of sam2_keras."
         )
     if not 0 <= flags.refine <= 1:
         raise ValueError(f"--refine {flags.refine}: expected 0 to 1.")

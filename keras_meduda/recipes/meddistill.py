@@ -60,7 +60,8 @@ class Flags(TeacherFlags, NetworkFlags, GridFlags, CaseFlags, Options):
     jitter: NotNegative | None = None
     """How far edges of boxes from masks are moved at random; default: 4 pixels, 2 voxels."""
     teacher_weights: str | None = None
-    """SAM2's checkpoint, or the run folder of network; none: trained on labelled cases."""
+    """Checkpoint of sam2 or sam2_keras, or the run folder of network; none: trained on labelled
+    cases."""
     calibrate: bool = False
     """Fit the temperature of the teacher's masks on the labelled cases, from which nothing else may
     learn then."""

@@ -65,7 +65,7 @@ def test_boxes_lead_to_targets_that_a_second_start_keeps(table, tmp_path, meduda
         ("teach --cases {table} --boxes {bad} --weights a.pt", "grabcut has no weights"),
         ("teach --cases {table} --boxes {bad} --device 0", "grabcut takes no --device"),
         ("teach --cases nowhere.csv --boxes {bad}", "no such file"),
-        ("teach --cases {none} --teacher network", "none.csv: received 0 cases, expected at least"),
+        ("teach --cases {none} --teacher network", "none.csv: found a header and no case below"),
         ("teach --cases {table} --out {bad}", "a table of targets"),
         ("teach --cases {volumes} --teacher network", "teaches pictures alone; received"),
         ("detect predict --cases {volumes} --weights none.pt", "YOLO detector sees pictures alone"),
