@@ -140,11 +140,10 @@ def recipe(flags, data):
     from keras_meduda.optimizers import AdamWithL2
 
     drawn = not (flags.root or flags.cases)
-    builders = {"unet": km.models.UNet, "unetr": km.models.UNETR, "dynunet": km.models.DynUNet}
+    dynunet = partial(km.models.DynUNet, deep_supervision=2)
+    builders = {"unet": km.models.UNet, "unetr": km.models.UNETR, "dynunet": dynunet}
     builder = partial(builders.get(flags.model, km.models.RatLesNetV2))
     grid = _grid(flags, data, builder.func.needs)
-    if flags.model == "dynunet":
-        builder = partial(builder, deep_supervision=2)
     still = Geometry(flip=False, rotation=0.0, scale=0.0, shift=0.0)
     batches = {
         "patch": grid.batches.get("patch"),
