@@ -60,7 +60,7 @@ def read(flags):
     if unknown := {home, away} - {None, *domains}:
         raise ValueError(f"no case of domain {sorted(unknown)}; there are {sorted(domains)}.")
     if flat := [cell for cell in cases["image"] if not is_volume(cell)]:
-        expected = "a volume: NIfTI, NRRD, MetaImage or a DICOM series"
+        expected = "NIfTI, NRRD, MetaImage or a DICOM series"
         raise DataError(*(Problem(cell, "no volume", expected) for cell in flat))
     labelled = cases[cases["mask"] != ""]
     if lost := len(cases) - len(labelled):
