@@ -68,7 +68,7 @@ def few_labels(recipe, data, options, run, trained):
         chosen, what = adjusted.run, "set a temperature and a bias for each class"
     reason = f"{count} {what}. {figures}"
     decision, learnt = {"reason": reason}, {PART: cases}
-    return kept(chosen, options.out / FEW, trained, decision, data.tests, learnt), reason
+    return kept(chosen, options.out / FEW, trained, decision, learnt, data.tests), reason
 
 
 def _left_out(tuner, cases, prepared, steps, seed):

@@ -4,8 +4,10 @@ import json
 import shutil
 from dataclasses import replace
 
+from keras_meduda.data.cases import write_cases
 from keras_meduda.data.io import replacing
-from keras_meduda.data.parts import write_parts
+from keras_meduda.data.parts import NAME as KEPT
+from keras_meduda.data.parts import read_parts, write_parts
 from keras_meduda.data.pipeline import prepare
 from keras_meduda.evaluation.guard import Decision, decide
 from keras_meduda.experiment.shares import NAME as SHARES
@@ -38,11 +40,11 @@ def guard(data, options, runs, styles) -> Decision | None:
     decision = decide(first, runs["adapted"], source, target, held["group"], steps, options.seed)
     scores = json.loads(decision.scores.to_json(orient="records"))
     written = {"a": decision.a, "reason": decision.reason, "scores": scores}
-    run = kept(decision.run, options.out / GUARDED, runs["adapted"], written, data.tests)
+    run = kept(decision.run, options.out / GUARDED, runs["adapted"], written)
     return replace(decision, run=run)
 
 
-def kept(run, folder, trained, decision, tests, learnt=None):
+def kept(run, folder, trained, decision, learnt=None, tests=None):
     """A run in a run folder of its own, with `decision.json` beside the network.
 
     The network is written last: by it `chosen` knows that the folder is whole.
@@ -52,12 +54,15 @@ def kept(run, folder, trained, decision, tests, learnt=None):
         folder: the run folder.
         trained: the run that was trained for it; its settings and its cases are copied.
         decision: what was decided, as words and numbers.
-        tests: the cases that are kept back for tests, by heading.
         learnt: the cases that have trained it since, by part. Default none.
+        tests: with `learnt`, the cases that are kept back for tests, by heading.
     """
     with replacing(folder / "config.json") as unfinished:
         unfinished.write_text((trained.path / "config.json").read_text())
-    write_parts(folder, learnt or {}, tests, start=trained.path)
+    if learnt:
+        write_parts(folder, learnt, tests, start=trained.path)
+    elif (cases := read_parts(trained.path)) is not None:
+        write_cases(cases, folder / KEPT)
     if (trained.path / SHARES).exists():
         with replacing(folder / SHARES) as unfinished:
             shutil.copy(trained.path / SHARES, unfinished)
