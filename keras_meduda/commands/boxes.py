@@ -38,7 +38,7 @@ class Flags(CaseFlags):
 
 def main(flags):
     """Reads masks and writes boxes."""
-    from keras_meduda.data.io import is_volume
+    from keras_meduda.data.cases import are_volumes
     from keras_meduda.teachers.boxes import boxes_from_masks, write_boxes, write_yolo
 
     if (flags.out / "boxes.csv").exists() and not flags.overwrite:
@@ -50,7 +50,7 @@ def main(flags):
             raise ValueError(f"{flags.place}: no case of split {flags.split!r}, of {splits}.")
         cases = cases[cases["split"] == flags.split]
     boxes = boxes_from_masks(cases, task, flags.jitter, flags.seed)
-    if len(cases) and is_volume(cases["image"].iloc[0]):
+    if are_volumes(cases):
         print("no YOLO data: such a detector sees pictures alone")
     else:
         print(f"YOLO data: {write_yolo(cases, task, flags.out / 'yolo', seed=flags.seed)}")

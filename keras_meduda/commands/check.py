@@ -25,8 +25,8 @@ def main(flags):
     from rich.console import Console
     from rich.table import Table
 
+    from keras_meduda.data.cases import are_volumes
     from keras_meduda.data.checks import checked
-    from keras_meduda.experiment.grids import are_volumes
     from keras_meduda.experiment.one_domain import task_of
 
     cases, task = flags.read()

@@ -81,10 +81,10 @@ def main(flags):
 def find(cases, flags):
     """The boxes of a detector, or of a student's own masks."""
     if not Path(flags.weights).is_dir():
-        from keras_meduda.data.io import is_volume
+        from keras_meduda.data.cases import are_volumes
         from keras_meduda.teachers import yolo
 
-        if len(cases) and is_volume(cases["image"].iloc[0]):
+        if are_volumes(cases):
             raise ValueError(
                 f"--weights {flags.weights}: a YOLO detector sees pictures alone; received "
                 f"{cases['image'].iloc[0]}, a volume: expected the run folder of a student."

@@ -24,7 +24,14 @@ import pandas as pd
 
 from keras_meduda.data.cache import states
 from keras_meduda.data.files import as_on_disk, one_name
-from keras_meduda.data.io import DataError, Problem, image_files, mask_files, replacing
+from keras_meduda.data.io import (
+    DataError,
+    Problem,
+    image_files,
+    is_volume,
+    mask_files,
+    replacing,
+)
 
 COLUMNS = ("case", "domain", "split", "group", "image", "mask")
 
@@ -212,6 +219,11 @@ def image_states(case) -> list:
 def _states(files):
     """Those of `cache.states` without the paths."""
     return [state for _, *state in states(file for file in files if file)]
+
+
+def are_volumes(cases) -> bool:
+    """Whether cases are volumes rather than pictures, by the first of them; `False` of none."""
+    return len(cases) > 0 and is_volume(cases["image"].iloc[0])
 
 
 def require_masks(caller, cases) -> None:

@@ -6,6 +6,7 @@ import sys
 import pandas as pd
 
 from keras_meduda.data.cases import (
+    are_volumes,
     read_cases,
     split_cases,
     split_or_given,
@@ -14,7 +15,7 @@ from keras_meduda.data.cases import (
 )
 from keras_meduda.data.checks import check_parts
 from keras_meduda.data.few import FEWEST_IMAGES, check_few
-from keras_meduda.data.io import DataError, Problem, image_files, is_volume
+from keras_meduda.data.io import DataError, Problem, image_files
 from keras_meduda.data.splits import in_folds
 from keras_meduda.experiment.data import Data
 from keras_meduda.experiment.one_domain import of_dataset, of_domain, task_of
@@ -67,7 +68,7 @@ def read(flags, draw):
     labelled = pd.concat([data.parts["source"], data.tests["source, test"]])
     trained = data.parts.get("oracle", data.parts["target"])
     others = pd.concat([trained, data.tests["target, test"]])
-    channels = 1 if is_volume(source["image"].iloc[0]) else 3
+    channels = 1 if are_volumes(source) else 3
     looked_at = [(labelled, [True] * len(labelled)), (others, None), (few, None)]
     check_parts(looked_at, task, channels, flags.nan_background)
     return data

@@ -11,7 +11,6 @@ from keras_meduda.data.io import (
     DataError,
     Problem,
     image_files,
-    is_volume,
     read_shape,
     read_spacing,
 )
@@ -40,11 +39,6 @@ class Grid:
     def volumes(self) -> bool:
         """Whether images have three axes."""
         return len(self.preprocessing.size) == 3
-
-
-def are_volumes(cases) -> bool:
-    """Whether cases are volumes rather than pictures."""
-    return is_volume(image_files(cases["image"].iloc[0])[0])
 
 
 def picture_grid(size, patch=None, **preprocessing) -> Grid:

@@ -95,7 +95,7 @@ def task_of(classes, cases, tolerance=0):
         >>> task_of(("cup=255", "disc=128,255"), pd.DataFrame({"image": ["a.png"]})).overlapping
         True
     """
-    from keras_meduda.data.io import is_volume
+    from keras_meduda.data.cases import are_volumes
     from keras_meduda.data.values import value_of
     from keras_meduda.task import Task
 
@@ -110,7 +110,7 @@ def task_of(classes, cases, tolerance=0):
             ) from None
     counts = [v for numbers in values.values() for v in numbers]
     overlapping = len(set(counts)) < len(counts)
-    unit = "mm" if len(cases) and is_volume(cases["image"].iloc[0]) else "px"
+    unit = "mm" if are_volumes(cases) else "px"
     return Task(tuple(values), overlapping, values, tolerance=tolerance, unit=unit)
 
 

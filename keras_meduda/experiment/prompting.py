@@ -44,9 +44,9 @@ class TeacherFlags(BoxFlags):
         Raises:
             ValueError: volumes for a teacher that no boxes prompt.
         """
-        from keras_meduda.data.io import is_volume
+        from keras_meduda.data.cases import are_volumes
 
-        volumes = len(cases) > 0 and is_volume(cases["image"].iloc[0])
+        volumes = are_volumes(cases)
         if volumes and self.teacher == "network":
             raise ValueError(
                 f"--teacher network teaches pictures alone; received {cases['image'].iloc[0]}, a "

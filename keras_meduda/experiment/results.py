@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from keras_meduda.data.io import is_volume
+from keras_meduda.data.cases import are_volumes
 from keras_meduda.data.parts import NAME as KEPT
 from keras_meduda.data.parts import seen
 from keras_meduda.evaluation.calibration import largest_entropy
@@ -138,7 +138,7 @@ def _with_labels(recipe, data, options, runs, targets, page):
             / (_plain(heading) if alone else _folder(deployed, heading, main))
         )
         notes += recipe.notes(runs[deployed], cases, frames[deployed], where)
-        if is_volume(cases["image"].iloc[0]):
+        if are_volumes(cases):
             shown = main_of(scored)
             files = write_orthogonal_slices(
                 where / "slices", scored[shown], cases, frames[shown], recipe.masks

@@ -131,7 +131,8 @@ class GridFlags(StartFlags):
         """
         import pandas as pd
 
-        from keras_meduda.experiment.grids import are_volumes, axes_of, picture_grid, volume_grid
+        from keras_meduda.data.cases import are_volumes
+        from keras_meduda.experiment.grids import axes_of, picture_grid, volume_grid
 
         cases = pd.concat([*data.parts.values(), *data.tests.values()])
         if not are_volumes(cases):

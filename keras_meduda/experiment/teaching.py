@@ -13,6 +13,7 @@ import pandas as pd
 
 from keras_meduda.data.cache import contents, made, stored
 from keras_meduda.data.cases import (
+    are_volumes,
     split_or_given,
     split_together,
     states_of,
@@ -21,7 +22,6 @@ from keras_meduda.data.cases import (
 )
 from keras_meduda.data.catalog import cases_at
 from keras_meduda.data.checks import checked
-from keras_meduda.data.io import is_volume
 from keras_meduda.data.phantoms import drawn, write_brain, write_brain_slices
 from keras_meduda.data.splits import in_folds
 from keras_meduda.experiment.data import Data
@@ -158,7 +158,7 @@ def find_boxes(flags, data, folder) -> Path | None:
         return flags.boxes
     path = folder / "boxes.csv"
     if flags.detector is None:
-        usual, unit = (2, "voxels") if is_volume(data.prompted["image"].iloc[0]) else (4, "px")
+        usual, unit = (2, "voxels") if are_volumes(data.prompted) else (4, "px")
         jitter = usual if flags.jitter is None else flags.jitter
         print(f"boxes: from masks, edges moved by up to {jitter} {unit}: an upper figure")
         write_boxes(boxes_from_masks(data.prompted, data.task, jitter, flags.seed), path)

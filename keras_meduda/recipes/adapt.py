@@ -47,7 +47,7 @@ def data(flags):
 def recipe(flags, data):
     """Source only, adapted and, on request, the oracle."""
     from keras_meduda.data.augment import RandomTable
-    from keras_meduda.experiment.grids import are_volumes
+    from keras_meduda.data.cases import are_volumes
     from keras_meduda.experiment.networks import builder_of
     from keras_meduda.experiment.recipe import supervised
     from keras_meduda.experiment.start import from_imagenet

@@ -46,7 +46,7 @@ def data(flags):
 
 def recipe(flags, data):
     """Source only, adapted by the method, and, on request, the oracle."""
-    from keras_meduda.experiment.grids import are_volumes
+    from keras_meduda.data.cases import are_volumes
     from keras_meduda.experiment.networks import builder_of, for_voxels
     from keras_meduda.experiment.recipe import Recipe, Stage, adam, supervised
     from keras_meduda.experiment.teaching import by_source_only

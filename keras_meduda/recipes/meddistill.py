@@ -116,7 +116,7 @@ def recipe(flags, data):
     from functools import partial
 
     import keras_meduda as km
-    from keras_meduda.experiment.grids import are_volumes
+    from keras_meduda.data.cases import are_volumes
     from keras_meduda.experiment.recipe import Recipe, Stage, adam, supervised
     from keras_meduda.experiment.teaching import teach
 
