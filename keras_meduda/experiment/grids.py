@@ -7,13 +7,7 @@ from typing import Any
 import numpy as np
 
 from keras_meduda.data.augment import Geometry, Intensity, RandomPatch
-from keras_meduda.data.io import (
-    DataError,
-    Problem,
-    image_files,
-    read_shape,
-    read_spacing,
-)
+from keras_meduda.data.io import DataError, Problem, image_files, read_shape, read_spacing
 from keras_meduda.data.nifti import slice_axis
 from keras_meduda.run.sliding import SlidingWindow
 from keras_meduda.task import Preprocessing
@@ -89,8 +83,9 @@ def volume_grid(
         DataError: cases whose slices lie across different axes.
         ValueError: a size that is not three sides, or a patch that is larger than the grid.
     """
-    axes = axes_of(cases, axes)
     files, spacings = _headers(cases)
+    if axes == "slices":
+        axes = _slices_first(files, spacings)
     if not spacing:
         seen = [f"voxels of {' × '.join(f'{mm:.2g}' for mm in s)} mm" for s in spacings]
         for problem in _unlike(files, seen, "--spacing", "warning"):
@@ -131,9 +126,11 @@ def axes_of(cases, axes) -> str:
     Raises:
         DataError: cases whose slices lie across different axes.
     """
-    if axes != "slices":
-        return axes
-    files, spacings = _headers(cases)
+    return _slices_first(*_headers(cases)) if axes == "slices" else axes
+
+
+def _slices_first(files, spacings):
+    """The order whose first axis lies across the slices, which must be the same in all files."""
     across = ["XYZ"[slice_axis(voxels)] for voxels in spacings]
     seen = [f"slices across {axis}" for axis in across]
     if turned := list(_unlike(files, seen, "--axes", "error")):

@@ -230,7 +230,6 @@ def _taken(options, runs):
     return {"Deployed": f"{chosen[0]}, {taken}"} if chosen else {}
 
 
-
 def _look_first(lines):
     for line in lines:
         _say(f"look first: {line}")

@@ -74,7 +74,8 @@ def data(flags):
     masks = (cases["split"] == "test") & (cases["mask"] != "")
     looked_at = [(cases, masks), (few, None), (judges, None)]
     check_parts(looked_at, task, nan_background=preprocessing.nan_background)
-    warn_of_few_images(len(target))
+    if len(judges):  # else nothing is decided, whatever the number of images
+        warn_of_few_images(len(target))
     described = f"{flags.images}, with the network of {flags.run}"
     tests = {"target, test": tested, "source, test": judges}
     tests = {heading: table for heading, table in tests.items() if len(table)}
