@@ -59,9 +59,9 @@ def test_pictures_are_read_a_few_ahead_of_what_is_taken(run, monkeypatch):
     """A folder of any length takes the memory of some batches."""
     from keras_meduda.evaluation import predict as module
 
-    began, original = [], module._input
+    began, original = [], module.network_input
     monkeypatch.setattr(
-        module, "_input", lambda run, image: began.append(0) or original(run, image)
+        module, "network_input", lambda run, image: began.append(0) or original(run, image)
     )
     predictions = predict_all(run, [np.zeros((8, 8, 3), "uint8")] * 200)
     next(predictions)
