@@ -116,7 +116,10 @@ def test_networks_that_an_earlier_call_decided_for_are_not_taken_any_more(given,
     assert chosen(tmp_path) == tmp_path
 
 
-def test_the_decision_is_three_sentences_and_names_whom_to_look_at(given, phantoms, tmp_path):
+@pytest.mark.parametrize("labelled", [False, True], ids=["no labels", "labels"])
+def test_the_decision_is_three_sentences_and_names_whom_to_look_at(
+    given, phantoms, tmp_path, labelled
+):
     """With 8 held-out patients the page predicts the Dice of each case, and names the lowest."""
     recipe, data = given
     held = km.read_cases(phantoms)
@@ -124,11 +127,9 @@ def test_the_decision_is_three_sentences_and_names_whom_to_look_at(given, phanto
     held = pd.concat([held, held]).assign(case=lambda t: [f"held_{i}" for i in range(len(t))])
     held = held.assign(group=held["case"])
     target = pd.concat([data.parts["target"]] * 3).assign(case=lambda t: [*map(str, range(len(t)))])
-    data = replace(
-        without_masks(data, "target, test"),
-        parts={**data.parts, "target": target},
-        tests={"target, test": target, "source, test": held},
-    )
+    tested = data.tests["target, test"] if labelled else target
+    tests = {"target, test": tested, "source, test": held}
+    data = replace(data, parts={**data.parts, "target": target}, tests=tests)
     copy = replace(recipe.given["adapted"], path=shutil.copytree(
         recipe.given["adapted"].path, tmp_path / "adapted"
     ))  # fmt: skip
@@ -143,7 +144,11 @@ def test_the_decision_is_three_sentences_and_names_whom_to_look_at(given, phanto
     assert 'href="evaluation/predicted_dice.csv"' in page
     row = table.iloc[0]
     shown = f"{100 * row['dice']:.0f} ({100 * row['low']:.0f} to {100 * row['high']:.0f})"
-    assert shown in page.split('id="case-table"')[1]
+    rows = page.split('id="case-table"')[1].split("</table>")[0].split("<tr>")
+    (own,) = (r for r in rows if f">{row['case']}<" in r and f">{row['class']}<" in r)
+    assert shown in own
+    source = [r for r in rows if ">held_0<" in r]
+    assert len(source) == (2 if labelled else 0) and all("to" not in r for r in source)
 
 
 def test_what_is_deployed_is_scored_as_it_is_deployed(given, tmp_path):

@@ -284,11 +284,14 @@ def _with_predicted(rows, predicted, heading=None):
         return rows
     keys = zip(predicted["case"], predicted["class"], strict=True)
     known = dict(zip(keys, predicted.to_dict("records"), strict=True))
-    parts = {row["part"] for row in rows}
+    several = heading in {row["part"] for row in rows}
     return [
-        {**row, "predicted": known.get((str(row["case"]), row["class"]))}
-        if heading not in parts or row["part"] == heading
-        else row
+        {
+            **row,
+            "predicted": known.get((str(row["case"]), row["class"]))
+            if row["part"] == heading or not several
+            else None,
+        }
         for row in rows
     ]
 
