@@ -138,7 +138,8 @@ def guarded(recipe, data, folder, seed):
         frame = km.evaluate(way.at(row["a"]), test, data.task)
         values.append(("", f"dice_at_{row['a']:g}", frame["dice"].mean(), "1"))
         values += [
-            ("", f"{score}_at_{row['a']:g}", row[score], "1") for score in ("s1", "s2", "s3")
+            ("", f"{score}_at_{row['a']:g}", row[score], "1")
+            for score in ("s1", "s2", "s3", "s4_area")
         ]
     held = data.tests["source, test"]
     if held["group"].nunique() >= FEWEST:

@@ -209,19 +209,24 @@ def test_a_larger_area_needs_a_source_that_gains_by_it(tmp_path):
     assert scores["verdict"].iloc[-1].startswith(("the area of a class", "confidence"))
 
 
-def test_no_step_is_taken_towards_a_network_that_draws_too_much(tmp_path):
+def test_the_area_may_change_no_faster_than_the_way_goes(tmp_path):
+    """On ramps the area grows from the first step; on discs it is level before it explodes."""
     source, target = (discs(tmp_path, *levels) for levels in ((200, 40), (150, 60)))
-    target = replace(target, labels=())
     held = add_styles(source, source, tmp_path / "store", 1)
-    decided = {
-        end: decide(threshold(144), threshold(end), held, target, range(10), reverse_steps=1)
-        for end in (50, 120)
-    }
-    first = {end: decision.scores["s4_area"][1] for end, decision in decided.items()}
-    assert all(1 < area < 1.25 for area in first.values()), "each way begins within the range"
-    assert decided[120].a == 1
-    assert decided[50].a == 0
-    assert decided[50].scores["verdict"][1].startswith("all the way the area of a class")
+    ramp = np.tile(np.linspace(0, 255, 32).astype("uint8"), (32, 1))
+    write_picture(tmp_path / "ramp.png", np.repeat(ramp[..., None], 3, -1))
+    ramps = pd.DataFrame({"case": list("abcdefgh"), "image": str(tmp_path / "ramp.png")})
+    ramps = prepare(ramps, target.task, SMALL, tmp_path / "store", labels=False)
+
+    def way(first, last, images):
+        parts = threshold(first), threshold(last), held, replace(images, labels=()), range(10)
+        return decide(*parts, reverse_steps=1)
+
+    drifts = way(128, 60, ramps)
+    assert 1 < drifts.scores["s4_area"][1] < 1.25 and drifts.a == 0
+    assert drifts.scores["verdict"][1].startswith("the area of a class")
+    level = way(144, 50, target)
+    assert level.scores["s4_area"].iloc[-1] > 2 and level.a == 0.5
 
 
 def test_areas_and_empties_are_of_the_worst_class():
