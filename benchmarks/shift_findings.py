@@ -5,6 +5,7 @@ from scipy.stats import spearmanr
 from tables import markdown
 
 SMALL_GAP = 3.0  # points of Dice; below, a share of the gap means nothing
+FEW = ("5", "10", "20")  # labelled target cases
 
 
 def sentences(results, predicted):
@@ -170,21 +171,47 @@ def promises(table, shifts):
 
 def few_labels(results):
     """The lines that tell what a few labelled target cases are worth; none where none were used."""
-    counts = ("guard", "few_5", "few_10", "few_20", "oracle")
-    rows = [
-        (shift.name, *(f"{np.mean(list(s[m].values())):.3f}" if m in s else "–" for m in counts))
-        for shift, s in results
-        if any(m in s for m in counts[1:4])
-    ]
+    rows = []
+    for shift, scores in results:
+        adapted = _by_count(scores, "guard", "few")
+        alone = _by_count(scores, "source_only", "few_source")
+        rows += [(shift.name, "the guard's choice", *_cells(adapted), "")] if adapted else []
+        if alone:
+            worth = _worth(alone, _by_count(scores, "guard", "few_source")["0"])
+            rows.append((shift.name, "source only", *_cells(alone), worth))
     if rows:
         yield from (
             "",
             "**A few labels.** Dice by the number of labelled target cases, each of another "
-            "patient, drawn at random by the seed; with none it is the guard's choice, with all "
-            "the oracle.",
+            "patient, drawn at random by the seed; all is the oracle. They fit the guard's choice, "
+            "or source only without any adaptation. The last column: how many labels alone reach "
+            "what the guard's choice has without a label.",
             "",
-            *markdown(("shift", "0", "5", "10", "20", "all"), rows),
+            *markdown(("shift", "fitted", "0", *FEW, "all", "adaptation is worth"), rows),
         )
+
+
+def _by_count(scores, start, few):
+    """Dice by the number of labels, mean over the seeds of all; empty where no few were used."""
+    names = {"0": start, **{count: f"{few}_{count}" for count in FEW}, "all": "oracle"}
+    found = {count: scores[name] for count, name in names.items() if name in scores}
+    if not set(FEW) & set(found):
+        return {}
+    seeds = set.intersection(*map(set, found.values()))
+    return {count: np.mean([own[seed] for seed in seeds]) for count, own in found.items()}
+
+
+def _cells(dice):
+    return [f"{dice[count]:.3f}" if count in dice else "–" for count in ("0", *FEW, "all")]
+
+
+def _worth(alone, adapted):
+    """The fewest labels alone that reach a Dice, in words."""
+    if adapted <= alone["0"]:
+        return "no label"
+    tried = [count for count in FEW if count in alone]
+    enough = [count for count in tried if alone[count] >= adapted]
+    return f"{enough[0]} labels" if enough else f"more than {tried[-1]} labels"
 
 
 def rows_of(table, shift):

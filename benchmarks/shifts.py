@@ -147,14 +147,18 @@ def guarded(recipe, data, folder, seed):
     return decision.run, minutes, values
 
 
-def with_few(recipe, data, folder, seed, count):
-    """What the guard chooses, and so many labelled target cases, a patient each."""
-    if not (folder / f"guard-{seed}" / "guarded" / "network.keras").exists():
-        guarded(recipe, data, folder, seed)
-    runs = [km.load(folder / name) for name in (f"guard-{seed}/guarded", f"robust-{seed}")]
+def with_few(recipe, data, folder, method, seed):
+    """What the guard chooses, or source only, and a few labelled target cases, a patient each."""
+    if method.startswith("few_source"):
+        runs = [trained(recipe, data, "source_only", folder, seed)[0]] * 2
+    else:
+        if not (folder / f"guard-{seed}" / "guarded" / "network.keras").exists():
+            guarded(recipe, data, folder, seed)
+        runs = [km.load(folder / name) for name in (f"guard-{seed}/guarded", f"robust-{seed}")]
     drawn = data.parts["oracle"].sample(frac=1, random_state=seed).drop_duplicates("group")
+    count = int(method.split("_")[-1])
     data = replace(data, parts={**data.parts, PART: drawn.iloc[:count]})
-    options = Options(out=folder / f"few_{count}-{seed}", seed=seed)
+    options = Options(out=folder / f"{method}-{seed}", seed=seed)
     fit = partial(few_labels, recipe, data, options, *runs)
     (run, _), minutes = timed(options.out, fit)
     return run or runs[0], minutes
@@ -182,7 +186,7 @@ def scored(shift, network, method, seed):
     if method == "guard":
         run, minutes, further = guarded(recipe, data, folder, seed)
     elif method.startswith("few_"):
-        run, minutes = with_few(recipe, data, folder, seed, int(method.removeprefix("few_")))
+        run, minutes = with_few(recipe, data, folder, method, seed)
     else:
         run, minutes = run_of(recipe, data, folder, method, seed)
     frames = {name: km.evaluate(run, cases, data.task) for name, cases in data.tests.items()}

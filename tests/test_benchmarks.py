@@ -100,6 +100,19 @@ def test_what_is_said_of_predicted_dice_is_what_was_measured():
     assert round(errors.max(), 2) == promise.LARGEST_ERROR
 
 
+def test_labels_alone_tell_what_adaptation_is_worth():
+    """Of the seeds that every column has: seed 1, without labels, takes no part."""
+    findings, (shift, *_) = import_module("shift_findings"), import_module("shifts").SHIFTS
+    scores = {"source_only": 0.70, "few_source_5": 0.74, "few_source_10": 0.81, "guard": 0.80}
+    scores = {method: {"0": dice} for method, dice in scores.items()}
+    scores["source_only"]["1"] = scores["guard"]["1"] = 0.0
+    *_, line = findings.few_labels([(shift, scores)])
+    assert line.endswith("| source only | 0.700 | 0.740 | 0.810 | – | – | 10 labels |")
+    scores["guard"]["0"] = 0.9
+    *_, line = findings.few_labels([(shift, scores)])
+    assert line.endswith("| more than 10 labels |")
+
+
 @pytest.fixture
 def data(phantoms):
     """The two drawn cameras."""
