@@ -21,6 +21,7 @@ from performance_steps import (
     PEERS,
     TRAINED,
     TRAINED_ON_GPU,
+    atrous_step,
     loading,
     regularisation,
     stochastic_passes,
@@ -165,6 +166,7 @@ ROWS = {  # work: (function of the party, parties, goals)
         )
         for name in TRAINED_ON_GPU
     },
+    "train_step_DeepLabV3Plus": (atrous_step, (OURS, "keras"), beside("keras", 0.6)),
     "train_step_UDA_CLR": (regularisation, (OURS, "supervised"), beside("supervised", 2.3)),
     "stochastic_passes_UDA_CLR": (
         stochastic_passes,
@@ -176,7 +178,8 @@ ROWS = {  # work: (function of the party, parties, goals)
 }
 OWN_ENVIRONMENT = (
     *("medpy", "opencv", "skimage", "supervised", "cached batch", "bare network"),
-    *("whole passes", "medpy, one core", "prediction alone", JAX, *BARE.values(), *PARTS),
+    *("whole passes", "medpy, one core", "prediction alone", "keras", JAX),
+    *(*BARE.values(), *PARTS),
 )
 
 

@@ -189,6 +189,19 @@ def regularisation(peer):
     return lambda: step(batch)["loss"].numpy()
 
 
+def atrous_step(peer):
+    """A training step of DeepLabV3+, 8 images of 128²; the peer dilates as Keras does."""
+    from keras import layers
+
+    import keras_meduda as km
+    from keras_meduda.models import blocks
+
+    if peer != OURS:
+        blocks.Conv2D = layers.Conv2D
+    network = km.models.DeepLabV3Plus((128, 128, 3), channels=2)
+    return ours_step(network, (8, 128, 128, 3), 2)
+
+
 def stochastic_passes(peer):
     """Eight passes with dropout through DeepLabV3+, 8 images of 192²: the head's, or whole ones."""
     import tensorflow as tf
