@@ -74,10 +74,9 @@ def decide(
     3. S3, confidence on the target, is not lower than at a = 0, unless S1 rises by more than 0.05:
        where the order of grey levels has changed, a network is most confident where it is wrong.
     4. S4, areas: no class is missing in a tenth more of the cases. No mean area is more than
-       1.25^a times that of source only, or as much smaller, unless S1 rises by more than 0.05 and
-       the area comes nearer to that in the source's masks. The range grows with a, so that a short
-       way towards an end that is out of range is not taken either, if the area drifts from the
-       first step.
+       1.25^(a²) times that of source only, or as much smaller, unless S1 rises by more than 0.05
+       and the area comes nearer to that in the source's masks. An area that drifts out of range at
+       a = 1, evenly or with the square of a, is out of range at every step towards it.
 
     Networks in windows are scored in windows that do not overlap.
 
@@ -308,7 +307,7 @@ def _verdict(row, first):
         return f"confidence falls from {first['s3']:.3f} to {row['s3']:.3f}"
     if row["s4_empty"] > MORE_EMPTY:
         return f"a class is missing in {100 * row['s4_empty']:.0f} % more of the cases"
-    if abs(np.log(max(row["s4_area"], 1e-6))) > row["a"] * np.log(LARGER):
+    if abs(np.log(max(row["s4_area"], 1e-6))) > row["a"] ** 2 * np.log(LARGER):
         return f"the area of a class is {row['s4_area']:.2f} times that of source only"
     return "passes"
 
