@@ -32,16 +32,15 @@ for name, (build, shape) in pickle.loads((folder / "networks.pickle").read_bytes
     network = build(shape, {CHANNELS})
     network.set_weights(keras.saving.load_model(folder / (name + ".keras")).get_weights())
     image = np.load(folder / (name + "-image.npy"))
-    outputs = network.predict_on_batch(image)  # compiled whole; op by op takes minutes
-    np.savez(folder / (name + "-jax.npz"), **outputs)
 
     def mean(trained):
         others = [v.value for v in network.non_trainable_variables]
         outputs, _ = network.stateless_call(trained, others, image, training=False)
-        return ops.mean(ops.sin(outputs["logits"]))
+        return ops.mean(ops.sin(outputs["logits"])), outputs
 
-    gradient = jax.jit(jax.grad(mean))
-    gradients = gradient([v.value for v in network.trainable_variables])
+    there_and_back = jax.jit(jax.value_and_grad(mean, has_aux=True))  # op by op takes minutes
+    (_, outputs), gradients = there_and_back([v.value for v in network.trainable_variables])
+    np.savez(folder / (name + "-jax.npz"), **outputs)
     np.savez(folder / (name + "-gradients.npz"), *gradients)
 x = np.load(folder / "x.npy")
 np.save(folder / "windows.npy", np.array(sliding_window_graph(keras.ops.sin, x, {WINDOW!r})))
