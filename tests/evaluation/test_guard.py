@@ -225,6 +225,7 @@ def test_the_area_may_change_no_faster_than_the_way_goes(tmp_path):
     drifts = way(128, 60, ramps)
     assert 1 < drifts.scores["s4_area"][1] < 1.25 and drifts.a == 0
     assert drifts.scores["verdict"][1].startswith("the area of a class")
+    assert way(144, 120, target).a == 1, "an area that ends in range"
     level = way(140, 50, target)
     assert level.scores["s4_area"].iloc[-1] > 2 and level.a == 0.5
 
