@@ -177,7 +177,7 @@ def few_labels(results):
         alone = _by_count(scores, "source_only", "few_source")
         rows += [(shift.name, "the guard's choice", *_cells(adapted), "")] if adapted else []
         if alone:
-            worth = _worth(alone, _by_count(scores, "guard", "few_source")["0"])
+            worth = _worth(alone, _by_count(scores, "guard", "few_source").get("0"))
             rows.append((shift.name, "source only", *_cells(alone), worth))
     if rows:
         yield from (
@@ -198,6 +198,8 @@ def _by_count(scores, start, few):
     if not set(FEW) & set(found):
         return {}
     seeds = set.intersection(*map(set, found.values()))
+    if "0" not in found or not seeds:
+        return {}
     return {count: np.mean([own[seed] for seed in seeds]) for count, own in found.items()}
 
 
@@ -206,7 +208,9 @@ def _cells(dice):
 
 
 def _worth(alone, adapted):
-    """The fewest labels alone that reach a Dice, in words."""
+    """The fewest labels alone that reach a Dice, in words; `None` is a Dice that is not known."""
+    if adapted is None:
+        return "–"
     if adapted <= alone["0"]:
         return "no label"
     tried = [count for count in FEW if count in alone]
