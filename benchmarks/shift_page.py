@@ -175,7 +175,9 @@ def picture(results, name):
     marks = {"source_only": ("o", "none"), "oracle": ("|", "black"), "guard": ("o", "C0")}
     figure, axes = pyplot.subplots(figsize=(7, 1.2 + 0.3 * len(results)))
     for line, (_, scores) in enumerate(reversed(results)):
-        means = {m: np.mean(list(scores[m].values())) for m in marks if m in scores}
+        shown = {m: scores[m] for m in marks if m in scores}
+        seeds = set.intersection(*map(set, shown.values()))  # those that all of them have
+        means = {m: np.mean([own[seed] for seed in seeds]) for m, own in shown.items() if seeds}
         ends = [means[m] for m in ("source_only", "guard") if m in means]
         axes.plot(ends, [line] * len(ends), color="C0", linewidth=1)
         for method, mean in means.items():
